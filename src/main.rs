@@ -1,0 +1,2 @@
+//! hivevpn
+fn main() {}
