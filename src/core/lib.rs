@@ -1,1 +1,13 @@
-//! The core.
+//! The deciding half of hivevpn: no I/O, no clock, no async, no locks.
+
+pub mod allowed_ips;
+pub mod batch;
+pub mod connection;
+pub mod datagram;
+pub mod drop_reason;
+pub mod ip_packet;
+pub mod path;
+pub mod peer;
+pub mod peers;
+pub mod session;
+pub mod tunnels;

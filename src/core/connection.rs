@@ -1,0 +1,33 @@
+//! What the core knows of a libp2p connection: a number, who is at the other end, and how it gets there.
+//!
+//! Connections carry control messages and, on their carrier stream, datagrams of peers that raw UDP
+//! does not reach. The shell opens and closes them; the core decides which are wanted.
+
+use std::net::SocketAddr;
+
+use libp2p_identity::PeerId;
+
+/// Names one libp2p connection for as long as this process lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// How a connection reaches its peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// QUIC on the shared UDP socket: raw WireGuard datagrams to the same endpoint go through the same hole.
+    Quic(SocketAddr),
+    /// A direct TCP connection.
+    Tcp(SocketAddr),
+    /// A circuit through another member.
+    Relayed {
+        /// The member that carries it.
+        relay: PeerId,
+    },
+}
+
+impl Link {
+    /// Whether no third node carries the bytes.
+    pub fn is_direct(&self) -> bool {
+        !matches!(self, Link::Relayed { .. })
+    }
+}

@@ -1,0 +1,169 @@
+//! Which path is used, told as stories with a hand-driven clock.
+
+use super::*;
+
+const RELAY_CARRIER: Path = Path::Carrier(ConnectionId(1));
+
+struct Story {
+    paths: Paths,
+    now: Instant,
+    next_id: u64,
+}
+
+impl Story {
+    fn new() -> Self {
+        Self {
+            paths: Paths::default(),
+            now: Instant::now(),
+            next_id: 0,
+        }
+    }
+
+    fn open_relay(&mut self) {
+        let relay = PathKind::Relay(PeerId::random());
+        self.paths.open(RELAY_CARRIER, relay, true);
+    }
+
+    fn open_direct(&mut self, address: &str) -> Path {
+        let path = Path::Direct(address.parse().unwrap());
+        self.paths.open(path, PathKind::Direct, true);
+        path
+    }
+
+    fn probes(&mut self) -> Vec<(Path, u64)> {
+        let mut sent = Vec::new();
+        while let Some(probe) = self.paths.due_probe(self.now, || {
+            self.next_id += 1;
+            self.next_id
+        }) {
+            sent.push(probe);
+        }
+        sent
+    }
+
+    /// Lets time pass; probes on the paths in `working` come back after 20 ms.
+    fn pass(&mut self, seconds: u64, working: &[Path]) {
+        for _ in 0..seconds * 4 {
+            self.now += Duration::from_millis(250);
+            for (path, id) in self.probes() {
+                if working.contains(&path) {
+                    self.paths.pong(id, self.now + Duration::from_millis(20));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_only_path_is_used_before_it_is_proven() {
+    let mut story = Story::new();
+    story.open_relay();
+    assert_eq!(story.paths.current(), Some(RELAY_CARRIER));
+}
+
+#[test]
+fn a_direct_path_takes_over_only_once_it_is_proven() {
+    let mut story = Story::new();
+    story.open_relay();
+    story.pass(1, &[RELAY_CARRIER]);
+    let direct = story.open_direct("192.0.2.1:7777");
+    assert_eq!(story.paths.current(), Some(RELAY_CARRIER));
+    story.pass(1, &[RELAY_CARRIER, direct]);
+    assert_eq!(story.paths.current(), Some(direct));
+    assert!(story.paths.is_direct());
+}
+
+#[test]
+fn a_direct_path_that_never_answers_is_never_used_while_the_relay_works() {
+    let mut story = Story::new();
+    story.open_relay();
+    story.pass(1, &[RELAY_CARRIER]);
+    story.open_direct("192.0.2.1:7777");
+    for _ in 0..120 {
+        story.pass(1, &[RELAY_CARRIER]);
+        assert_eq!(story.paths.current(), Some(RELAY_CARRIER));
+    }
+}
+
+#[test]
+fn a_silent_death_of_the_direct_path_leads_back_to_the_relay_and_its_return_is_noticed() {
+    let mut story = Story::new();
+    story.open_relay();
+    let direct = story.open_direct("192.0.2.1:7777");
+    story.pass(2, &[RELAY_CARRIER, direct]);
+    assert_eq!(story.paths.current(), Some(direct));
+    let mut seconds = 0;
+    while story.paths.current() == Some(direct) {
+        story.paths.active(story.now);
+        story.pass(1, &[RELAY_CARRIER]);
+        seconds += 1;
+        assert!(seconds <= 8, "still on a dead path");
+    }
+    assert_eq!(story.paths.current(), Some(RELAY_CARRIER));
+    story.pass(RETRY.as_secs() + 1, &[RELAY_CARRIER, direct]);
+    assert_eq!(story.paths.current(), Some(direct));
+}
+
+#[test]
+fn a_peer_that_roams_is_followed_once_its_new_address_answers() {
+    let mut story = Story::new();
+    let home = story.open_direct("192.0.2.1:7777");
+    story.pass(1, &[home]);
+    let cafe = Path::Direct("198.51.100.9:40000".parse().unwrap());
+    story.paths.heard(cafe);
+    assert_eq!(
+        story.paths.current(),
+        Some(home),
+        "an address alone proves nothing"
+    );
+    story.paths.close(home);
+    story.pass(5, &[cafe]);
+    assert_eq!(story.paths.current(), Some(cafe));
+    assert_eq!(story.paths.all().count(), 1, "the old address is forgotten");
+}
+
+#[test]
+fn a_flood_of_new_addresses_is_bounded_and_does_not_push_out_the_path_in_use() {
+    let mut story = Story::new();
+    let home = story.open_direct("192.0.2.1:7777");
+    story.pass(1, &[home]);
+    for port in 1..1000 {
+        story.paths.heard(Path::Direct(([203, 0, 113, 9], port).into()));
+    }
+    assert!(story.paths.all().count() <= MAX_PATHS);
+    assert_eq!(story.paths.current(), Some(home));
+}
+
+#[test]
+fn two_equal_paths_do_not_flap() {
+    let mut story = Story::new();
+    let first = story.open_direct("192.0.2.1:7777");
+    story.pass(1, &[first]);
+    let second = story.open_direct("192.0.2.2:7777");
+    for _ in 0..60 {
+        story.pass(1, &[first, second]);
+        assert_eq!(story.paths.current(), Some(first));
+    }
+}
+
+#[test]
+fn an_idle_pair_stays_quiet() {
+    let mut story = Story::new();
+    let path = story.open_direct("192.0.2.1:7777");
+    story.pass(10, &[path]);
+    let before = story.next_id;
+    story.pass(600, &[path]);
+    let probes = story.next_id - before;
+    assert!(
+        probes <= 600 / IDLE_HEARTBEAT.as_secs() + 1,
+        "{probes} probes in ten minutes"
+    );
+}
+
+#[test]
+fn an_answer_nobody_asked_for_changes_nothing() {
+    let mut story = Story::new();
+    story.open_direct("192.0.2.1:7777");
+    assert_eq!(story.paths.pong(42, story.now), None);
+    assert!(!story.paths.is_direct());
+}

@@ -1,0 +1,207 @@
+//! One peer: its tunnel, the paths to it, and the few packets that wait for a session.
+
+use std::{
+    collections::VecDeque,
+    net::{Ipv4Addr, Ipv6Addr},
+    time::Instant,
+};
+
+use libp2p_identity::PeerId;
+
+use crate::{
+    batch::DatagramBatch,
+    drop_reason::DropReason,
+    path::{Path, Paths, probe::Probe},
+    session::{Identity, MIN_BUFFER, Session, WireGuardKey, sealed_length},
+};
+
+/// Packets kept while the first handshake is under way: one window of a fresh TCP connection.
+const MAX_WAITING: usize = 16;
+
+/// Names a peer in the datagrams we receive: the upper 24 bits of the session index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerIndex(u32);
+
+impl PeerIndex {
+    /// The index must fit 24 bits; higher ones are cut off.
+    pub fn new(index: u32) -> Self {
+        Self(index & 0x00ff_ffff)
+    }
+
+    /// The peer that a datagram's receiver index names.
+    pub fn of_receiver(receiver: u32) -> Self {
+        Self(receiver >> 8)
+    }
+}
+
+/// What the tunnel needs to know of a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerKeys {
+    /// Its libp2p identity.
+    pub id: PeerId,
+    /// Its WireGuard static key.
+    pub key: WireGuardKey,
+    /// The overlay address that its certificate names, unless an older member holds it.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Its self-certifying overlay address.
+    pub ipv6: Ipv6Addr,
+}
+
+/// A peer with its tunnel.
+pub struct Peer {
+    keys: PeerKeys,
+    session: Session,
+    paths: Paths,
+    waiting: VecDeque<Vec<u8>>,
+    tx_bytes: u64,
+    rx_bytes: u64,
+}
+
+/// Memory that sealing borrows from the node.
+pub struct Sealing<'a> {
+    /// Where sealed datagrams go.
+    pub outbox: &'a mut DatagramBatch,
+    /// For padding.
+    pub scratch: &'a mut Vec<u8>,
+    /// The interface's MTU in bytes.
+    pub mtu: usize,
+}
+
+impl Peer {
+    /// A peer to which no path is known yet.
+    pub fn new(keys: PeerKeys, identity: &Identity, index: PeerIndex) -> Self {
+        Self {
+            session: Session::new(identity, keys.key, index.0),
+            keys,
+            paths: Paths::default(),
+            waiting: VecDeque::new(),
+            tx_bytes: 0,
+            rx_bytes: 0,
+        }
+    }
+
+    /// Its keys and addresses.
+    pub fn keys(&self) -> &PeerKeys {
+        &self.keys
+    }
+
+    /// Takes over new addresses. A new key would need a new peer.
+    pub fn set_addresses(&mut self, ipv4: Option<Ipv4Addr>) {
+        self.keys.ipv4 = ipv4;
+    }
+
+    /// The tunnel.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// The tunnel, to open datagrams with.
+    pub fn session_mut(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
+    /// The paths.
+    pub fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    /// The paths, to report what happened to them.
+    pub fn paths_mut(&mut self) -> &mut Paths {
+        &mut self.paths
+    }
+
+    /// Overlay bytes sent and received, without what WireGuard adds.
+    pub fn traffic(&self) -> (u64, u64) {
+        (self.tx_bytes, self.rx_bytes)
+    }
+
+    /// Counts an overlay packet that arrived.
+    pub fn received(&mut self, bytes: usize, now: Instant) {
+        self.rx_bytes += bytes as u64;
+        self.paths.active(now);
+    }
+
+    /// Sends a packet through the tunnel, or keeps it and starts a handshake.
+    pub fn send(&mut self, packet: &[u8], sealing: &mut Sealing<'_>, now: Instant) -> Result<(), DropReason> {
+        self.paths.active(now);
+        if let (true, Some(path)) = (self.session.can_seal(), self.paths.current()) {
+            self.seal(packet, path, sealing)?;
+            self.tx_bytes += packet.len() as u64;
+            return Ok(());
+        }
+        if self.waiting.len() >= MAX_WAITING {
+            return Err(DropReason::QueueFull);
+        }
+        self.waiting.push_back(packet.to_vec());
+        self.initiate(sealing.outbox);
+        Ok(())
+    }
+
+    /// Starts a handshake by every path, unless one is under way: whichever works carries the answer.
+    pub fn initiate(&mut self, outbox: &mut DatagramBatch) {
+        if self.paths.current().is_none() {
+            return;
+        }
+        let paths = &self.paths;
+        self.session.initiate(&mut [0; MIN_BUFFER], |datagram| {
+            for path in paths.all() {
+                outbox.push(path, datagram);
+            }
+        });
+    }
+
+    /// Sends what waited for the session, now that there is one.
+    pub fn flush(&mut self, sealing: &mut Sealing<'_>) {
+        let Some(path) = self.paths.current().filter(|_| self.session.can_seal()) else {
+            return;
+        };
+        while let Some(packet) = self.waiting.pop_front() {
+            if self.seal(&packet, path, sealing).is_ok() {
+                self.tx_bytes += packet.len() as u64;
+            }
+        }
+    }
+
+    /// Runs the protocol's timers and proves the paths that want it.
+    pub fn tick(
+        &mut self,
+        us: Ipv6Addr,
+        sealing: &mut Sealing<'_>,
+        now: Instant,
+        mut new_id: impl FnMut() -> u64,
+    ) {
+        let (paths, outbox) = (&self.paths, &mut *sealing.outbox);
+        let has_keys = self.session.can_seal();
+        self.session.tick(&mut [0; MIN_BUFFER], |datagram| {
+            let is_initiation = datagram.first() == Some(&1);
+            if is_initiation && !has_keys {
+                for path in paths.all() {
+                    outbox.push(path, datagram);
+                }
+            } else if let Some(path) = paths.current() {
+                outbox.push(path, datagram);
+            }
+        });
+        if !self.session.can_seal() {
+            return;
+        }
+        self.flush(sealing);
+        while let Some((path, id)) = self.paths.due_probe(now, &mut new_id) {
+            self.probe(Probe::Ask(id), path, us, sealing);
+        }
+    }
+
+    /// Sends a probe by `path`. Without keys nothing is sent.
+    pub fn probe(&mut self, probe: Probe, path: Path, us: Ipv6Addr, sealing: &mut Sealing<'_>) {
+        let packet = probe.packet(us, self.keys.ipv6);
+        // A probe that cannot be sealed is a probe that was lost: the next one follows.
+        let _ = self.seal(&packet, path, sealing);
+    }
+
+    fn seal(&mut self, packet: &[u8], path: Path, sealing: &mut Sealing<'_>) -> Result<(), DropReason> {
+        let slot = sealing.outbox.slot(sealed_length(packet.len()));
+        let length = self.session.seal(packet, sealing.mtu, sealing.scratch, slot)?;
+        sealing.outbox.commit(path, length);
+        Ok(())
+    }
+}

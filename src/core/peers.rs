@@ -1,0 +1,85 @@
+//! All peers, looked up by what a datagram, a control message or a person calls them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use libp2p_identity::PeerId;
+
+use crate::{
+    peer::{Peer, PeerIndex, PeerKeys},
+    session::{Identity, WireGuardKey},
+};
+
+/// The peers by index, with the two ways to find an index.
+#[derive(Default)]
+pub struct Peers {
+    by_index: HashMap<PeerIndex, Peer>,
+    by_id: BTreeMap<PeerId, PeerIndex>,
+    by_key: HashMap<WireGuardKey, PeerIndex>,
+}
+
+impl Peers {
+    /// Adds a peer under an unused index, drawn by `draw`. Two peers cannot share a WireGuard key: the one who
+    /// announced it first keeps it.
+    pub fn add(
+        &mut self,
+        keys: PeerKeys,
+        identity: &Identity,
+        mut draw: impl FnMut() -> u32,
+    ) -> Option<PeerIndex> {
+        if self.by_key.contains_key(&keys.key) || self.by_id.contains_key(&keys.id) {
+            return None;
+        }
+        let mut index = PeerIndex::new(draw());
+        while self.by_index.contains_key(&index) {
+            index = PeerIndex::new(draw());
+        }
+        self.by_index.insert(index, Peer::new(keys, identity, index));
+        self.by_id.insert(keys.id, index);
+        self.by_key.insert(keys.key, index);
+        Some(index)
+    }
+
+    /// Forgets a peer and its tunnel.
+    pub fn remove(&mut self, id: &PeerId) -> Option<PeerIndex> {
+        let index = self.by_id.remove(id)?;
+        if let Some(peer) = self.by_index.remove(&index) {
+            self.by_key.remove(&peer.keys().key);
+        }
+        Some(index)
+    }
+
+    /// The peer with this index.
+    pub fn get(&self, index: PeerIndex) -> Option<&Peer> {
+        self.by_index.get(&index)
+    }
+
+    /// The peer with this index.
+    pub fn get_mut(&mut self, index: PeerIndex) -> Option<&mut Peer> {
+        self.by_index.get_mut(&index)
+    }
+
+    /// The index of the peer with this identity.
+    pub fn index_of(&self, id: &PeerId) -> Option<PeerIndex> {
+        self.by_id.get(id).copied()
+    }
+
+    /// The index of the peer with this WireGuard key.
+    pub fn index_of_key(&self, key: &WireGuardKey) -> Option<PeerIndex> {
+        self.by_key.get(key).copied()
+    }
+
+    /// All indexes, in the order of the identities.
+    pub fn indexes(&self) -> impl Iterator<Item = PeerIndex> + '_ {
+        self.by_id.values().copied()
+    }
+
+    /// How many peers there are.
+    pub fn len(&self) -> usize {
+        self.by_index.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.by_index.is_empty()
+    }
+}

@@ -1,0 +1,298 @@
+//! Two or three nodes whose datagrams are carried by hand.
+
+use super::*;
+use crate::session::WireGuardKey;
+
+struct Host {
+    tunnels: Tunnels,
+    keys: PeerKeys,
+    endpoint: Path,
+}
+
+fn host(number: u8) -> Host {
+    let identity = Identity::new([number; 32]);
+    let keys = PeerKeys {
+        id: libp2p_identity::Keypair::ed25519_from_bytes([number; 32])
+            .unwrap()
+            .public()
+            .to_peer_id(),
+        key: identity.public(),
+        ipv4: Some([10, 77, 0, number].into()),
+        ipv6: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, number.into()),
+    };
+    let us = OverlayAddresses {
+        ipv4: keys.ipv4,
+        ipv6: keys.ipv6,
+    };
+    Host {
+        tunnels: Tunnels::new(us, identity, 1420, number.into(), Instant::now()),
+        keys,
+        endpoint: Path::Direct(([192, 0, 2, number], 7777).into()),
+    }
+}
+
+fn introduce(hosts: &mut [Host]) {
+    let known: Vec<_> = hosts.iter().map(|host| (host.keys, host.endpoint)).collect();
+    for host in hosts {
+        for (keys, _) in &known {
+            if keys.id != host.keys.id {
+                host.tunnels.upsert(*keys);
+            }
+        }
+    }
+}
+
+/// Carries datagrams between all hosts until none is left; returns how many were carried.
+fn settle(hosts: &mut [Host], now: Instant) -> usize {
+    let mut carried = 0;
+    loop {
+        let mut flying = Vec::new();
+        for host in hosts.iter_mut() {
+            for (to, datagram) in host.tunnels.outbox().datagrams() {
+                flying.push((host.endpoint, to, datagram.to_vec()));
+            }
+            host.tunnels.outbox().clear();
+        }
+        if flying.is_empty() {
+            return carried;
+        }
+        for (from, to, datagram) in flying {
+            carried += 1;
+            if let Some(host) = hosts.iter_mut().find(|host| host.endpoint == to) {
+                host.tunnels.handle_datagram(from, &datagram, now);
+            }
+        }
+    }
+}
+
+fn connected(count: u8) -> (Vec<Host>, Instant) {
+    let now = Instant::now();
+    let mut hosts: Vec<_> = (1..=count).map(host).collect();
+    introduce(&mut hosts);
+    let known: Vec<_> = hosts.iter().map(|host| (host.keys.id, host.endpoint)).collect();
+    for host in &mut hosts {
+        for (id, endpoint) in &known {
+            if *id != host.keys.id {
+                host.tunnels.open_path(id, *endpoint, PathKind::Direct, now);
+            }
+        }
+    }
+    settle(&mut hosts, now);
+    (hosts, now)
+}
+
+fn udp(from: IpAddr, to: IpAddr, text: &[u8]) -> Vec<u8> {
+    let (IpAddr::V4(from), IpAddr::V4(to)) = (from, to) else {
+        unreachable!()
+    };
+    let mut packet = vec![0; 28];
+    packet.extend_from_slice(text);
+    packet[0] = 0x45;
+    let length = u16::try_from(packet.len()).unwrap();
+    packet[2..4].copy_from_slice(&length.to_be_bytes());
+    packet[9] = 17;
+    packet[12..16].copy_from_slice(&from.octets());
+    packet[16..20].copy_from_slice(&to.octets());
+    packet
+}
+
+fn address(host: &Host) -> IpAddr {
+    host.keys.ipv4.unwrap().into()
+}
+
+fn received(host: &mut Host) -> Vec<Vec<u8>> {
+    let packets = host.tunnels.inbox().iter().map(<[u8]>::to_vec).collect();
+    host.tunnels.inbox().clear();
+    packets
+}
+
+#[test]
+fn a_path_is_enough_for_a_session_and_a_proven_direct_path() {
+    let (hosts, _) = connected(2);
+    let peer = hosts[0].tunnels.peer(&hosts[1].keys.id).unwrap();
+    assert!(peer.session().can_seal());
+    assert!(peer.paths().is_direct());
+}
+
+#[test]
+fn packets_sent_before_the_handshake_arrive_after_it_in_order() {
+    let now = Instant::now();
+    let mut hosts = vec![host(1), host(2)];
+    introduce(&mut hosts);
+    let (from, to) = (address(&hosts[0]), address(&hosts[1]));
+    let sent: Vec<_> = (0..5_u8).map(|n| udp(from, to, &[n])).collect();
+    for packet in &sent {
+        let wanted = hosts[0].tunnels.handle_overlay_packet(packet, now);
+        assert_eq!(
+            wanted,
+            Some(hosts[1].keys.id),
+            "the caller is asked to find a path"
+        );
+    }
+    let (id, endpoint) = (hosts[1].keys.id, hosts[1].endpoint);
+    hosts[0].tunnels.open_path(&id, endpoint, PathKind::Direct, now);
+    settle(&mut hosts, now);
+    assert_eq!(received(&mut hosts[1]), sent);
+}
+
+#[test]
+fn waiting_packets_are_few_and_the_rest_is_counted() {
+    let mut hosts = vec![host(1), host(2)];
+    introduce(&mut hosts);
+    let packet = udp(address(&hosts[0]), address(&hosts[1]), b"hello");
+    for _ in 0..1000 {
+        hosts[0].tunnels.handle_overlay_packet(&packet, Instant::now());
+    }
+    assert_eq!(hosts[0].tunnels.drops().of(DropReason::QueueFull), 1000 - 16);
+}
+
+/// A member with valid keys writes another member's address into its packets. "Is the source inside the
+/// network" would let it pass; only the exact owner may.
+#[test]
+fn a_member_that_forges_the_source_of_another_is_dropped_and_counted() {
+    let (mut hosts, now) = connected(3);
+    let forged = udp(address(&hosts[1]), address(&hosts[0]), b"I am two");
+    let liar = hosts[2].keys;
+    let us = OverlayAddresses {
+        ipv4: hosts[1].keys.ipv4,
+        ipv6: liar.ipv6,
+    };
+    hosts[2].tunnels.set_addresses(us);
+    hosts[2].tunnels.handle_overlay_packet(&forged, now);
+    settle(&mut hosts, now);
+    assert_eq!(received(&mut hosts[0]), Vec::<Vec<u8>>::new());
+    assert_eq!(hosts[0].tunnels.drops().of(DropReason::ForgedSource), 1);
+}
+
+#[test]
+fn a_packet_for_somebody_else_does_not_pass_through_us() {
+    let (mut hosts, now) = connected(2);
+    let elsewhere = udp(address(&hosts[1]), [10, 77, 9, 9].into(), b"route me");
+    // The sender believes that we own 10.77.9.9.
+    let owner = hosts[0].keys.id;
+    let index = hosts[1].tunnels.peers.index_of(&owner).unwrap();
+    hosts[1]
+        .tunnels
+        .allowed_ips
+        .insert("10.77.9.9/32".parse().unwrap(), index);
+    hosts[1].tunnels.handle_overlay_packet(&elsewhere, now);
+    settle(&mut hosts, now);
+    assert_eq!(hosts[0].tunnels.drops().of(DropReason::NotForUs), 1);
+}
+
+#[test]
+fn packets_to_nobody_and_from_foreign_sources_are_counted_apart() {
+    let (mut hosts, now) = connected(2);
+    let us = address(&hosts[0]);
+    hosts[0]
+        .tunnels
+        .handle_overlay_packet(&udp(us, [10, 77, 200, 1].into(), b""), now);
+    hosts[0]
+        .tunnels
+        .handle_overlay_packet(&udp([192, 168, 0, 1].into(), us, b""), now);
+    hosts[0].tunnels.handle_overlay_packet(b"noise", now);
+    let drops = hosts[0].tunnels.drops();
+    assert_eq!(drops.of(DropReason::NoOwner), 1);
+    assert_eq!(drops.of(DropReason::ForeignSource), 1);
+    assert_eq!(drops.of(DropReason::NotIp), 1);
+}
+
+/// An attacker on the underlay replays a member's datagram from its own address, hoping to draw the
+/// member's traffic to itself.
+#[test]
+fn a_replayed_datagram_moves_no_endpoint() {
+    let (mut hosts, now) = connected(2);
+    let packet = udp(address(&hosts[0]), address(&hosts[1]), b"hello");
+    hosts[0].tunnels.handle_overlay_packet(&packet, now);
+    let datagram = hosts[0].tunnels.outbox().datagrams().next().unwrap().1.to_vec();
+    settle(&mut hosts, now);
+    let attacker = Path::Direct("203.0.113.66:1".parse().unwrap());
+    let before = hosts[1]
+        .tunnels
+        .peer(&hosts[0].keys.id)
+        .unwrap()
+        .paths()
+        .all()
+        .count();
+    hosts[1].tunnels.handle_datagram(attacker, &datagram, now);
+    let after = hosts[1]
+        .tunnels
+        .peer(&hosts[0].keys.id)
+        .unwrap()
+        .paths()
+        .all()
+        .count();
+    assert_eq!(before, after);
+    assert_eq!(hosts[1].tunnels.drops().of(DropReason::Replayed), 1);
+}
+
+#[test]
+fn a_carrier_delivers_only_for_the_peer_it_ends_at() {
+    let (mut hosts, now) = connected(3);
+    let packet = udp(address(&hosts[1]), address(&hosts[0]), b"hello");
+    hosts[1].tunnels.handle_overlay_packet(&packet, now);
+    let datagram = hosts[1].tunnels.outbox().datagrams().next().unwrap().1.to_vec();
+    let carrier = Path::Carrier(ConnectionId(5));
+    let third = hosts[2].keys.id;
+    hosts[0].tunnels.open_path(&third, carrier, PathKind::Stream, now);
+    hosts[0].tunnels.handle_datagram(carrier, &datagram, now);
+    assert!(hosts[0].tunnels.inbox().is_empty());
+    assert_eq!(hosts[0].tunnels.drops().of(DropReason::Unauthentic), 1);
+}
+
+#[test]
+fn a_removed_peer_can_neither_send_nor_be_reached() {
+    let (mut hosts, now) = connected(2);
+    let gone = hosts[1].keys.id;
+    hosts[0].tunnels.remove(&gone);
+    let (here, there) = (address(&hosts[0]), address(&hosts[1]));
+    hosts[1]
+        .tunnels
+        .handle_overlay_packet(&udp(there, here, b"hello"), now);
+    settle(&mut hosts, now);
+    assert!(received(&mut hosts[0]).is_empty());
+    hosts[0]
+        .tunnels
+        .handle_overlay_packet(&udp(here, there, b"hello"), now);
+    assert_eq!(hosts[0].tunnels.drops().of(DropReason::NoOwner), 1);
+}
+
+#[test]
+fn a_ping_is_answered_with_the_path_it_took() {
+    let (mut hosts, now) = connected(2);
+    let (id, path) = (hosts[1].keys.id, hosts[1].endpoint);
+    assert!(hosts[0].tunnels.ping(&id, 42, now));
+    settle(&mut hosts, now + Duration::from_millis(3));
+    let answer = hosts[0].tunnels.poll_ping().expect("an answer");
+    assert_eq!((answer.token, answer.peer, answer.path.path), (42, id, path));
+    assert!(!hosts[0].tunnels.ping(&PeerId::random(), 43, now));
+}
+
+#[test]
+fn a_new_wireguard_key_starts_a_new_tunnel_and_the_old_key_is_a_stranger() {
+    let (mut hosts, now) = connected(2);
+    let mut rotated = hosts[1].keys;
+    rotated.key = WireGuardKey([9; 32]);
+    hosts[0].tunnels.upsert(rotated);
+    assert!(!hosts[0].tunnels.peer(&rotated.id).unwrap().session().can_seal());
+    let (here, there) = (address(&hosts[0]), address(&hosts[1]));
+    hosts[1]
+        .tunnels
+        .handle_overlay_packet(&udp(there, here, b"old key"), now);
+    settle(&mut hosts, now);
+    assert!(received(&mut hosts[0]).is_empty());
+}
+
+#[test]
+fn idle_tunnels_send_next_to_nothing() {
+    let (mut hosts, start) = connected(2);
+    let mut carried = 0;
+    for step in 1..=400 {
+        let now = start + Duration::from_millis(250 * step);
+        for host in &mut hosts {
+            host.tunnels.handle_timeout(now);
+        }
+        carried += settle(&mut hosts, now);
+    }
+    assert!(carried <= 24, "{carried} datagrams in 100 s");
+}
