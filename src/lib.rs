@@ -1,1 +1,27 @@
-//! hivevpn
+//! The shell of hivevpn: everything around the core that touches the outside.
+//!
+//! - [`cli`], [`config`], [`commands`]: what people type and write, and what they see
+//! - [`daemon`], [`membership`], [`joining`], [`footprint`]: starting, becoming a member, undoing
+//! - [`event_loop`]: the one loop, between interface, sockets, swarm and core
+//! - [`swarm`], [`reach`]: libp2p, and which of our addresses we tell whom
+//! - [`control`], [`control_socket`]: how commands and daemon talk
+//! - [`identity`], [`store`]: secret keys, and what survives a restart
+//! - [`mailbox`]: into the loop from anywhere
+//!
+//! What decides lives in `hivevpn-core`, what differs per operating system in `hivevpn-platform`.
+
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod control;
+pub mod control_socket;
+pub mod daemon;
+pub mod event_loop;
+pub mod footprint;
+pub mod identity;
+pub mod joining;
+pub mod mailbox;
+pub mod membership;
+pub mod reach;
+pub mod store;
+pub mod swarm;

@@ -1,1 +1,45 @@
-//! The platform.
+//! Everything hivevpn needs from the operating system.
+//!
+//! This crate is the only place that knows which system it runs on. It moves bytes and changes settings; it decides
+//! nothing and knows nothing of peers or WireGuard. Nothing here is asynchronous: descriptors are non-blocking, and one
+//! loop waits for them.
+//!
+//! The data path, in the order of a packet's way out:
+//!
+//! - [`tun`]: the overlay's network interface; packets, in batches.
+//! - [`udp`]: the underlay socket; datagrams, in batches.
+//! - [`poll`]: sleeping until one of them is ready, a timer is due or another thread calls.
+//!
+//! Before the data path can start, and after:
+//!
+//! - [`addresses`], [`routes`]: what the machine's network looks like, whether the overlay fits in, and further routes.
+//! - [`privileges`]: whether we may, who asks over a local socket, no core dumps.
+//! - [`secret_file`], [`lock`]: keys that only we can read, a state directory that only one process uses.
+//! - [`host_name`]: a name for this node.
+//!
+//! # Systems
+//!
+//! A topic that differs has a file per system beneath it (`tun/linux.rs`); everything else is common to unix.
+//!
+//! | | Linux | other unix | Windows |
+//! |---|---|---|---|
+//! | [`udp`], [`addresses`], [`secret_file`], [`host_name`], [`lock`], [`poll::wait`] | yes | common code, never run there | no |
+//! | [`tun`], [`routes`], [`poll::Waker`], [`privileges::peer_credentials`] | yes | an error that says so | no |
+
+pub mod addresses;
+pub mod host_name;
+pub mod lock;
+pub mod poll;
+pub mod privileges;
+pub mod routes;
+pub mod secret_file;
+pub mod tun;
+pub mod udp;
+
+#[cfg(target_os = "linux")]
+mod netlink;
+mod packet_batch;
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod namespace;

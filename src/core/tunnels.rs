@@ -443,6 +443,11 @@ impl Tunnels {
         &mut self.inbox
     }
 
+    /// One of several, by the same generator that jitters the timers.
+    pub fn choose<T: Copy>(&mut self, from: &[T]) -> Option<T> {
+        self.rng.choice(from).copied()
+    }
+
     /// What went no further, and why.
     pub fn drops(&self) -> &Drops {
         &self.drops

@@ -1,0 +1,72 @@
+//! Routes on Linux, over netlink.
+
+use std::io;
+
+use ipnet::{IpNet, Ipv4Net};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use nix::errno::Errno;
+use nix::net::if_::{if_indextoname, if_nametoindex};
+
+use super::Clash;
+use crate::netlink::Conversation;
+
+pub(super) fn add(interface: &str, network: IpNet) -> io::Result<()> {
+    Conversation::open()?.add_route(if_nametoindex(interface)?, network)
+}
+
+pub(super) fn remove(interface: &str, network: IpNet) -> io::Result<()> {
+    let index = match if_nametoindex(interface) {
+        Err(Errno::ENODEV) => return Ok(()),
+        result => result?,
+    };
+    match Conversation::open()?.remove_route(index, network) {
+        Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => Ok(()),
+        result => result,
+    }
+}
+
+/// Shows all IPv4 routes that lead somewhere.
+pub(super) fn visit_routes(mut visit: impl FnMut(Clash)) -> io::Result<()> {
+    Conversation::open()?.visit_ipv4_routes(|route| {
+        if route.header.kind != RouteType::Unicast {
+            return;
+        }
+        let Some(network) = destination(&route) else {
+            return;
+        };
+        for index in outputs(&route) {
+            // Fails for an interface that has gone in between.
+            let Ok(name) = if_indextoname(index) else {
+                continue;
+            };
+            visit(Clash {
+                interface: name.to_string_lossy().into_owned(),
+                network,
+            });
+        }
+    })
+}
+
+/// `None` for a default route, which has no destination.
+fn destination(route: &RouteMessage) -> Option<Ipv4Net> {
+    let address = route.attributes.iter().find_map(|attribute| {
+        let RouteAttribute::Destination(RouteAddress::Inet(address)) = attribute else {
+            return None;
+        };
+        Some(*address)
+    });
+    Ipv4Net::new(address?, route.header.destination_prefix_length).ok()
+}
+
+/// The interfaces a route leads to: one, or several when it balances load.
+fn outputs(route: &RouteMessage) -> Vec<u32> {
+    let mut outputs = Vec::new();
+    for attribute in &route.attributes {
+        if let RouteAttribute::Oif(index) = attribute {
+            outputs.push(*index);
+        } else if let RouteAttribute::MultiPath(hops) = attribute {
+            outputs.extend(hops.iter().map(|hop| hop.interface_index));
+        }
+    }
+    outputs
+}

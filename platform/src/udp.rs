@@ -1,0 +1,556 @@
+//! The underlay socket: datagrams in batches.
+//!
+//! One [`UdpSocket`] per address family carries everything hivevpn says to the outside: libp2p's QUIC and raw
+//! WireGuard datagrams on the same port. System calls dominate the cost of a datagram, so both directions work in
+//! bulk:
+//!
+//! - **Receiving**: one call fills a [`RecvBatch`] with several messages, and the kernel may have glued many equally
+//!   sized datagrams of one sender into each (generic receive offload, GRO). [`Received::datagrams`] cuts them apart.
+//! - **Sending**: a [`Transmit`] with a `segment_size` is a run of equally sized datagrams that the kernel cuts apart
+//!   (generic segmentation offload, GSO).
+//!
+//! The socket never blocks and never lets the IP layer fragment: a datagram that is too big for the path is an error,
+//! not a slow success.
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::slice;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use quinn_udp::UdpSocketState;
+pub use quinn_udp::{EcnCodepoint, RecvMeta, Transmit};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Bytes of kernel memory asked for in each direction of each socket.
+///
+/// The usual 212 KB hold three GRO messages: a burst that arrives while the loop is busy sealing would be lost. 7 MiB
+/// are about 10 ms at 5 Gbit/s. The kernel takes memory only for what is really queued.
+const SOCKET_BUFFER: usize = 7 * 1024 * 1024;
+
+/// Messages taken from the kernel in one call. More buys nothing measurable and costs [`MESSAGE_SIZE`] each.
+const MESSAGES: usize = 8;
+
+/// Room for one message: the biggest UDP payload, and the most the kernel glues together under GRO.
+const MESSAGE_SIZE: usize = 64 * 1024;
+
+/// Why a socket could not be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum UdpError {
+    /// Another socket has the port.
+    #[error(
+        "UDP port {port} on {ip} is already in use: stop the program that holds it \
+         (`ss -lunp 'sport = :{port}'` names it) or choose another port",
+        port = .0.port(), ip = .0.ip()
+    )]
+    PortTaken(SocketAddr),
+    /// Ports below 1024 (Linux: `net.ipv4.ip_unprivileged_port_start`) are for privileged processes.
+    #[error("no permission to use UDP port {port}: choose a port above 1023 or run as root", port = .0.port())]
+    PortPrivileged(SocketAddr),
+    /// No interface has the address.
+    #[error("cannot listen on {ip}: no interface of this machine has that address", ip = .0.ip())]
+    NotOurAddress(SocketAddr),
+    /// IPv6 (or IPv4) is turned off.
+    #[error("cannot listen on {0}: this system has that address family turned off")]
+    FamilyUnavailable(SocketAddr),
+    /// Anything else.
+    #[error("cannot set up the UDP socket {address}")]
+    Io {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl UdpError {
+    fn new(address: SocketAddr, source: io::Error) -> Self {
+        match source.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EADDRINUSE) => Self::PortTaken(address),
+            Some(Errno::EACCES) => Self::PortPrivileged(address),
+            Some(Errno::EADDRNOTAVAIL) => Self::NotOurAddress(address),
+            Some(Errno::EAFNOSUPPORT) => Self::FamilyUnavailable(address),
+            Some(_) | None => Self::Io { address, source },
+        }
+    }
+}
+
+/// A bound, non-blocking UDP socket.
+///
+/// All methods take `&self` and may be called from several threads at once.
+#[derive(Debug)]
+pub struct UdpSocket {
+    socket: std::net::UdpSocket,
+    /// What the kernel turned out to support. Shared by all handles: one that learns that GSO fails tells the others.
+    state: Arc<UdpSocketState>,
+}
+
+impl UdpSocket {
+    /// Binds `address`; port 0 lets the kernel choose. An IPv6 socket carries no IPv4: each family has its own socket.
+    pub fn bind(address: SocketAddr) -> Result<Self, UdpError> {
+        Self::open(address).map_err(|source| UdpError::new(address, source))
+    }
+
+    fn open(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::DGRAM,
+            Some(Protocol::UDP),
+        )?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        enlarge_buffers(&socket)?;
+        socket.bind(&address.into())?;
+        let socket = std::net::UdpSocket::from(socket);
+        let state = UdpSocketState::new((&socket).into())?;
+        log_buffers(&socket)?;
+        Ok(Self {
+            socket,
+            state: Arc::new(state),
+        })
+    }
+
+    /// The address bound to, with the port the kernel chose.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// A second handle on the same socket, with a descriptor of its own (so that it can be registered with another
+    /// reactor).
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            socket: self.socket.try_clone()?,
+            state: Arc::clone(&self.state),
+        })
+    }
+
+    /// Fills `batch` with what has arrived and returns the number of messages in it.
+    ///
+    /// Fails with [`io::ErrorKind::WouldBlock`] when nothing has arrived; the batch is then empty.
+    pub fn recv(&self, batch: &mut RecvBatch) -> io::Result<usize> {
+        batch.filled = 0;
+        let mut buffers = batch.arena.chunks_exact_mut(MESSAGE_SIZE);
+        let mut slices: [IoSliceMut<'_>; MESSAGES] =
+            std::array::from_fn(|_| IoSliceMut::new(buffers.next().unwrap_or_default()));
+        batch.filled = self
+            .state
+            .recv((&self.socket).into(), &mut slices, &mut batch.meta)?;
+        Ok(batch.filled)
+    }
+
+    /// Sends one datagram, or a run of datagrams of `segment_size` bytes each (the last may be shorter).
+    ///
+    /// The run should have at most [`max_gso_segments`](Self::max_gso_segments) datagrams and 65 000 bytes. When the
+    /// interface turns out to refuse segmentation, the run goes out datagram by datagram.
+    ///
+    /// Errors concern this transmit only and leave the socket usable. [`io::ErrorKind::WouldBlock`]: the send buffer
+    /// is full, nothing was sent. `EMSGSIZE`: too big for the path. `ENETUNREACH` and friends: no route at the moment.
+    pub fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        if is_run(transmit) && self.state.max_gso_segments() == 1 {
+            return self.send_one_by_one(transmit);
+        }
+        match self.state.try_send((&self.socket).into(), transmit) {
+            Err(error) if is_run(transmit) && refuses_segmentation(&error) => {
+                self.send_one_by_one(transmit)
+            }
+            result => result,
+        }
+    }
+
+    /// Like [`send`](Self::send), but only `WouldBlock` is an error: a datagram that cannot be sent counts as lost on
+    /// the way.
+    ///
+    /// This is what quinn needs: it closes a connection on any other error, though the network may be back in a
+    /// second.
+    pub fn send_lossy(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        match self.send(transmit) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                tracing::trace!(destination = %transmit.destination, %error, "datagram not sent");
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// `WouldBlock` is reported only while nothing has been sent, so that a retry does not duplicate.
+    fn send_one_by_one(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let segment_size = transmit
+            .segment_size
+            .unwrap_or(transmit.contents.len())
+            .max(1);
+        for (index, contents) in transmit.contents.chunks(segment_size).enumerate() {
+            let single = Transmit {
+                contents,
+                segment_size: None,
+                ..transmit.clone()
+            };
+            match self.state.try_send((&self.socket).into(), &single) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && index > 0 => {
+                    return Ok(());
+                }
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+
+    /// How many datagrams one [`Transmit`] may carry; 1 when the system or the interface has no GSO. May fall at any
+    /// time.
+    pub fn max_gso_segments(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+
+    /// How many datagrams one [`Received`] may carry at most; 1 when the system has no GRO.
+    pub fn max_gro_segments(&self) -> usize {
+        self.state.gro_segments()
+    }
+
+    /// Whether the system cannot be kept from fragmenting datagrams, which makes path MTU probes meaningless.
+    pub fn may_fragment(&self) -> bool {
+        self.state.may_fragment()
+    }
+}
+
+impl AsFd for UdpSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// For tokio's `AsyncFd`, which has not moved to [`AsFd`].
+impl AsRawFd for UdpSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+/// More than one datagram in the transmit?
+fn is_run(transmit: &Transmit<'_>) -> bool {
+    transmit
+        .segment_size
+        .is_some_and(|size| size < transmit.contents.len())
+}
+
+/// An interface without checksum offload answers a segmented send with `EIO`, some drivers with `EINVAL`.
+fn refuses_segmentation(error: &io::Error) -> bool {
+    let code = error.raw_os_error().map(Errno::from_raw);
+    matches!(code, Some(Errno::EIO | Errno::EINVAL))
+}
+
+/// Past the system's limit when we are allowed to, else up to it.
+#[cfg(target_os = "linux")]
+fn enlarge_buffers(socket: &Socket) -> io::Result<()> {
+    use nix::sys::socket::{setsockopt, sockopt};
+
+    if setsockopt(socket, sockopt::RcvBufForce, &SOCKET_BUFFER).is_err() {
+        socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+    }
+    if setsockopt(socket, sockopt::SndBufForce, &SOCKET_BUFFER).is_err() {
+        socket.set_send_buffer_size(SOCKET_BUFFER)?;
+    }
+    Ok(())
+}
+
+/// Other systems refuse a size above their limit altogether: keep their default then.
+#[cfg(not(target_os = "linux"))]
+fn enlarge_buffers(socket: &Socket) -> io::Result<()> {
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+    Ok(())
+}
+
+fn log_buffers(socket: &std::net::UdpSocket) -> io::Result<()> {
+    // Linux reports twice what was asked for: the other half is its own bookkeeping.
+    let share = if cfg!(target_os = "linux") { 2 } else { 1 };
+    let reference = socket2::SockRef::from(socket);
+    let receive = reference.recv_buffer_size()? / share;
+    let send = reference.send_buffer_size()? / share;
+    let address = socket.local_addr()?;
+    if receive.min(send) >= SOCKET_BUFFER {
+        tracing::info!(%address, receive_bytes = receive, send_bytes = send, "listening for datagrams");
+    } else {
+        tracing::info!(
+            %address, receive_bytes = receive, send_bytes = send, wanted_bytes = SOCKET_BUFFER,
+            "listening for datagrams with small socket buffers: expect loss in bursts; grant CAP_NET_ADMIN or raise \
+             net.core.rmem_max and net.core.wmem_max"
+        );
+    }
+    Ok(())
+}
+
+/// Buffers for one [`UdpSocket::recv`], allocated once and reused. Memory becomes resident as far as it is ever filled.
+pub struct RecvBatch {
+    arena: Vec<u8>,
+    meta: [RecvMeta; MESSAGES],
+    filled: usize,
+}
+
+impl RecvBatch {
+    /// An empty batch.
+    #[expect(
+        clippy::new_without_default,
+        reason = "half a megabyte is not something to make in passing"
+    )]
+    pub fn new() -> Self {
+        Self {
+            arena: vec![0; MESSAGES * MESSAGE_SIZE],
+            meta: [RecvMeta::default(); MESSAGES],
+            filled: 0,
+        }
+    }
+
+    /// Number of messages received last.
+    pub fn len(&self) -> usize {
+        self.filled
+    }
+
+    /// Whether the last receive brought nothing.
+    pub fn is_empty(&self) -> bool {
+        self.filled == 0
+    }
+
+    /// The messages received last, in order of arrival.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Received<'_>> {
+        let messages = self.meta.iter().zip(self.arena.chunks_exact(MESSAGE_SIZE));
+        messages.take(self.filled).map(|(meta, buffer)| Received {
+            from: meta.addr,
+            local_ip: meta.dst_ip,
+            ecn: meta.ecn,
+            stride: meta.stride,
+            bytes: buffer.get(..meta.len).unwrap_or(buffer),
+        })
+    }
+}
+
+/// One message: one or more datagrams of one sender.
+#[derive(Clone, Copy, Debug)]
+pub struct Received<'a> {
+    /// The sender.
+    pub from: SocketAddr,
+    /// Our address the datagrams were sent to, where the system tells: an answer should come from it.
+    pub local_ip: Option<IpAddr>,
+    /// Congestion mark of all the datagrams.
+    pub ecn: Option<EcnCodepoint>,
+    /// Size of each datagram but the last, which may be shorter.
+    pub stride: usize,
+    /// The datagrams back to back.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> Received<'a> {
+    /// The single datagrams. An empty datagram yields none: nothing we speak uses them.
+    pub fn datagrams(&self) -> slice::Chunks<'a, u8> {
+        self.bytes.chunks(self.stride.max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::poll;
+
+    const PATIENCE: Option<Duration> = Some(Duration::from_secs(10));
+
+    fn loopback() -> UdpSocket {
+        UdpSocket::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap()
+    }
+
+    fn receive(socket: &UdpSocket, batch: &mut RecvBatch) {
+        assert!(
+            poll::wait(&[socket.as_fd()], PATIENCE).unwrap().contains(0),
+            "nothing arrived"
+        );
+        socket.recv(batch).unwrap();
+    }
+
+    fn transmit(
+        destination: SocketAddr,
+        contents: &[u8],
+        segment_size: Option<usize>,
+    ) -> Transmit<'_> {
+        Transmit {
+            destination,
+            ecn: None,
+            contents,
+            segment_size,
+            src_ip: None,
+        }
+    }
+
+    #[test]
+    fn an_empty_socket_would_block() {
+        let mut batch = RecvBatch::new();
+        assert_eq!(
+            loopback().recv(&mut batch).unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
+        assert!(batch.is_empty());
+        assert_eq!(batch.iter().len(), 0);
+    }
+
+    #[test]
+    fn a_datagram_arrives_with_sender_and_local_address_and_congestion_mark() {
+        let (here, there) = (loopback(), loopback());
+        let mut greeting = transmit(there.local_addr().unwrap(), b"greeting", None);
+        greeting.ecn = Some(EcnCodepoint::Ect0);
+        here.send(&greeting).unwrap();
+
+        let mut batch = RecvBatch::new();
+        receive(&there, &mut batch);
+        let received = batch.iter().next().unwrap();
+        assert_eq!(received.from, here.local_addr().unwrap());
+        assert_eq!(received.local_ip, Some(Ipv4Addr::LOCALHOST.into()));
+        assert_eq!(received.ecn, Some(EcnCodepoint::Ect0));
+        assert_eq!(received.datagrams().collect::<Vec<_>>(), [b"greeting"]);
+    }
+
+    #[test]
+    fn a_segmented_run_arrives_glued_together_and_is_cut_by_its_stride() {
+        let (here, there) = (loopback(), loopback());
+        let contents: Vec<u8> = (0..10_100_u32).map(|byte| (byte / 1000) as u8).collect();
+        here.send(&transmit(
+            there.local_addr().unwrap(),
+            &contents,
+            Some(1000),
+        ))
+        .unwrap();
+
+        let mut batch = RecvBatch::new();
+        receive(&there, &mut batch);
+        assert_eq!(batch.len(), 1, "the kernel did not glue the run");
+        let received = batch.iter().next().unwrap();
+        assert_eq!(received.stride, 1000);
+        let datagrams: Vec<_> = received.datagrams().collect();
+        assert_eq!(datagrams.len(), 11);
+        assert_eq!(datagrams[9], [9; 1000]);
+        assert_eq!(datagrams[10], [10; 100]);
+    }
+
+    #[test]
+    fn one_receive_takes_several_messages() {
+        let (here, there) = (loopback(), loopback());
+        let destination = there.local_addr().unwrap();
+        // Sizes that grow cannot be glued together.
+        let sizes = [1, 2, 3, 4, 5];
+        for size in sizes {
+            here.send(&transmit(destination, &[7; 5][..size], None))
+                .unwrap();
+        }
+        let mut batch = RecvBatch::new();
+        let mut seen = Vec::new();
+        while seen.len() < sizes.len() {
+            receive(&there, &mut batch);
+            seen.extend(
+                batch
+                    .iter()
+                    .flat_map(|received| received.datagrams())
+                    .map(<[u8]>::len),
+            );
+        }
+        assert_eq!(seen, sizes);
+    }
+
+    #[test]
+    fn the_biggest_datagram_passes_and_a_bigger_one_is_refused() {
+        let (here, there) = (loopback(), loopback());
+        let destination = there.local_addr().unwrap();
+        let contents = vec![3; 65_508];
+        here.send(&transmit(destination, &contents[..65_507], None))
+            .unwrap();
+        let mut batch = RecvBatch::new();
+        receive(&there, &mut batch);
+        assert_eq!(batch.iter().next().unwrap().bytes.len(), 65_507);
+
+        let error = here
+            .send(&transmit(destination, &contents, None))
+            .unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(Errno::EMSGSIZE as i32));
+        here.send_lossy(&transmit(destination, &contents, None))
+            .unwrap();
+    }
+
+    #[test]
+    fn an_empty_datagram_is_no_datagram_at_all() {
+        let (here, there) = (loopback(), loopback());
+        here.send(&transmit(there.local_addr().unwrap(), b"", None))
+            .unwrap();
+        let mut batch = RecvBatch::new();
+        receive(&there, &mut batch);
+        assert_eq!(batch.iter().next().unwrap().datagrams().count(), 0);
+    }
+
+    #[test]
+    fn a_run_the_interface_refuses_to_segment_goes_out_datagram_by_datagram() {
+        let (here, there) = (loopback(), loopback());
+        here.send_one_by_one(&transmit(
+            there.local_addr().unwrap(),
+            b"aaaabbbbcc",
+            Some(4),
+        ))
+        .unwrap();
+        let mut batch = RecvBatch::new();
+        let mut seen = Vec::new();
+        while seen.len() < 3 {
+            receive(&there, &mut batch);
+            seen.extend(
+                batch
+                    .iter()
+                    .flat_map(|received| received.datagrams())
+                    .map(<[u8]>::to_vec),
+            );
+        }
+        assert_eq!(seen, [&b"aaaa"[..], b"bbbb", b"cc"]);
+    }
+
+    #[test]
+    fn both_handles_of_a_socket_send_from_the_same_port() {
+        let (here, there) = (loopback(), loopback());
+        let second = here.try_clone().unwrap();
+        assert_ne!(here.as_raw_fd(), second.as_raw_fd());
+        second
+            .send(&transmit(there.local_addr().unwrap(), b"x", None))
+            .unwrap();
+        let mut batch = RecvBatch::new();
+        receive(&there, &mut batch);
+        assert_eq!(
+            batch.iter().next().unwrap().from,
+            here.local_addr().unwrap()
+        );
+    }
+
+    #[test]
+    fn a_taken_port_is_named() {
+        let holder = loopback();
+        let address = holder.local_addr().unwrap();
+        let error = UdpSocket::bind(address).unwrap_err();
+        assert!(matches!(error, UdpError::PortTaken(taken) if taken == address));
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("UDP port {} on 127.0.0.1", address.port())),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn an_address_of_another_machine_cannot_be_bound() {
+        let error = UdpSocket::bind("192.0.2.1:0".parse().unwrap()).unwrap_err();
+        assert!(matches!(error, UdpError::NotOurAddress(_)), "{error}");
+    }
+
+    #[test]
+    fn both_families_share_a_port_number() {
+        let v4 = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0).into()).unwrap();
+        let port = v4.local_addr().unwrap().port();
+        match UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port).into()) {
+            Ok(v6) => assert_eq!(v6.local_addr().unwrap().port(), port),
+            Err(UdpError::FamilyUnavailable(_)) => println!("skipped: no IPv6 here"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}

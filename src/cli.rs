@@ -1,0 +1,264 @@
+//! The command line: clap types and their help, nothing else. One file in [`commands`](crate::commands) runs each.
+
+use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::RelayMode;
+
+/// Where state lives unless `--state` says otherwise.
+pub const DEFAULT_STATE: &str = "/var/lib/hivevpn";
+
+const ABOUT: &str = "A WireGuard overlay over libp2p: reach machines behind NAT by plain IP.";
+
+const EXAMPLES: &str = "\
+Two machines, one command each:
+  first$  sudo hivevpn up                      # founds a network and prints an invite
+  second$ sudo hivevpn up --join hive1…        # joins with that one string
+  second$ ping 10.77.x.y                       # or ssh, psql, an OpenAI client: plain IP
+
+Exit codes:
+  0  fine
+  1  failed
+  2  bad usage or configuration
+  3  no daemon answers on the socket
+  4  timed out waiting
+
+Environment:
+  HIVEVPN_STATE   same as --state
+  HIVEVPN_SOCKET  same as --socket
+  HIVEVPN_LOG     log filter, e.g. 'info,hivevpn=debug' (default: info for hivevpn, warnings for the rest)";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "hivevpn", version, about = ABOUT, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    /// Directory that holds this node's keys and what it knows of its network
+    #[arg(long, global = true, env = "HIVEVPN_STATE", default_value = DEFAULT_STATE, value_name = "DIR")]
+    pub state: PathBuf,
+
+    /// Socket on which the daemon listens and the other commands find it [default: DIR/hivevpn.sock]
+    #[arg(long, global = true, env = "HIVEVPN_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+impl Cli {
+    /// The control socket's path.
+    pub fn socket(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| self.state.join("hivevpn.sock"))
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Bring this node up and stay in the foreground
+    Up(UpArgs),
+    /// Stop the daemon and undo what it did
+    Down,
+    /// Print an invite that lets one machine join
+    Invite(InviteArgs),
+    /// Show this node, its peers and the paths to them, or wait for one of them
+    Status(StatusArgs),
+    /// List the members of the network
+    Nodes(JsonArg),
+    /// Ask a peer for a sign of life and show by which path it came
+    Ping(PingArgs),
+    /// Show this node's identity
+    Id(IdArgs),
+    /// Show the version
+    Version(JsonArg),
+}
+
+/// `--json` alone.
+#[derive(Debug, Args)]
+pub struct JsonArg {
+    /// Print JSON for machines
+    #[arg(long)]
+    pub json: bool,
+}
+
+const UP_HELP: &str = "\
+Without a network and without an invite, `up` founds a new network and prints an invite for the next machine. \
+With an invite it joins. Once a member, plain `up` is enough: identity, certificate and address are kept in the \
+state directory.
+
+Options given here win over the configuration file. Ctrl-C or `hivevpn down` stops the node; the interface, its \
+addresses and routes go with it.";
+
+/// Arguments of `up`.
+#[derive(Debug, Args, Default)]
+#[command(long_about = UP_HELP)]
+pub struct UpArgs {
+    /// Configuration file; config/network.toml documents every option
+    #[arg(value_name = "NETWORK.TOML")]
+    pub config: Option<PathBuf>,
+
+    /// Join with this invite; `-` reads it from standard input
+    #[arg(long, value_name = "INVITE", env = "HIVEVPN_INVITE", hide_env_values = true)]
+    pub join: Option<String>,
+
+    /// Name of the network to found
+    #[arg(long, value_name = "NAME")]
+    pub network: Option<String>,
+
+    /// Name of this node [default: host name]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// Overlay IPv4 address to ask for, e.g. 10.77.0.4
+    #[arg(long, value_name = "IPV4")]
+    pub address: Option<Ipv4Addr>,
+
+    /// One UDP and one TCP port for everything; 0 takes any [default: 7777]
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<u16>,
+
+    /// Public address under which this node is reached, when it cannot find out (repeatable)
+    #[arg(long, value_name = "ADDRESS")]
+    pub external: Vec<String>,
+
+    /// Member to contact first, as a multiaddress with /p2p/… (repeatable)
+    #[arg(long, value_name = "MULTIADDR")]
+    pub bootstrap: Vec<String>,
+
+    /// Whether to carry other members' traffic
+    #[arg(long, value_name = "MODE", value_enum)]
+    pub relay: Option<RelayMode>,
+
+    /// Name of the overlay interface [default: hive0]
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
+
+    /// MTU of the overlay interface in bytes [default: 1420]
+    #[arg(long, value_name = "BYTES")]
+    pub mtu: Option<u16>,
+}
+
+/// Arguments of `invite`.
+#[derive(Debug, Args)]
+pub struct InviteArgs {
+    /// Name for the machine that joins [default: it chooses]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// Overlay IPv4 address for the machine that joins
+    #[arg(long, value_name = "IPV4")]
+    pub address: Option<Ipv4Addr>,
+
+    /// How long the invite is good for, e.g. 30m, 24h, 7d
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
+    pub expires: Duration,
+
+    /// Print JSON for machines
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Wait until the peer (or, for `online` without a peer, this node) is in this state
+    #[arg(long, value_name = "STATE", value_enum)]
+    pub wait: Option<WaitFor>,
+
+    /// The peer to wait for: name, overlay address or peer id
+    #[arg(long, value_name = "PEER", requires = "wait")]
+    pub peer: Option<String>,
+
+    /// Seconds to wait before giving up with exit code 4
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, requires = "wait")]
+    pub timeout: u64,
+
+    /// Print JSON for machines
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `status --wait` waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WaitFor {
+    /// A direct UDP path is in use
+    Direct,
+    /// A stream over a direct connection is in use
+    Stream,
+    /// A relayed path is in use
+    Relay,
+    /// The peer is reached by any path
+    Online,
+}
+
+/// Arguments of `ping`.
+#[derive(Debug, Args)]
+pub struct PingArgs {
+    /// Name, overlay address or peer id
+    #[arg(value_name = "PEER")]
+    pub peer: String,
+
+    /// Stop after this many answers; 0 goes on until Ctrl-C
+    #[arg(long, short, value_name = "COUNT", default_value_t = 5)]
+    pub count: u32,
+
+    /// Seconds between two pings
+    #[arg(long, short, value_name = "SECONDS", default_value_t = 1.0)]
+    pub interval: f64,
+
+    /// Print one JSON object a line for machines
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `id`.
+#[derive(Debug, Args)]
+pub struct IdArgs {
+    /// Print identity and addresses as one base64 string, to be used as a bootstrap string
+    #[arg(long)]
+    pub base64: bool,
+
+    /// Print JSON for machines
+    #[arg(long, conflicts_with = "base64")]
+    pub json: bool,
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let unit = |c| match c {
+        's' => Some(1),
+        'm' => Some(60),
+        'h' => Some(60 * 60),
+        'd' => Some(24 * 60 * 60),
+        _ => None,
+    };
+    let wrong = || format!("'{text}' is no span of time: write a number and s, m, h or d, e.g. 24h");
+    let last = text.chars().next_back().ok_or_else(wrong)?;
+    let seconds_each: u64 = unit(last).ok_or_else(wrong)?;
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    match number.checked_mul(seconds_each) {
+        Some(seconds @ 1..=31_536_000) => Ok(Duration::from_secs(seconds)),
+        Some(_) | None => Err(format!("'{text}' is out of range: between 1s and 365d")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn spans_of_time_have_a_unit_and_a_range() {
+        assert_eq!(parse_duration("24h"), Ok(Duration::from_secs(86_400)));
+        assert_eq!(parse_duration("7d"), Ok(Duration::from_secs(604_800)));
+        for wrong in ["", "24", "h", "-1h", "0s", "366d", "99999999999999999999d", "1 h", "1ü"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! One file per command. Each asks the daemon and prints, for people or with `--json` for machines.
+
+use std::io::{IsTerminal, Write};
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::{
+    cli::{Cli, Command},
+    config::ConfigError,
+    control::NoDaemon,
+};
+
+pub mod down;
+pub mod id;
+pub mod invite;
+pub mod nodes;
+pub mod ping;
+pub mod status;
+pub mod up;
+pub mod version;
+
+/// Waiting took too long.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct TimedOut(pub String);
+
+/// The arguments are well-formed but cannot be meant.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadUsage(pub String);
+
+/// Runs the command that was asked for.
+pub fn run(cli: &Cli) -> Result<()> {
+    let socket = cli.socket();
+    match &cli.command {
+        Command::Up(args) => up::run(args, &cli.state, &socket),
+        Command::Down => down::run(&socket),
+        Command::Invite(args) => invite::run(args, &socket),
+        Command::Status(args) => status::run(args, &socket),
+        Command::Nodes(args) => nodes::run(args, &socket),
+        Command::Ping(args) => ping::run(args, &socket),
+        Command::Id(args) => id::run(args, &cli.state, &socket),
+        Command::Version(args) => version::run(args),
+    }
+}
+
+/// The documented exit code for an error: 1 failed, 2 bad usage or configuration, 3 no daemon, 4 timed out.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<ConfigError>() || error.is::<BadUsage>() {
+        2
+    } else if error.is::<NoDaemon>() {
+        3
+    } else if error.is::<TimedOut>() {
+        4
+    } else {
+        1
+    }
+}
+
+/// Prints `value` as indented JSON.
+fn print_json(value: &impl Serialize) -> Result<()> {
+    print(&(serde_json::to_string_pretty(value)? + "\n"))
+}
+
+/// Writes to standard output. A reader that has gone (`| head`) is no error.
+fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}
+
+/// Colours for people: none when the output is not a terminal or `NO_COLOR` is set.
+#[derive(Clone, Copy)]
+struct Paint(bool);
+
+impl Paint {
+    fn for_stdout() -> Self {
+        Self(std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+    }
+
+    fn good(self, text: &str) -> String {
+        self.with("32", text)
+    }
+
+    fn fair(self, text: &str) -> String {
+        self.with("33", text)
+    }
+
+    fn bad(self, text: &str) -> String {
+        self.with("31", text)
+    }
+
+    fn strong(self, text: &str) -> String {
+        self.with("1", text)
+    }
+
+    fn with(self, code: &str, text: &str) -> String {
+        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// A path's name: green direct, yellow stream and relay, red none.
+    fn path(self, path: &str, width: usize) -> String {
+        let padded = format!("{path:width$}");
+        match path {
+            "direct" => self.good(&padded),
+            "none" => self.bad(&padded),
+            _ => self.fair(&padded),
+        }
+    }
+}
+
+/// Rows under headings, columns as wide as their widest cell.
+struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    fn new(headings: &[&str]) -> Self {
+        Self { rows: vec![headings.iter().map(|&heading| heading.to_owned()).collect()] }
+    }
+
+    fn row(&mut self, cells: Vec<String>) {
+        self.rows.push(cells);
+    }
+
+    fn render(&self, paint: Paint) -> String {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |column: usize| {
+            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<_> = (0..columns).map(width).collect();
+        let mut text = String::new();
+        for (number, row) in self.rows.iter().enumerate() {
+            let cells: Vec<_> = row
+                .iter()
+                .zip(&widths)
+                .map(|(cell, &width)| match (number, cell.as_str()) {
+                    (0, _) => paint.strong(&format!("{cell:width$}")),
+                    (_, "direct" | "stream" | "relay" | "none") => paint.path(cell, width),
+                    (_, "online") => paint.good(&format!("{cell:width$}")),
+                    (_, "offline") => paint.bad(&format!("{cell:width$}")),
+                    (_, _) => format!("{cell:width$}"),
+                })
+                .collect();
+            text.push_str(cells.join("  ").trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// 1234567 → "1.2 MB".
+fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
+    if count < 1000 {
+        return format!("{count} B");
+    }
+    let mut value = count as f64;
+    let mut unit = UNITS[0];
+    for next in UNITS {
+        unit = next;
+        value /= 1000.0;
+        if value < 999.95 {
+            break;
+        }
+    }
+    format!("{value:.1} {unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_are_as_documented() {
+        assert_eq!(exit_code(&anyhow::anyhow!("failed")), 1);
+        assert_eq!(exit_code(&BadUsage("what".into()).into()), 2);
+        assert_eq!(exit_code(&NoDaemon("/run/x".into()).into()), 3);
+        assert_eq!(exit_code(&TimedOut("late".into()).into()), 4);
+        assert_eq!(exit_code(&anyhow::Error::new(NoDaemon("/x".into())).context("asked")), 3);
+    }
+
+    #[test]
+    fn bytes_are_shown_in_the_unit_that_fits() {
+        let shown: Vec<_> = [0, 999, 1000, 1_234_567, 999_999, u64::MAX].map(bytes).into();
+        assert_eq!(shown, ["0 B", "999 B", "1.0 kB", "1.2 MB", "1.0 MB", "18446.7 PB"]);
+    }
+
+    #[test]
+    fn a_table_lines_up_and_has_no_colours_in_a_pipe() {
+        let mut table = Table::new(&["NAME", "PATH"]);
+        table.row(vec!["a-long-name".into(), "direct".into()]);
+        assert_eq!(table.render(Paint(false)), "NAME         PATH\na-long-name  direct\n");
+    }
+}

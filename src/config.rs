@@ -1,0 +1,395 @@
+//! `network.toml`: every option, its default, its unit; and what the command line says on top of it.
+//!
+//! A file becomes a [`Config`] only when all of it is valid. An error names the file, the line and the option.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+};
+
+use libp2p::{Multiaddr, multiaddr::Protocol};
+use serde::Deserialize;
+
+use crate::cli::UpArgs;
+
+/// The smallest MTU that IPv6 allows on a link (RFC 8200 §5).
+const MIN_MTU: u16 = 1280;
+/// Larger overlay packets would not fit one datagram with WireGuard's 32 bytes around them.
+const MAX_MTU: u16 = 9000;
+/// Linux allows 15 bytes for an interface name.
+const MAX_INTERFACE_NAME: usize = 15;
+
+pub use crate::swarm::RelayMode;
+
+/// Everything an operator may set, validated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Name of the network to found.
+    pub network: String,
+    /// The invite to join with.
+    pub invite: Option<Invite>,
+    /// This node's name; the host name without.
+    pub name: Option<String>,
+    /// Overlay IPv4 address to ask for.
+    pub address: Option<Ipv4Addr>,
+    /// UDP and TCP port; 0 takes any.
+    pub port: u16,
+    /// Members to contact first.
+    pub bootstrap: Vec<Multiaddr>,
+    /// Public addresses of this node.
+    pub external: Vec<IpAddr>,
+    /// Whether to relay.
+    pub relay: RelayMode,
+    /// Overlay interface.
+    pub interface: String,
+    /// Overlay MTU in bytes.
+    pub mtu: u16,
+}
+
+/// An invite as text. Whoever holds it can join, so it is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Invite(pub String);
+
+impl fmt::Debug for Invite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Invite(…)")
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            network: "home".to_owned(),
+            invite: None,
+            name: None,
+            address: None,
+            port: 7777,
+            bootstrap: Vec::new(),
+            external: Vec::new(),
+            relay: RelayMode::Auto,
+            interface: "hive0".to_owned(),
+            mtu: 1420,
+        }
+    }
+}
+
+/// A configuration that cannot be used: what, where, and what would be right.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: {error}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// Not TOML, an unknown option, or a value of the wrong type.
+    #[error("{}:{line}: {message}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// A value that cannot be.
+    #[error("{place}: {option}: {message}")]
+    Value {
+        /// The file with the line, or "command line".
+        place: String,
+        /// The option's name.
+        option: &'static str,
+        /// What is wrong and what would be right.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Reads `args.config`, if given, and puts the command line on top.
+    pub fn load(args: &UpArgs) -> Result<Self, ConfigError> {
+        let mut config = Self::default();
+        if let Some(path) = &args.config {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| ConfigError::Unreadable { path: path.clone(), error })?;
+            config.apply_file(path, &text)?;
+        }
+        config.apply_arguments(args)?;
+        Ok(config)
+    }
+
+    fn apply_file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
+        let file: File = toml::from_str(text).map_err(|error| ConfigError::Syntax {
+            path: path.to_owned(),
+            line: line_of(text, error.span().map_or(0, |span| span.start)),
+            message: error.message().to_owned(),
+        })?;
+        let place = |span: std::ops::Range<usize>| format!("{}:{}", path.display(), line_of(text, span.start));
+        let File { network, node, underlay, interface } = file;
+        if let Some(name) = network.name {
+            self.set_network(name.get_ref(), &place(name.span()))?;
+        }
+        if let Some(invite) = network.invite {
+            self.invite = Some(Invite(invite));
+        }
+        if let Some(name) = node.name {
+            self.set_name(name.get_ref(), &place(name.span()))?;
+        }
+        if let Some(address) = node.address {
+            self.address = Some(parse(address.get_ref(), "node.address", &place(address.span()), "an IPv4 address such as 10.77.0.4")?);
+        }
+        if let Some(port) = underlay.port {
+            self.port = port;
+        }
+        for address in underlay.bootstrap {
+            self.add_bootstrap(address.get_ref(), &place(address.span()))?;
+        }
+        for address in underlay.external {
+            self.add_external(address.get_ref(), &place(address.span()))?;
+        }
+        if let Some(relay) = underlay.relay {
+            self.relay = relay.0;
+        }
+        if let Some(name) = interface.name {
+            self.set_interface(name.get_ref(), &place(name.span()))?;
+        }
+        if let Some(mtu) = interface.mtu {
+            self.set_mtu(*mtu.get_ref(), &place(mtu.span()))?;
+        }
+        Ok(())
+    }
+
+    fn apply_arguments(&mut self, args: &UpArgs) -> Result<(), ConfigError> {
+        const PLACE: &str = "command line";
+        if let Some(invite) = &args.join {
+            self.invite = Some(Invite(invite.clone()));
+        }
+        if let Some(name) = &args.network {
+            self.set_network(name, PLACE)?;
+        }
+        if let Some(name) = &args.name {
+            self.set_name(name, PLACE)?;
+        }
+        self.address = args.address.or(self.address);
+        self.port = args.port.unwrap_or(self.port);
+        for address in &args.external {
+            self.add_external(address, PLACE)?;
+        }
+        for address in &args.bootstrap {
+            self.add_bootstrap(address, PLACE)?;
+        }
+        self.relay = args.relay.unwrap_or(self.relay);
+        if let Some(name) = &args.interface {
+            self.set_interface(name, PLACE)?;
+        }
+        if let Some(mtu) = args.mtu {
+            self.set_mtu(mtu, PLACE)?;
+        }
+        Ok(())
+    }
+
+    fn set_network(&mut self, name: &str, place: &str) -> Result<(), ConfigError> {
+        check_name(name, "network.name", place)?;
+        self.network = name.to_owned();
+        Ok(())
+    }
+
+    fn set_name(&mut self, name: &str, place: &str) -> Result<(), ConfigError> {
+        check_name(name, "node.name", place)?;
+        self.name = Some(name.to_owned());
+        Ok(())
+    }
+
+    fn add_bootstrap(&mut self, text: &str, place: &str) -> Result<(), ConfigError> {
+        const EXPECTED: &str = "a multiaddress such as /ip4/203.0.113.11/udp/7777/quic-v1/p2p/12D3…";
+        let address: Multiaddr = parse(text, "underlay.bootstrap", place, EXPECTED)?;
+        if !matches!(address.iter().last(), Some(Protocol::P2p(_))) {
+            let message = format!("'{text}' does not end in /p2p/<peer id>, so nobody could be held to it");
+            return Err(ConfigError::Value { place: place.to_owned(), option: "underlay.bootstrap", message });
+        }
+        self.bootstrap.push(address);
+        Ok(())
+    }
+
+    fn add_external(&mut self, text: &str, place: &str) -> Result<(), ConfigError> {
+        self.external.push(parse(text, "underlay.external", place, "an IP address such as 203.0.113.11")?);
+        Ok(())
+    }
+
+    fn set_interface(&mut self, name: &str, place: &str) -> Result<(), ConfigError> {
+        let is_valid = (1..=MAX_INTERFACE_NAME).contains(&name.len())
+            && name != "."
+            && name != ".."
+            && !name.contains(|c: char| c == '/' || c == ':' || c == '%' || c.is_whitespace() || c.is_control());
+        if !is_valid {
+            let message = format!("'{name}' is no interface name: 1 to {MAX_INTERFACE_NAME} characters without space, '/', ':' and '%'");
+            return Err(ConfigError::Value { place: place.to_owned(), option: "interface.name", message });
+        }
+        self.interface = name.to_owned();
+        Ok(())
+    }
+
+    fn set_mtu(&mut self, mtu: u16, place: &str) -> Result<(), ConfigError> {
+        if !(MIN_MTU..=MAX_MTU).contains(&mtu) {
+            let message = format!("{mtu} is out of range: {MIN_MTU} (the least that IPv6 allows) to {MAX_MTU} bytes");
+            return Err(ConfigError::Value { place: place.to_owned(), option: "interface.mtu", message });
+        }
+        self.mtu = mtu;
+        Ok(())
+    }
+}
+
+fn parse<T: std::str::FromStr>(text: &str, option: &'static str, place: &str, expected: &str) -> Result<T, ConfigError> {
+    text.parse().map_err(|_| ConfigError::Value {
+        place: place.to_owned(),
+        option,
+        message: format!("'{text}' is not {expected}"),
+    })
+}
+
+fn check_name(name: &str, option: &'static str, place: &str) -> Result<(), ConfigError> {
+    hivevpn_core::membership::Name::parse(name).map(drop).map_err(|error| ConfigError::Value {
+        place: place.to_owned(),
+        option,
+        message: error.to_string(),
+    })
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    1 + text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count()
+}
+
+// ---- the file's shape ------------------------------------------------------------------------------------
+
+type Spanned<T> = toml::Spanned<T>;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    network: NetworkSection,
+    node: NodeSection,
+    underlay: UnderlaySection,
+    interface: InterfaceSection,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct NetworkSection {
+    name: Option<Spanned<String>>,
+    invite: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct NodeSection {
+    name: Option<Spanned<String>>,
+    address: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct UnderlaySection {
+    port: Option<u16>,
+    bootstrap: Vec<Spanned<String>>,
+    external: Vec<Spanned<String>>,
+    relay: Option<RelayOption>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct InterfaceSection {
+    name: Option<Spanned<String>>,
+    mtu: Option<Spanned<u16>>,
+}
+
+/// `true`, `false` or `"auto"`.
+#[derive(Debug)]
+struct RelayOption(RelayMode);
+
+impl<'de> Deserialize<'de> for RelayOption {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Shape {
+            Bool(bool),
+            Text(String),
+        }
+        match Shape::deserialize(deserializer) {
+            Ok(Shape::Bool(true)) => Ok(Self(RelayMode::Always)),
+            Ok(Shape::Bool(false)) => Ok(Self(RelayMode::Never)),
+            Ok(Shape::Text(text)) if text == "auto" => Ok(Self(RelayMode::Auto)),
+            Ok(Shape::Text(_)) | Err(_) => Err(serde::de::Error::custom("relay is true, false or \"auto\"")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from_text(text: &str) -> Result<Config, ConfigError> {
+        let mut config = Config::default();
+        config.apply_file(Path::new("network.toml"), text)?;
+        Ok(config)
+    }
+
+    fn error(text: &str) -> String {
+        from_text(text).unwrap_err().to_string()
+    }
+
+    /// The commented example is the manual: what it shows must be what happens without it.
+    #[test]
+    fn the_example_file_equals_the_defaults() {
+        let example = include_str!("../config/network.toml");
+        let config = Config { name: None, ..from_text(example).unwrap() };
+        assert_eq!(config, Config::default());
+    }
+
+    /// Uncommented, each option of the example must still be valid.
+    #[test]
+    fn every_option_in_the_example_is_an_option() {
+        let example = include_str!("../config/network.toml");
+        let uncommented: String = example
+            .lines()
+            .map(|line| match line.strip_prefix("# ") {
+                Some(option) if option.split_once(" = ").is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase())) => option,
+                Some(_) | None => line,
+            })
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        let config = from_text(&uncommented).unwrap();
+        assert!(config.invite.is_some() && config.address.is_some() && config.name.is_some());
+        assert!(!config.bootstrap.is_empty() && !config.external.is_empty());
+    }
+
+    #[test]
+    fn an_error_names_file_line_and_option() {
+        assert_eq!(
+            error("[interface]\nname = \"hive0\"\nmtu = 100\n"),
+            "network.toml:3: interface.mtu: 100 is out of range: 1280 (the least that IPv6 allows) to 9000 bytes"
+        );
+        assert!(error("[underlay]\nprot = 1\n").starts_with("network.toml:2: unknown field `prot`"));
+        assert!(error("[underlay]\nport = 70000\n").starts_with("network.toml:2: "));
+        assert!(error("[underlay\n").starts_with("network.toml:1: "));
+        assert!(error("\n[underlay]\nrelay = \"maybe\"\n").contains("relay is true, false or \"auto\""));
+        assert!(error("[node]\naddress = \"10.77.0\"").contains("'10.77.0' is not an IPv4 address"));
+        assert!(error("[underlay]\nbootstrap = [\n\"/ip4/1.2.3.4/udp/1/quic-v1\"]").starts_with("network.toml:3: underlay.bootstrap"));
+        assert!(error("[interface]\nname = \"much-too-long-a-name\"").contains("interface.name"));
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_file() {
+        let mut config = from_text("[underlay]\nport = 1\nrelay = true\n").unwrap();
+        let args = UpArgs { port: Some(2), ..UpArgs::default() };
+        config.apply_arguments(&args).unwrap();
+        assert_eq!((config.port, config.relay), (2, RelayMode::Always));
+    }
+
+    #[test]
+    fn an_invite_is_never_printed() {
+        let config = Config { invite: Some(Invite("hive1secret".into())), ..Config::default() };
+        assert!(!format!("{config:?}").contains("secret"));
+    }
+}

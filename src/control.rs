@@ -1,0 +1,247 @@
+//! What commands and daemon say to each other over the control socket, and the commands' end of it.
+//!
+//! One request a connection: a line of JSON there, a line of JSON back. The socket lies in the state directory,
+//! which only its owner may enter; the daemon checks who asks as well.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
+    net::{Ipv4Addr, Ipv6Addr},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// A request or reply longer than this is nobody's honest message.
+pub const MAX_LINE: u64 = 16 << 20;
+
+/// How long the daemon may take for an answer. Pings are answered or given up within a second.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// A question to the daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub enum Request {
+    /// [`Status`].
+    Status,
+    /// A list of [`Node`].
+    Nodes,
+    /// [`Invite`].
+    Invite {
+        /// Name for whoever joins.
+        name: Option<String>,
+        /// Address for whoever joins.
+        address: Option<Ipv4Addr>,
+        /// Seconds until it expires.
+        expires_s: u64,
+    },
+    /// [`Pong`], or a failure when nobody answered within a second.
+    Ping {
+        /// Name, address or peer id.
+        peer: String,
+    },
+    /// [`Identity`].
+    Id,
+    /// Stop. Answered with `null` when everything is undone.
+    Down,
+}
+
+/// The daemon's answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// What was asked for.
+    Ok(serde_json::Value),
+    /// Why not, for a person.
+    Error(String),
+}
+
+impl Reply {
+    /// A reply that carries `value`.
+    pub fn of(value: &impl Serialize) -> Self {
+        match serde_json::to_value(value) {
+            Ok(value) => Self::Ok(value),
+            Err(error) => Self::Error(error.to_string()),
+        }
+    }
+}
+
+/// `status --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The network we are in.
+    pub network: Network,
+    /// This node.
+    pub node: Own,
+    /// The other members.
+    pub peers: Vec<Peer>,
+    /// Packets and datagrams that went no further, by reason; only reasons that occurred.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// The network in `status --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Network {
+    /// Its name.
+    pub name: String,
+    /// Its id, hexadecimal.
+    pub id: String,
+}
+
+/// This node in `status --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Own {
+    /// Its name in the network.
+    pub name: String,
+    /// Its libp2p identity.
+    pub peer_id: String,
+    /// Its overlay IPv4 address, unless an older member holds it.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Its overlay IPv6 address.
+    pub ipv6: Ipv6Addr,
+    /// The overlay interface.
+    pub interface: String,
+    /// Multiaddresses it listens on.
+    pub listen: Vec<String>,
+    /// `public`, `private` or `unknown`.
+    pub reachability: String,
+}
+
+/// A peer in `status --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its name in the network.
+    pub name: String,
+    /// Its libp2p identity.
+    pub peer_id: String,
+    /// Its overlay IPv4 address.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Its overlay IPv6 address.
+    pub ipv6: Ipv6Addr,
+    /// Whether it is reached at the moment.
+    pub online: bool,
+    /// `direct`, `stream`, `relay` or `none`.
+    pub path: String,
+    /// Underlay address of a direct path or stream.
+    pub endpoint: Option<String>,
+    /// Name of the member that relays.
+    pub relay: Option<String>,
+    /// Smoothed round trip of the path in use, in milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// Overlay bytes sent.
+    pub tx_bytes: u64,
+    /// Overlay bytes received.
+    pub rx_bytes: u64,
+    /// Age of the keys in use, in seconds.
+    pub last_handshake_s: Option<u64>,
+}
+
+/// A member in `nodes --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its name in the network.
+    pub name: String,
+    /// Its libp2p identity.
+    pub peer_id: String,
+    /// Its overlay IPv4 address.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Its overlay IPv6 address.
+    pub ipv6: Ipv6Addr,
+    /// Whether it is this node.
+    pub this: bool,
+    /// Whether it is reached at the moment.
+    pub online: bool,
+    /// Whether it offers to relay.
+    pub relays: bool,
+    /// When it was admitted, in seconds since 1970.
+    pub admitted_at: u64,
+}
+
+/// An answered ping.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pong {
+    /// Who answered.
+    pub name: String,
+    /// Its overlay address.
+    pub address: String,
+    /// `direct`, `stream` or `relay`.
+    pub path: String,
+    /// Underlay address of a direct path or stream.
+    pub endpoint: Option<String>,
+    /// Name of the member that relayed.
+    pub relay: Option<String>,
+    /// There and back, in milliseconds.
+    pub rtt_ms: f64,
+}
+
+/// `invite --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Invite {
+    /// The string that lets one machine join.
+    pub invite: String,
+    /// When it expires, in seconds since 1970.
+    pub expires_at: u64,
+}
+
+/// `id --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The libp2p identity.
+    pub id: String,
+    /// Where it is reached.
+    pub addresses: Vec<String>,
+}
+
+/// No daemon answers on the socket.
+#[derive(Debug, thiserror::Error)]
+#[error("no daemon answers on {}: start one with 'hivevpn up', or say which with --state or --socket", .0.display())]
+pub struct NoDaemon(pub PathBuf);
+
+/// Asks the daemon and returns what it answered.
+pub fn ask<T: DeserializeOwned>(socket: &Path, request: &Request) -> Result<T> {
+    let mut connection = connect(socket)?;
+    converse(&mut connection, request)
+}
+
+/// Asks the daemon to stop and returns when its process is gone.
+pub fn stop(socket: &Path) -> Result<()> {
+    let mut connection = connect(socket)?;
+    converse::<()>(&mut connection, &Request::Down)?;
+    let mut rest = Vec::new();
+    // An error here is the end of the connection too.
+    let _ = connection.read_to_end(&mut rest);
+    Ok(())
+}
+
+fn connect(socket: &Path) -> Result<BufReader<UnixStream>> {
+    let stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => anyhow::Error::new(NoDaemon(socket.to_owned())),
+        ErrorKind::PermissionDenied => anyhow::Error::new(error)
+            .context(format!("{}: only the user who runs the daemon may ask it (try sudo)", socket.display())),
+        _ => anyhow::Error::new(error).context(socket.display().to_string()),
+    })?;
+    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+    Ok(BufReader::new(stream))
+}
+
+fn converse<T: DeserializeOwned>(connection: &mut BufReader<UnixStream>, request: &Request) -> Result<T> {
+    let mut line = serde_json::to_string(request)?;
+    line.push('\n');
+    connection.get_mut().write_all(line.as_bytes()).context("the daemon hung up")?;
+    let mut answer = String::new();
+    let read = connection.take(MAX_LINE).read_line(&mut answer);
+    match read {
+        Ok(0) => anyhow::bail!("the daemon ended before it answered"),
+        Ok(_) => {}
+        Err(error) => return Err(error).context("the daemon does not answer"),
+    }
+    match serde_json::from_str(&answer).context("the daemon's answer is damaged: is it another version?")? {
+        Reply::Ok(value) => {
+            serde_json::from_value(value).context("the daemon's answer has another shape: is it another version?")
+        }
+        Reply::Error(message) => Err(anyhow::Error::msg(message)),
+    }
+}

@@ -1,0 +1,132 @@
+//! The daemon's end of the control socket: takes a request, puts it to the data loop, returns the answer.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use hivevpn_platform::privileges;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{UnixListener, UnixStream},
+    sync::oneshot,
+};
+
+use crate::{
+    control::{Reply, Request},
+    event_loop::Local,
+    mailbox,
+};
+
+/// Requests are short; only answers may be long.
+const MAX_REQUEST: u64 = 64 << 10;
+/// The loop answers at once, but for pings, which wait a second for their answer.
+const LOOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// A question on its way to the data loop.
+#[derive(Debug)]
+pub struct Asked {
+    /// The question.
+    pub request: Request,
+    /// Where the answer goes.
+    pub answer: oneshot::Sender<Reply>,
+}
+
+/// The socket's file: it disappears with this value.
+pub struct ControlSocket {
+    path: PathBuf,
+    listener: Option<UnixListener>,
+}
+
+impl ControlSocket {
+    /// Binds the socket. A file left by a daemon that was killed is replaced; a living daemon is not.
+    pub fn bind(path: &Path) -> Result<Self> {
+        let shown = path.display();
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            bail!("another daemon already answers on {shown}: stop it with 'hivevpn down', or choose another --socket");
+        }
+        if path.try_exists().unwrap_or(false) {
+            fs::remove_file(path).with_context(|| format!("cannot remove the stale socket {shown}"))?;
+        }
+        let listener = UnixListener::bind(path).with_context(|| format!("cannot create the control socket {shown}"))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).with_context(|| shown.to_string())?;
+        Ok(Self { path: path.to_owned(), listener: Some(listener) })
+    }
+
+    /// Serves requests on the current runtime, until that ends.
+    pub fn serve(&mut self, to_loop: mailbox::Sender<Local>) {
+        let Some(listener) = self.listener.take() else { return };
+        tokio::spawn(async move {
+            loop {
+                match listener.accept().await {
+                    Ok((stream, _)) => {
+                        let to_loop = to_loop.clone();
+                        tokio::spawn(async move {
+                            if let Err(error) = converse(stream, to_loop).await {
+                                tracing::debug!(%error, "control connection ended early");
+                            }
+                        });
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a control connection");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                }
+            }
+        });
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        // The state directory may be gone already; there is nothing left to do about it.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+async fn converse(stream: UnixStream, to_loop: mailbox::Sender<Local>) -> Result<()> {
+    let asker = privileges::peer_credentials(&stream)?;
+    let (read, mut write) = stream.into_split();
+    let mut is_down = false;
+    let reply = if asker.uid == 0 || asker.uid == privileges::effective_uid() {
+        let mut line = String::new();
+        BufReader::new(read.take(MAX_REQUEST)).read_line(&mut line).await?;
+        match serde_json::from_str(&line) {
+            Ok(request) => {
+                is_down = matches!(request, Request::Down);
+                ask_loop(request, &to_loop).await?
+            }
+            Err(error) => Reply::Error(format!("the daemon does not understand the request: {error}")),
+        }
+    } else {
+        Reply::Error("only root and the user who runs the daemon may ask it".to_owned())
+    };
+    let mut line = serde_json::to_vec(&reply)?;
+    line.push(b'\n');
+    write.write_all(&line).await?;
+    if is_down {
+        // The kernel closes this connection when the process is gone: that is what `hivevpn down` waits for.
+        std::future::pending::<()>().await;
+    }
+    Ok(())
+}
+
+async fn ask_loop(request: Request, to_loop: &mailbox::Sender<Local>) -> Result<Reply> {
+    let unanswered = match &request {
+        Request::Ping { peer } => format!("no answer from {peer}"),
+        Request::Status | Request::Nodes | Request::Invite { .. } | Request::Id | Request::Down => {
+            "the daemon is too busy to answer".to_owned()
+        }
+    };
+    let limit = if matches!(request, Request::Ping { .. }) { Duration::from_secs(1) } else { LOOP_LIMIT };
+    let (answer, answered) = oneshot::channel();
+    to_loop.send(Local::Control(Asked { request, answer })).await?;
+    Ok(match tokio::time::timeout(limit, answered).await {
+        Ok(Ok(reply)) => reply,
+        Ok(Err(_)) => Reply::Error("the daemon is stopping".to_owned()),
+        Err(_) => Reply::Error(unanswered),
+    })
+}

@@ -1,0 +1,289 @@
+//! Which libp2p connections are wanted: one to every member, direct where possible, and none too many.
+//!
+//! A member without a connection is dialled, with a back-off that doubles. A member that is reached, but not over
+//! QUIC, whose hole raw datagrams share, is tried better again and again, ever more rarely: by its own addresses, and
+//! if only a relay leads to it by a fresh circuit, because hole punching starts only on a new one. Of several connections the better one stays; the node with the lower
+//! identity closes the others, so that the two ends never close each other's choice.
+
+use std::{
+    cmp::Reverse,
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use libp2p_core::{Multiaddr, multiaddr::Protocol};
+use libp2p_identity::PeerId;
+
+use crate::{
+    connection::{ConnectionId, Link},
+    output::Output,
+};
+
+/// How often the wishes are looked at.
+const TICK: Duration = Duration::from_millis(500);
+/// First pause after a dial that failed; it doubles up to [`MAX_BACKOFF`].
+const BACKOFF: Duration = Duration::from_secs(1);
+/// A member that is away costs one dial in this time.
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
+/// A dial that has told nothing for this long is forgotten.
+const DIAL_LIMIT: Duration = Duration::from_secs(30);
+/// When a better connection is tried: at once by the addresses the peer gave (hole punching knows no LAN), later with
+/// a new circuit too, after the first hole punch gave up (three times five seconds).
+const PUNCHES: [Duration; 4] = [
+    Duration::from_millis(200),
+    Duration::from_secs(20),
+    Duration::from_secs(60),
+    Duration::from_secs(300),
+];
+/// Connections must have lived this long before one of them goes: packets in flight get through, and a better one
+/// has shown that it holds.
+const SETTLE: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+struct Connection {
+    peer: PeerId,
+    link: Link,
+    opened: Instant,
+    authenticated: bool,
+    carrier: bool,
+}
+
+/// What is known of the way to one member.
+#[derive(Debug)]
+struct Wish {
+    addresses: Vec<Multiaddr>,
+    next_dial: Instant,
+    dialled: Option<Instant>,
+    failures: u32,
+    /// When the next attempt at a better connection is due, and how many were made.
+    next_punch: Option<Instant>,
+    punches: usize,
+}
+
+/// All connections and wishes.
+#[derive(Debug)]
+pub struct Connections {
+    us: PeerId,
+    open: BTreeMap<ConnectionId, Connection>,
+    wishes: BTreeMap<PeerId, Wish>,
+    next_tick: Instant,
+}
+
+impl Connections {
+    /// Nobody is wanted yet.
+    pub fn new(us: PeerId, now: Instant) -> Self {
+        Self { us, open: BTreeMap::new(), wishes: BTreeMap::new(), next_tick: now }
+    }
+
+    /// Wants a connection to this member at one of these addresses. News about a member that is away are a
+    /// reason to try at once.
+    pub fn want(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, now: Instant) {
+        match self.wishes.get_mut(&peer) {
+            Some(wish) if wish.addresses == addresses => {}
+            Some(wish) => {
+                wish.addresses = addresses;
+                wish.next_dial = now;
+                wish.failures = 0;
+            }
+            None => {
+                let wish = Wish { addresses, next_dial: now, dialled: None, failures: 0, next_punch: None, punches: 0 };
+                self.wishes.insert(peer, wish);
+            }
+        }
+        self.next_tick = now;
+    }
+
+    /// Packets wait for this member: try at once.
+    pub fn hurry(&mut self, peer: &PeerId, now: Instant) {
+        if let Some(wish) = self.wishes.get_mut(peer) {
+            wish.next_dial = wish.next_dial.min(now);
+            self.next_tick = now;
+        }
+    }
+
+    /// The member is no more: its connections are closed.
+    pub fn unwant(&mut self, peer: &PeerId) -> Vec<Output> {
+        self.wishes.remove(peer);
+        self.of(peer).map(|(id, _)| Output::Close(id)).collect()
+    }
+
+    /// A connection came up. It carries nothing until both ends are authenticated.
+    pub fn opened(&mut self, id: ConnectionId, peer: PeerId, link: Link, now: Instant) {
+        self.open.insert(id, Connection { peer, link, opened: now, authenticated: false, carrier: false });
+    }
+
+    /// Both ends of the connection are members. Returns whether it is the first such to this peer.
+    pub fn authenticated(&mut self, id: ConnectionId, now: Instant) -> bool {
+        let Some(connection) = self.open.get_mut(&id) else { return false };
+        connection.authenticated = true;
+        connection.opened = now;
+        let peer = connection.peer;
+        if let Some(wish) = self.wishes.get_mut(&peer) {
+            wish.dialled = None;
+            wish.failures = 0;
+            wish.next_dial = now;
+        }
+        self.next_tick = now;
+        self.of(&peer).count() == 1
+    }
+
+    /// The connection moved to another endpoint.
+    pub fn moved(&mut self, id: ConnectionId, link: Link) {
+        if let Some(connection) = self.open.get_mut(&id) {
+            connection.link = link;
+        }
+    }
+
+    /// The connection is gone. Returns how it went, if it was known.
+    pub fn closed(&mut self, id: ConnectionId, now: Instant) -> Option<(PeerId, Link)> {
+        let connection = self.open.remove(&id)?;
+        if let Some(wish) = self.wishes.get_mut(&connection.peer) {
+            wish.next_dial = now;
+        }
+        self.next_tick = now;
+        Some((connection.peer, connection.link))
+    }
+
+    /// A dial came to nothing. Returns how often in a row.
+    pub fn dial_failed(&mut self, peer: &PeerId, now: Instant) -> u32 {
+        let Some(wish) = self.wishes.get_mut(peer) else { return 0 };
+        wish.dialled = None;
+        let backoff = BACKOFF.saturating_mul(1 << wish.failures.min(6)).min(MAX_BACKOFF);
+        wish.failures = wish.failures.saturating_add(1);
+        wish.next_dial = now + backoff;
+        wish.failures
+    }
+
+    /// The connection's carrier stream came up or broke.
+    pub fn set_carrier(&mut self, id: ConnectionId, is_up: bool) {
+        if let Some(connection) = self.open.get_mut(&id) {
+            connection.carrier = is_up;
+        }
+    }
+
+    /// Whether the connection has a carrier stream.
+    pub fn has_carrier(&self, id: ConnectionId) -> bool {
+        self.open.get(&id).is_some_and(|connection| connection.carrier)
+    }
+
+    /// The authenticated connections to a peer.
+    pub fn of<'a>(&'a self, peer: &'a PeerId) -> impl Iterator<Item = (ConnectionId, Link)> + 'a {
+        self.open
+            .iter()
+            .filter(move |(_, connection)| connection.authenticated && connection.peer == *peer)
+            .map(|(id, connection)| (*id, connection.link))
+    }
+
+    /// Whom a connection leads to, authenticated or not.
+    pub fn peer_of(&self, id: ConnectionId) -> Option<(PeerId, Link)> {
+        self.open.get(&id).map(|connection| (connection.peer, connection.link))
+    }
+
+    /// The peers with an authenticated connection.
+    pub fn connected(&self) -> impl Iterator<Item = PeerId> + '_ {
+        self.wishes.keys().copied().filter(|peer| self.of(peer).next().is_some())
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is wanted next.
+    pub fn poll_timeout(&self) -> Instant {
+        self.next_tick
+    }
+
+    /// Says what to dial and what to close now. `is_direct` tells which peers have a proven direct path.
+    pub fn handle_timeout(&mut self, now: Instant, is_direct: impl Fn(&PeerId) -> bool) -> Vec<Output> {
+        if now < self.next_tick {
+            return Vec::new();
+        }
+        self.next_tick = now + TICK;
+        let mut outputs = Vec::new();
+        let peers: Vec<_> = self.wishes.keys().copied().collect();
+        for peer in peers {
+            let links: Vec<_> = self.of(&peer).collect();
+            let is_away = links.is_empty();
+            let best = links.iter().map(|(_, link)| preference(link)).min();
+            let we_lead = self.us < peer;
+            let Some(wish) = self.wishes.get_mut(&peer) else { continue };
+            if is_away {
+                wish.next_punch = None;
+                outputs.extend(wish.dial(peer, now));
+            } else if best > Some(QUIC) && !is_direct(&peer) {
+                outputs.extend(wish.punch(peer, best == Some(RELAYED), we_lead, now));
+            } else {
+                wish.next_punch = None;
+                wish.punches = 0;
+            }
+            if we_lead {
+                outputs.extend(self.surplus(&peer, now));
+            }
+        }
+        outputs
+    }
+
+    /// The connections that a settled one, better or newer, has made superfluous.
+    fn surplus(&self, peer: &PeerId, now: Instant) -> Vec<Output> {
+        let settled = || {
+            self.open
+                .iter()
+                .filter(|(_, c)| c.authenticated && c.peer == *peer && now >= c.opened + SETTLE)
+        };
+        let rank = |id: ConnectionId, c: &Connection| (preference(&c.link), Reverse(id));
+        let Some(best) = settled().map(|(id, c)| rank(*id, c)).min() else { return Vec::new() };
+        settled()
+            .filter(|(id, c)| rank(**id, c) > best)
+            .map(|(id, _)| Output::Close(*id))
+            .collect()
+    }
+}
+
+impl Wish {
+    fn dial(&mut self, peer: PeerId, now: Instant) -> Option<Output> {
+        let is_dialling = self.dialled.is_some_and(|since| now < since + DIAL_LIMIT);
+        if is_dialling || now < self.next_dial || self.addresses.is_empty() {
+            return None;
+        }
+        self.dialled = Some(now);
+        Some(Output::Dial { peer, addresses: self.addresses.clone(), even_if_connected: false })
+    }
+
+    fn punch(&mut self, peer: PeerId, is_relayed: bool, we_lead: bool, now: Instant) -> Vec<Output> {
+        let due = *self.next_punch.get_or_insert(now + PUNCHES[0]);
+        if now < due {
+            return Vec::new();
+        }
+        self.punches += 1;
+        self.next_punch = Some(now + PUNCHES[self.punches.min(PUNCHES.len() - 1)]);
+        let (circuits, mut direct): (Vec<_>, Vec<_>) = self.addresses.iter().cloned().partition(is_circuit);
+        if !is_relayed {
+            direct.retain(is_quic);
+        }
+        let again = is_relayed && we_lead && self.punches > 1;
+        [direct, if again { circuits } else { Vec::new() }]
+            .into_iter()
+            .filter(|addresses| !addresses.is_empty())
+            .map(|addresses| Output::Dial { peer, addresses, even_if_connected: true })
+            .collect()
+    }
+}
+
+const QUIC: u8 = 0;
+const RELAYED: u8 = 2;
+
+/// Lower is better.
+fn preference(link: &Link) -> u8 {
+    match link {
+        Link::Quic(_) => QUIC,
+        Link::Tcp(_) => 1,
+        Link::Relayed { .. } => RELAYED,
+    }
+}
+
+fn is_quic(address: &Multiaddr) -> bool {
+    address.iter().any(|part| matches!(part, Protocol::QuicV1))
+}
+
+fn is_circuit(address: &Multiaddr) -> bool {
+    address.iter().any(|part| matches!(part, Protocol::P2pCircuit))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! What travels between members: one member's credential and descriptor.
+//!
+//! A record carries its own proof, so it may come from anybody. Its two halves are signed
+//! separately and age separately: of two records of one member, the newer half of each is kept.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use libp2p_identity::PeerId;
+use minicbor::{Decode, Encode};
+
+use super::{
+    address,
+    certificate::{Certificate, Credential},
+    descriptor::Descriptor,
+    genesis::Genesis,
+    rejection::Rejection,
+    time::UnixTime,
+    wire,
+};
+
+/// A member's credential and descriptor, as signed.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct MemberRecord {
+    /// That it is a member.
+    #[n(0)]
+    pub credential: Credential,
+    /// The envelope of its [`Descriptor`].
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub descriptor: Vec<u8>,
+}
+
+/// How new a record is, half by half.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version {
+    /// The certificate's serial.
+    pub serial: u64,
+    /// The descriptor's sequence number.
+    pub seq: u64,
+}
+
+impl Version {
+    /// Whether a half of this is newer than the same half of `other`. Both may be newer than each
+    /// other.
+    pub fn has_news_for(&self, other: &Version) -> bool {
+        self.serial > other.serial || self.seq > other.seq
+    }
+}
+
+/// A member whose record was found good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Who it is.
+    pub peer_id: PeerId,
+    /// What it is.
+    pub certificate: Certificate,
+    /// What it says about itself.
+    pub descriptor: Descriptor,
+    /// The IPv4 address it was given. Whether it *holds* it, the directory knows.
+    pub ipv4: Ipv4Addr,
+    /// The IPv6 address that follows from its key.
+    pub ipv6: Ipv6Addr,
+    /// What proves all of it.
+    pub record: MemberRecord,
+}
+
+impl MemberRecord {
+    /// For the store or the network.
+    pub fn encode(&self) -> Vec<u8> {
+        wire::encode(self)
+    }
+
+    /// Reads a record; [`verify`](MemberRecord::verify) is what gives it meaning.
+    pub fn decode(bytes: &[u8]) -> Result<MemberRecord, Rejection> {
+        wire::decode(bytes)
+    }
+
+    /// Checks everything that can be told from the record alone.
+    pub fn verify(self, genesis: &Genesis, now: UnixTime) -> Result<Member, Rejection> {
+        let certificate = self.credential.open(genesis)?;
+        certificate.check_time(now)?;
+        let subject = certificate.subject;
+        let descriptor = Descriptor::open(&self.descriptor, &genesis.id(), &subject, now)?;
+        Ok(Member {
+            peer_id: subject.peer_id(),
+            ipv4: certificate.ipv4,
+            ipv6: address::ipv6(&genesis.id(), &subject),
+            certificate,
+            descriptor,
+            record: self,
+        })
+    }
+}
+
+impl Member {
+    /// How new what we know of it is.
+    pub fn version(&self) -> Version {
+        Version {
+            serial: self.certificate.serial,
+            seq: self.descriptor.seq,
+        }
+    }
+
+    /// This member with whatever is newer in `other`, another record of the same member. None when
+    /// nothing is. Never goes back; two halves of one age must be the same.
+    pub(super) fn merged_with(&self, other: &Member) -> Result<Option<Member>, Rejection> {
+        let (ours, theirs) = (self.version(), other.version());
+        let (held, came) = (&self.record, &other.record);
+        if theirs.serial == ours.serial
+            && came.credential.certificate != held.credential.certificate
+        {
+            return Err(Rejection::CertificateEquivocation);
+        }
+        if theirs.seq == ours.seq && came.descriptor != held.descriptor {
+            return Err(Rejection::DescriptorEquivocation);
+        }
+        if !theirs.has_news_for(&ours) {
+            return Ok(None);
+        }
+        let mut merged = self.clone();
+        if theirs.serial > ours.serial {
+            merged.certificate = other.certificate.clone();
+            merged.ipv4 = other.ipv4;
+            merged.record.credential = came.credential.clone();
+        }
+        if theirs.seq > ours.seq {
+            merged.descriptor = other.descriptor.clone();
+            merged.record.descriptor = came.descriptor.clone();
+        }
+        Ok(Some(merged))
+    }
+}

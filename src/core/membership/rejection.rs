@@ -1,0 +1,134 @@
+//! Why something signed, or something that claims to be, was not believed.
+
+/// The rule that an object from the network or a file broke.
+///
+/// Each is counted under its [`code`](Rejection::code).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Rejection {
+    // The shape.
+    /// More bytes than any object of its kind needs.
+    #[error("it is larger than {limit} bytes")]
+    TooLarge {
+        /// What is allowed, in bytes.
+        limit: usize,
+    },
+    /// Not the CBOR that this version of the protocol speaks.
+    #[error("it is malformed: {0}")]
+    Malformed(&'static str),
+    /// Not a signed envelope (libp2p RFC 0002) in its one canonical encoding.
+    #[error("it is not a signed envelope")]
+    NotAnEnvelope,
+
+    // The signature.
+    /// Signed with a key of a type other than ed25519.
+    #[error("it is not signed with an ed25519 key")]
+    WrongKeyType,
+    /// An object of another kind was presented.
+    #[error("it is a signed object of another kind")]
+    WrongKind,
+    /// The signature does not belong to these bytes, this kind of object and the key it names.
+    #[error("its signature is wrong")]
+    BadSignature,
+
+    // The network.
+    /// It belongs to another network.
+    #[error("it belongs to another network")]
+    WrongNetwork,
+    /// The genesis is not signed by an authority it names, or names none or too many.
+    #[error("the genesis is not signed by one of its own authorities")]
+    NotAnAuthority,
+    /// The IPv4 prefix of the network is not private, or of a useless size.
+    #[error(
+        "the IPv4 prefix must lie in 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or 100.64.0.0/10 and be a /8 to /30"
+    )]
+    UnusablePrefix,
+
+    // The chain of trust.
+    /// The delegation is not signed by an authority of the network.
+    #[error("the delegation is not signed by an authority of this network")]
+    DelegationNotByAuthority,
+    /// The delegation does not include the power that was used.
+    #[error("the issuer was not given the power to do this")]
+    MissingPower,
+    /// The certificate is signed by someone other than the delegate, or names another issuer.
+    #[error("the certificate is not signed by the delegate that the delegation names")]
+    WrongIssuer,
+    /// The certificate, or the peer's, is about somebody else.
+    #[error("the certificate belongs to another node")]
+    WrongSubject,
+    /// A group was given that the delegate may not give.
+    #[error("the issuer may not give one of the groups")]
+    GroupNotGranted,
+    /// The address is outside the network's IPv4 prefix, or its first or last one.
+    #[error("the IPv4 address is not a usable one of this network")]
+    AddressUnusable,
+
+    // Time.
+    /// Its validity has not begun.
+    #[error("it is not valid yet; is this machine's clock right?")]
+    NotYetValid,
+    /// Its validity is over.
+    #[error("it has expired")]
+    Expired,
+    /// The certificate is valid when its delegation is not.
+    #[error("the certificate's validity reaches outside its delegation's")]
+    OutsideDelegation,
+    /// The certificate lives longer than the genesis lets any.
+    #[error("the certificate is valid for longer than this network allows")]
+    LifetimeTooLong,
+
+    // The node's own word.
+    /// The descriptor is signed by a node other than the certificate's subject.
+    #[error("the descriptor is signed by another node than the certificate is for")]
+    ForeignDescriptor,
+    /// The descriptor's sequence number is more than a day ahead.
+    #[error("the descriptor's sequence number is more than a day in the future")]
+    FromTheFuture,
+    /// Two descriptors of one node carry the same sequence number; the first one stays.
+    #[error("the node signed two descriptors with one sequence number")]
+    DescriptorEquivocation,
+    /// Two certificates of one node carry the same serial; the first one stays.
+    #[error("two certificates of the node have one serial number")]
+    CertificateEquivocation,
+    /// The WireGuard key is another member's, or the all-zero key.
+    #[error("the WireGuard key is another member's, or no key at all")]
+    TunnelKeyTaken,
+
+    // Bounds.
+    /// The directory holds as many members as it may.
+    #[error("the network has as many members as this version can hold")]
+    DirectoryFull,
+}
+
+impl Rejection {
+    /// A short, stable name for counters and logs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Rejection::TooLarge { .. } => "too-large",
+            Rejection::Malformed(_) => "malformed",
+            Rejection::NotAnEnvelope => "not-an-envelope",
+            Rejection::WrongKeyType => "wrong-key-type",
+            Rejection::WrongKind => "wrong-kind",
+            Rejection::BadSignature => "bad-signature",
+            Rejection::WrongNetwork => "wrong-network",
+            Rejection::NotAnAuthority => "not-an-authority",
+            Rejection::UnusablePrefix => "unusable-prefix",
+            Rejection::DelegationNotByAuthority => "delegation-not-by-authority",
+            Rejection::MissingPower => "missing-power",
+            Rejection::WrongIssuer => "wrong-issuer",
+            Rejection::WrongSubject => "wrong-subject",
+            Rejection::GroupNotGranted => "group-not-granted",
+            Rejection::AddressUnusable => "address-unusable",
+            Rejection::NotYetValid => "not-yet-valid",
+            Rejection::Expired => "expired",
+            Rejection::OutsideDelegation => "outside-delegation",
+            Rejection::LifetimeTooLong => "lifetime-too-long",
+            Rejection::ForeignDescriptor => "foreign-descriptor",
+            Rejection::FromTheFuture => "from-the-future",
+            Rejection::DescriptorEquivocation => "descriptor-equivocation",
+            Rejection::CertificateEquivocation => "certificate-equivocation",
+            Rejection::TunnelKeyTaken => "tunnel-key-taken",
+            Rejection::DirectoryFull => "directory-full",
+        }
+    }
+}

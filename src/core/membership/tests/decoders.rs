@@ -1,0 +1,117 @@
+//! No bytes make a decoder panic, and everything survives its encoding.
+
+use proptest::{collection::vec, prelude::*};
+
+use crate::membership::{
+    certificate::Credential,
+    delegation::Delegation,
+    genesis::Genesis,
+    issuer::Redemption,
+    join::{JoinAnswer, JoinRequest},
+    network::Network,
+    record::MemberRecord,
+    sync::SyncMessage,
+    testing::{Hive, NOW, founder, offer, signer},
+    wire,
+};
+
+/// Gives the bytes to everything that reads bytes from the network or the store.
+fn decode_as_everything(hive: &Hive, bytes: &[u8]) {
+    let genesis = hive.network.genesis();
+    let _ = Genesis::open(bytes);
+    let _ = Delegation::open(bytes, genesis);
+    let _ = Network::decode(bytes);
+    let _ = Redemption::decode(bytes);
+    let _ = SyncMessage::decode(bytes);
+    let _ = wire::decode_message::<JoinAnswer>(bytes);
+    let _ = JoinRequest::open(bytes, &signer(1).peer_id());
+    let _ = hive.directory.clone().admit(bytes, NOW);
+    if let Ok(credential) = Credential::decode(bytes) {
+        let _ = credential.verify(genesis, NOW, &signer(1).peer_id());
+    }
+}
+
+/// One encoding of each kind.
+fn specimens(hive: &mut Hive) -> Vec<Vec<u8>> {
+    let invite = hive.invite(offer(), 9);
+    let request = JoinRequest::seal(&invite, &signer(1), "gpu", None);
+    let redemption = hive.join(&request, &signer(1), NOW, None).unwrap();
+    let credential = redemption.credential.clone();
+    let record = hive.record(&signer(1), credential.clone(), "gpu", 1);
+    hive.directory.admit(&record, NOW).unwrap();
+    let issuer = founder().peer_id();
+    let empty = crate::membership::Directory::new(hive.network.genesis().clone());
+    vec![
+        hive.network.genesis().envelope().to_vec(),
+        hive.delegation.clone(),
+        hive.network.encode().to_vec(),
+        redemption.encode(),
+        request,
+        credential.encode(),
+        record.clone(),
+        JoinAnswer::admitted(&hive.network, credential, &issuer, &hive.directory)
+            .encode()
+            .to_vec(),
+        SyncMessage::Digest(hive.directory.digest()).encode(),
+        SyncMessage::Answer(hive.directory.answer(&empty.digest())).encode(),
+        SyncMessage::announcement(record).encode(),
+    ]
+}
+
+#[test]
+fn what_is_encoded_decodes_to_the_same() {
+    let mut hive = Hive::founded();
+    for bytes in specimens(&mut hive) {
+        if let Ok(message) = SyncMessage::decode(&bytes) {
+            assert_eq!(message.encode(), bytes);
+        }
+        if let Ok(record) = MemberRecord::decode(&bytes) {
+            assert_eq!(record.encode(), bytes);
+        }
+        if let Ok(redemption) = Redemption::decode(&bytes) {
+            assert_eq!(redemption.encode(), bytes);
+        }
+        if let Ok(answer) = wire::decode_message::<JoinAnswer>(&bytes) {
+            assert_eq!(*answer.encode(), bytes);
+        }
+    }
+}
+
+#[test]
+fn a_truncated_object_is_refused_at_every_length() {
+    let mut hive = Hive::founded();
+    for specimen in specimens(&mut hive) {
+        for len in 0..specimen.len() {
+            decode_as_everything(&hive, &specimen[..len]);
+            assert!(hive.directory.admit(&specimen[..len], NOW).is_err());
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn random_bytes_never_panic(bytes in vec(any::<u8>(), 0..400)) {
+        decode_as_everything(&Hive::founded(), &bytes);
+    }
+
+    /// Bytes that are nearly right get further than random ones.
+    #[test]
+    fn bent_objects_never_panic_and_bent_records_are_never_believed(
+        which in any::<prop::sample::Index>(),
+        bends in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let mut hive = Hive::founded();
+        let specimens = specimens(&mut hive);
+        let specimen = which.get(&specimens);
+        let mut bent = specimen.clone();
+        for (at, value) in bends {
+            *at.get_mut(&mut bent) = value;
+        }
+        decode_as_everything(&hive, &bent);
+        if bent != *specimen {
+            prop_assert!(hive.directory.admit(&bent, NOW).is_err());
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! One node: its tunnels, its connections, the members it knows. Drives nothing by itself.
+//!
+//! **In:** packets ([`Node::handle_overlay_packet`]), datagrams ([`Node::handle_datagram`]), control events (the
+//! other `handle_*`), time ([`Node::handle_timeout`]).
+//! **Out:** batches ([`Node::outbox`], [`Node::inbox`]), [`Output`]s ([`Node::poll_output`]), the next moment at which
+//! time matters ([`Node::poll_timeout`]).
+//!
+//! The shell calls one `handle_*`, then takes out everything that came out of it. What happens to members lives in
+//! `members.rs`, to connections in `links.rs`, how others join in `joining.rs`, what people see in `status.rs`.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+
+use libp2p_core::Multiaddr;
+use libp2p_identity::PeerId;
+
+use crate::{
+    batch::{DatagramBatch, PacketBatch},
+    connections::Connections,
+    membership::{
+        Certificate, Credential, Directory, Issuer, MemberRecord, Name, Network, Redemption, Rejection, Signer,
+        SignerKey, TimeFloor, UnixTime, address,
+    },
+    output::Output,
+    path::Path,
+    session,
+    tunnels::{OverlayAddresses, PingAnswer, Tunnels},
+};
+
+mod joining;
+mod links;
+mod members;
+mod status;
+
+pub use joining::{InviteRequest, NoInvite};
+pub use status::{MemberStatus, PeerStatus};
+
+/// Certificates are looked through for expiry this often.
+const EXPIRY_PERIOD: Duration = Duration::from_secs(60);
+/// Directories are compared with a connected member this often, should an announcement have been lost.
+const ANTI_ENTROPY_PERIOD: Duration = Duration::from_secs(300);
+/// The DHT forgets records after a day or two; ours is put there again this often.
+const PUBLISH_PERIOD: Duration = Duration::from_secs(3600);
+
+/// The two clocks, read together by the shell.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// For timers: never goes back.
+    pub instant: Instant,
+    /// For signed objects: the system clock.
+    pub unix: UnixTime,
+}
+
+/// What a node starts from.
+pub struct Start {
+    /// Our identity.
+    pub signer: Signer,
+    /// Our WireGuard key.
+    pub wireguard: session::Identity,
+    /// The network.
+    pub network: Network,
+    /// Our certificate.
+    pub credential: Credential,
+    /// Our delegation, when we may admit others.
+    pub delegation: Option<Vec<u8>>,
+    /// What we call ourselves.
+    pub name: Name,
+    /// MTU of the overlay interface in bytes.
+    pub mtu: u16,
+    /// Feeds jitter and session indexes; nothing secret.
+    pub seed: u64,
+    /// Sequence number of the last descriptor we signed.
+    pub descriptor_seq: u64,
+    /// The latest moment an earlier run has known.
+    pub time_floor: UnixTime,
+    /// Records of an earlier run or of the admission.
+    pub records: Vec<Vec<u8>>,
+    /// Invites that were used.
+    pub redemptions: Vec<Redemption>,
+}
+
+/// What we tell others about how to reach us.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Where we listen, external and relayed addresses included, each ready to be dialled.
+    pub addresses: Vec<Multiaddr>,
+    /// Whether we carry circuits for other members.
+    pub relays: bool,
+}
+
+/// A node.
+pub struct Node {
+    signer: Signer,
+    network: Network,
+    credential: Credential,
+    certificate: Certificate,
+    issuer: Option<Issuer>,
+    name: Name,
+    wireguard_key: [u8; 32],
+    reach: Reach,
+    descriptor_seq: u64,
+    time: TimeFloor,
+    directory: Directory,
+    redemptions: BTreeMap<SignerKey, Redemption>,
+    tunnels: Tunnels,
+    connections: Connections,
+    outputs: VecDeque<Output>,
+    relays: Vec<(PeerId, Vec<Multiaddr>)>,
+    joins: joining::JoinLimit,
+    strangers: BTreeMap<PeerId, Instant>,
+    next_expiry: Instant,
+    next_anti_entropy: Instant,
+    next_publish: Instant,
+}
+
+impl Node {
+    /// A member of a network, with what it remembers. Fails when our own certificate is not (or no longer) good.
+    pub fn new(start: Start, now: Now) -> Result<Self, Rejection> {
+        let mut time = TimeFloor::new(start.time_floor);
+        let unix = time.now(now.unix);
+        let genesis = start.network.genesis().clone();
+        let us = start.signer.peer_id();
+        let certificate = start.credential.verify(&genesis, unix, &us)?;
+        let issuer = match start.delegation {
+            Some(delegation) => Some(Issuer::new(start.signer.clone(), delegation, genesis.clone())?),
+            None => None,
+        };
+        let addresses = OverlayAddresses {
+            ipv4: Some(certificate.ipv4),
+            ipv6: address::ipv6(&genesis.id(), &start.signer.key()),
+        };
+        let wireguard_key = start.wireguard.public().0;
+        let mut node = Self {
+            tunnels: Tunnels::new(addresses, start.wireguard, start.mtu, start.seed, now.instant),
+            connections: Connections::new(us, now.instant),
+            directory: Directory::new(genesis),
+            signer: start.signer,
+            network: start.network,
+            credential: start.credential,
+            certificate,
+            issuer,
+            name: start.name,
+            wireguard_key,
+            reach: Reach::default(),
+            descriptor_seq: start.descriptor_seq,
+            time,
+            redemptions: BTreeMap::new(),
+            outputs: VecDeque::new(),
+            relays: Vec::new(),
+            joins: joining::JoinLimit::default(),
+            strangers: BTreeMap::new(),
+            next_expiry: now.instant + EXPIRY_PERIOD,
+            next_anti_entropy: now.instant + ANTI_ENTROPY_PERIOD,
+            next_publish: now.instant,
+        };
+        node.announce_ourselves(now);
+        for record in &start.records {
+            // A record that has expired or was damaged on the disk is news from nobody.
+            if let Err(reason) = node.admit(record, None, now) {
+                tracing::debug!(%reason, "a stored record is not taken");
+            }
+        }
+        for redemption in start.redemptions {
+            if let Some(issuer) = &node.issuer {
+                issuer.remember(&redemption, unix, &mut node.directory);
+            }
+            node.redemptions.insert(redemption.invite, redemption);
+        }
+        Ok(node)
+    }
+
+    // ---- packets and datagrams ---------------------------------------------------------------------------
+
+    /// A packet from the overlay interface.
+    pub fn handle_overlay_packet(&mut self, packet: &[u8], now: Instant) {
+        if let Some(wanted) = self.tunnels.handle_overlay_packet(packet, now) {
+            self.connections.hurry(&wanted, now);
+        }
+    }
+
+    /// A WireGuard datagram from the underlay.
+    pub fn handle_datagram(&mut self, from: Path, datagram: &[u8], now: Instant) {
+        self.tunnels.handle_datagram(from, datagram, now);
+    }
+
+    /// Datagrams that must leave now; the shell sends and clears them.
+    pub fn outbox(&mut self) -> &mut DatagramBatch {
+        self.tunnels.outbox()
+    }
+
+    /// Packets for the overlay interface; the shell writes and clears them.
+    pub fn inbox(&mut self) -> &mut PacketBatch {
+        self.tunnels.inbox()
+    }
+
+    /// Asks a peer for a sign of life. Returns whether such a member is known.
+    pub fn ping(&mut self, peer: &PeerId, token: u64, now: Instant) -> bool {
+        self.connections.hurry(peer, now);
+        self.tunnels.ping(peer, token, now)
+    }
+
+    /// The next answered ping.
+    pub fn poll_ping(&mut self) -> Option<PingAnswer> {
+        self.tunnels.poll_ping()
+    }
+
+    // ---- time and outputs --------------------------------------------------------------------------------
+
+    /// When [`handle_timeout`](Self::handle_timeout) is wanted next.
+    pub fn poll_timeout(&self) -> Instant {
+        let rare = self.next_expiry.min(self.next_anti_entropy).min(self.next_publish);
+        self.tunnels.poll_timeout().min(self.connections.poll_timeout()).min(rare)
+    }
+
+    /// Lets everything act on the time that passed.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.tunnels.handle_timeout(now.instant);
+        let tunnels = &self.tunnels;
+        let is_direct = |peer: &PeerId| tunnels.peer(peer).is_some_and(|peer| peer.paths().is_direct());
+        self.outputs.extend(self.connections.handle_timeout(now.instant, is_direct));
+        if now.instant >= self.next_expiry {
+            self.next_expiry = now.instant + EXPIRY_PERIOD;
+            self.expire(now);
+        }
+        if now.instant >= self.next_anti_entropy {
+            self.next_anti_entropy = now.instant + ANTI_ENTROPY_PERIOD;
+            self.compare_directories();
+        }
+        if now.instant >= self.next_publish {
+            self.next_publish = now.instant + PUBLISH_PERIOD;
+            self.publish();
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    // ---- who we are --------------------------------------------------------------------------------------
+
+    /// Our peer id.
+    pub fn peer_id(&self) -> PeerId {
+        self.signer.peer_id()
+    }
+
+    /// The network.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Our overlay IPv4 address, unless an older member holds it.
+    pub fn ipv4(&self) -> Option<Ipv4Addr> {
+        self.directory.ipv4_of(&self.peer_id())
+    }
+
+    /// Our own record: what we show to whoever proves that it knows the network.
+    pub fn own_record(&self) -> Option<Vec<u8>> {
+        self.directory.get(&self.peer_id()).map(|member| member.record.encode())
+    }
+
+    /// The member that `text` names: by name, overlay address or peer id.
+    pub fn resolve(&self, text: &str) -> Option<PeerId> {
+        self.directory.resolve(text)
+    }
+
+    /// Where or how we are reached has changed.
+    pub fn handle_reach(&mut self, reach: Reach, now: Now) {
+        if self.reach != reach {
+            self.reach = reach;
+            self.announce_ourselves(now);
+        }
+    }
+
+    fn publish(&mut self) {
+        if let Some(record) = self.own_record() {
+            let key = self.network.record_key(&self.peer_id());
+            self.outputs.push_back(Output::Publish { key, record });
+        }
+    }
+
+    fn member_record(&self, descriptor: Vec<u8>) -> Vec<u8> {
+        MemberRecord { credential: self.credential.clone(), descriptor }.encode()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! How others join through this node: making invites, deciding about requests.
+
+use std::{
+    collections::BTreeSet,
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+
+use libp2p_core::Multiaddr;
+use libp2p_identity::PeerId;
+use zeroize::Zeroizing;
+
+use super::{Node, Now};
+use crate::{
+    membership::{Invite, JoinAnswer, JoinRefusal, JoinRequest, Name, Offer, Rejection, SignerKey},
+    output::{Output, RequestId},
+};
+
+/// Requests to join that are looked at in a second; each costs a few signature checks, about 0.5 ms.
+const JOINS_PER_SECOND: u32 = 20;
+
+/// What an invite should say.
+#[derive(Debug, Clone)]
+pub struct InviteRequest {
+    /// Name for whoever joins; its own choice without.
+    pub name: Option<Name>,
+    /// Address for whoever joins; its own choice without.
+    pub ipv4: Option<Ipv4Addr>,
+    /// How long it is good for.
+    pub lifetime: Duration,
+}
+
+/// Why there is no invite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoInvite {
+    /// Only nodes with a delegation may.
+    #[error("this node may not invite: run 'hivevpn invite' on the node that founded the network")]
+    NotDelegated,
+    /// What was asked for breaks a rule.
+    #[error("the invite cannot be made: {0}")]
+    Rejected(#[from] Rejection),
+}
+
+/// Counts requests to join in the current second.
+#[derive(Debug, Default)]
+pub(super) struct JoinLimit {
+    second: Option<Instant>,
+    count: u32,
+}
+
+impl JoinLimit {
+    fn admits(&mut self, now: Instant) -> bool {
+        if self.second.is_none_or(|start| now >= start + Duration::from_secs(1)) {
+            self.second = Some(now);
+            self.count = 0;
+        }
+        self.count += 1;
+        self.count <= JOINS_PER_SECOND
+    }
+}
+
+impl Node {
+    /// Whether this node has been delegated to admit others.
+    pub fn may_invite(&self) -> bool {
+        self.issuer.is_some()
+    }
+
+    /// Makes an invite. `secret` is fresh randomness; `addresses` is where the joining node will find us.
+    pub fn invite(
+        &mut self,
+        request: InviteRequest,
+        addresses: Vec<Multiaddr>,
+        secret: Zeroizing<[u8; 32]>,
+        now: Now,
+    ) -> Result<Invite, NoInvite> {
+        let unix = self.time.now(now.unix);
+        let issuer = self.issuer.as_ref().ok_or(NoInvite::NotDelegated)?;
+        let offer = Offer {
+            name: request.name,
+            groups: BTreeSet::new(),
+            ipv4: request.ipv4,
+            expires: unix.plus(request.lifetime),
+            addresses,
+        };
+        Ok(issuer.invite(offer, secret, unix)?)
+    }
+
+    /// A stranger asks to join.
+    pub fn handle_join_request(&mut self, request: RequestId, peer: PeerId, body: &[u8], now: Now) {
+        let decided = if self.joins.admits(now.instant) {
+            self.decide_join(request, peer, body, now)
+        } else {
+            Err(JoinRefusal::RateLimited)
+        };
+        match decided {
+            Ok(output) => self.outputs.push_back(output),
+            Err(refusal) => {
+                tracing::info!(%peer, reason = refusal.code(), "a request to join is refused");
+                let body = JoinAnswer::Refused(refusal).encode().to_vec();
+                self.outputs.push_back(Output::Respond { request, body });
+            }
+        }
+    }
+
+    fn decide_join(&mut self, request: RequestId, peer: PeerId, body: &[u8], now: Now) -> Result<Output, JoinRefusal> {
+        let unix = self.time.now(now.unix);
+        let asked = JoinRequest::open(body, &peer)?;
+        let issuer = self.issuer.as_ref().ok_or(JoinRefusal::UnknownInvite)?;
+        let redeemed = self.redemptions.get(&asked.invite_id());
+        let is_first = redeemed.is_none();
+        let redemption = issuer.decide(&asked, unix, &mut self.directory, redeemed)?;
+        let us = self.signer.peer_id();
+        let admission = JoinAnswer::admitted(&self.network, redemption.credential.clone(), &us, &self.directory);
+        let body = admission.encode().to_vec();
+        if !is_first {
+            return Ok(Output::Respond { request, body });
+        }
+        tracing::info!(%peer, "admitted by invite");
+        self.redemptions.insert(redemption.invite, redemption.clone());
+        Ok(Output::Redeem {
+            request,
+            invite: *redemption.invite.as_bytes(),
+            redemption: redemption.encode(),
+            accepted: body,
+            refused: JoinAnswer::Refused(JoinRefusal::Unavailable).encode().to_vec(),
+        })
+    }
+
+    /// The disk did not take the redemption: the invite is as good as before.
+    pub fn handle_redeem_failed(&mut self, invite: [u8; 32]) {
+        if let Ok(invite) = SignerKey::from_bytes(invite) {
+            self.redemptions.remove(&invite);
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! What the node does about members: taking in records, passing news on, letting go of what has expired.
+
+use std::net::IpAddr;
+
+use libp2p_core::{Multiaddr, multiaddr::Protocol};
+use libp2p_identity::PeerId;
+
+use super::{Node, Now};
+use crate::{
+    membership::{
+        Change, Descriptor, Features, Rejection, SyncMessage, descriptor::next_seq, sync::Records,
+    },
+    output::{Output, RequestId},
+    path::{Path, PathKind},
+    connection::Link,
+    peer::PeerKeys,
+    session::WireGuardKey,
+    tunnels::OverlayAddresses,
+};
+
+impl Node {
+    /// Signs a new descriptor and tells everybody.
+    pub(super) fn announce_ourselves(&mut self, now: Now) {
+        let millis = self.time.now(now.unix).as_millis();
+        self.descriptor_seq = next_seq(self.descriptor_seq, millis);
+        self.outputs.push_back(Output::SaveDescriptorSeq(self.descriptor_seq));
+        let descriptor = Descriptor {
+            network: self.network.id(),
+            seq: self.descriptor_seq,
+            wireguard_key: self.wireguard_key,
+            name: self.name.clone(),
+            addresses: self.reach.addresses.clone(),
+            features: if self.reach.relays { Features::RELAY } else { Features::NONE },
+        };
+        let record = self.member_record(descriptor.seal(&self.signer));
+        if let Err(reason) = self.admit(&record, None, now) {
+            tracing::error!(%reason, "our own record breaks a rule; the others will not learn what changed");
+        }
+        self.publish();
+    }
+
+    /// Takes in a record, whoever delivered it, and passes on what is new.
+    pub(super) fn admit(&mut self, record: &[u8], from: Option<PeerId>, now: Now) -> Result<PeerId, Rejection> {
+        let admitted = self.directory.admit(record, self.time.now(now.unix))?;
+        let peer = admitted.peer;
+        let Some(member) = self.directory.get(&peer).filter(|_| admitted.change != Change::Unchanged) else {
+            return Ok(peer);
+        };
+        self.time.saw(member.certificate.not_before);
+        let record = member.record.encode();
+        if admitted.change == Change::New && peer != self.peer_id() {
+            tracing::info!(member = %member.descriptor.name, %peer, "a member");
+        }
+        self.outputs.push_back(Output::SaveRecord { peer, record: record.clone() });
+        self.apply(&peer, now);
+        for disturbed in &admitted.disturbed {
+            self.apply(disturbed, now);
+        }
+        self.announce(&record, &peer, from);
+        self.offer_relays();
+        Ok(peer)
+    }
+
+    /// Brings tunnels and connections in line with what the directory says of a member.
+    fn apply(&mut self, peer: &PeerId, now: Now) {
+        let Some(member) = self.directory.get(peer) else { return };
+        let ipv4 = self.directory.ipv4_of(peer);
+        if *peer == self.peer_id() {
+            self.tunnels.set_addresses(OverlayAddresses { ipv4, ipv6: member.ipv6 });
+            self.outputs.push_back(Output::SetIpv4(ipv4));
+            return;
+        }
+        self.tunnels.upsert(PeerKeys {
+            id: *peer,
+            key: WireGuardKey(member.descriptor.wireguard_key),
+            ipv4,
+            ipv6: member.ipv6,
+        });
+        self.connections.want(*peer, dialable(&member.descriptor.addresses, peer), now.instant);
+        self.restore_paths(peer, now);
+    }
+
+    /// A new tunnel (first record, rotated key) starts with the paths that its connections vouch for.
+    fn restore_paths(&mut self, peer: &PeerId, now: Now) {
+        let links: Vec<_> = self.connections.of(peer).collect();
+        for (connection, link) in links {
+            if let Link::Quic(endpoint) = link {
+                self.tunnels.open_path(peer, Path::Direct(endpoint), PathKind::Direct, now.instant);
+            }
+            if self.connections.has_carrier(connection) {
+                self.open_carrier_path(connection, now);
+            }
+        }
+    }
+
+    /// Tells the connected members, but the one it came from and the one it is about.
+    fn announce(&mut self, record: &[u8], about: &PeerId, from: Option<PeerId>) {
+        let body = SyncMessage::announcement(record.to_vec()).encode();
+        let others = self.connections.connected().filter(|peer| Some(*peer) != from && peer != about);
+        self.outputs.extend(others.map(|peer| Output::Sync { peer, body: body.clone() }));
+    }
+
+    fn offer_relays(&mut self) {
+        let us = self.peer_id();
+        let relays: Vec<_> = self
+            .directory
+            .members()
+            .filter(|member| member.peer_id != us && member.descriptor.features.include(Features::RELAY))
+            .map(|member| {
+                let mut addresses = dialable(&member.descriptor.addresses, &member.peer_id);
+                addresses.retain(|address| !address.iter().any(|part| part == Protocol::P2pCircuit));
+                (member.peer_id, addresses)
+            })
+            .filter(|(_, addresses)| !addresses.is_empty())
+            .collect();
+        if self.relays != relays {
+            self.relays = relays.clone();
+            self.outputs.push_back(Output::Relays(relays));
+        }
+    }
+
+    // ---- anti-entropy ------------------------------------------------------------------------------------
+
+    /// Compares directories with a member: what one of us lacks, the other sends.
+    pub(super) fn compare_directory_with(&mut self, peer: PeerId) {
+        let body = SyncMessage::Digest(self.directory.digest()).encode();
+        self.outputs.push_back(Output::Sync { peer, body });
+    }
+
+    /// Compares directories with some connected member.
+    pub(super) fn compare_directories(&mut self) {
+        let connected: Vec<_> = self.connections.connected().collect();
+        if let Some(peer) = self.tunnels.choose(&connected) {
+            self.compare_directory_with(peer);
+        }
+    }
+
+    /// A sync message from an authenticated member. It always gets an answer, if only an empty one.
+    pub fn handle_sync_request(&mut self, request: RequestId, peer: PeerId, body: &[u8], now: Now) {
+        let answer = match SyncMessage::decode(body) {
+            Ok(SyncMessage::Digest(digest)) => SyncMessage::Answer(self.directory.answer(&digest)),
+            Ok(SyncMessage::Records(records)) => {
+                self.admit_all(&records, peer, now);
+                SyncMessage::Records(Records::default())
+            }
+            Ok(SyncMessage::Answer(_)) => {
+                tracing::debug!(%peer, "an answer to no question");
+                SyncMessage::Records(Records::default())
+            }
+            Err(reason) => {
+                tracing::debug!(%peer, %reason, "a sync message is not taken");
+                SyncMessage::Records(Records::default())
+            }
+        };
+        self.outputs.push_back(Output::Respond { request, body: answer.encode() });
+    }
+
+    /// A member's answer to our sync message.
+    pub fn handle_sync_answer(&mut self, peer: PeerId, body: &[u8], now: Now) {
+        let answer = match SyncMessage::decode(body) {
+            Ok(SyncMessage::Answer(answer)) => answer,
+            Ok(SyncMessage::Records(_)) => return,
+            Ok(SyncMessage::Digest(_)) => return tracing::debug!(%peer, "a question for an answer"),
+            Err(reason) => return tracing::debug!(%peer, %reason, "a sync answer is not taken"),
+        };
+        let learnt = self.admit_all(&answer.news, peer, now);
+        let wanted = self.directory.records_wanted(&answer);
+        if !wanted.is_empty() {
+            let body = SyncMessage::Records(wanted).encode();
+            self.outputs.push_back(Output::Sync { peer, body });
+        }
+        if answer.news.more && learnt {
+            self.compare_directory_with(peer);
+        }
+    }
+
+    /// A record from the DHT, served by anybody.
+    pub fn handle_found_record(&mut self, record: &[u8], now: Now) {
+        if let Err(reason) = self.admit(record, None, now) {
+            tracing::debug!(%reason, "a record from the DHT is not taken");
+        }
+    }
+
+    fn admit_all(&mut self, records: &Records, from: PeerId, now: Now) -> bool {
+        let before = self.directory.len();
+        for record in records.iter() {
+            if let Err(reason) = self.admit(record, Some(from), now) {
+                tracing::debug!(peer = %from, %reason, "a record is not taken");
+            }
+        }
+        self.directory.len() > before
+    }
+
+    // ---- expiry ------------------------------------------------------------------------------------------
+
+    /// Lets go of members whose certificates have run out, and renews our own if that is ours to do.
+    pub(super) fn expire(&mut self, now: Now) {
+        let unix = self.time.now(now.unix);
+        self.outputs.push_back(Output::SaveTimeFloor(self.time.floor()));
+        self.renew_ourselves(now);
+        let expired = self.directory.expire(unix);
+        for peer in &expired.gone {
+            if *peer == self.peer_id() {
+                tracing::error!("our certificate has expired: join again with a new invite");
+                continue;
+            }
+            tracing::info!(%peer, "the member's certificate has expired");
+            self.tunnels.remove(peer);
+            self.outputs.extend(self.connections.unwant(peer));
+            self.outputs.push_back(Output::ForgetRecord(*peer));
+        }
+        for peer in &expired.disturbed {
+            self.apply(peer, now);
+        }
+        self.offer_relays();
+    }
+
+    fn renew_ourselves(&mut self, now: Now) {
+        let unix = self.time.now(now.unix);
+        let Some(issuer) = self.issuer.as_ref().filter(|_| self.certificate.is_due_for_renewal(unix)) else {
+            return;
+        };
+        let us = self.peer_id();
+        let renewed = issuer.renew(&self.certificate, unix).and_then(|credential| {
+            let certificate = credential.verify(self.network.genesis(), unix, &us)?;
+            Ok((credential, certificate))
+        });
+        match renewed {
+            Ok((credential, certificate)) => {
+                self.outputs.push_back(Output::SaveCredential(credential.encode()));
+                (self.credential, self.certificate) = (credential, certificate);
+                self.announce_ourselves(now);
+            }
+            Err(reason) => tracing::warn!(%reason, "our certificate cannot be renewed"),
+        }
+    }
+}
+
+/// The addresses as the swarm dials them: each names the peer that must answer, and none leads through the overlay
+/// that it is to carry.
+fn dialable(addresses: &[Multiaddr], peer: &PeerId) -> Vec<Multiaddr> {
+    addresses
+        .iter()
+        .filter(|address| match address.iter().next() {
+            Some(Protocol::Ip4(ip)) => !IpAddr::from(ip).is_unspecified(),
+            Some(Protocol::Ip6(ip)) => !IpAddr::from(ip).is_unspecified(),
+            Some(_) => true,
+            None => false,
+        })
+        .filter_map(|address| address.clone().with_p2p(*peer).ok())
+        .collect()
+}

@@ -1,0 +1,129 @@
+//! What people may see of a node.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
+
+use libp2p_identity::PeerId;
+
+use super::Node;
+use crate::{
+    connection::Link,
+    drop_reason::Drops,
+    membership::{Features, Name, UnixTime},
+    path::{Path, PathView},
+};
+
+/// A member of the network, this node included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// Its name in the network.
+    pub name: Name,
+    /// Its identity.
+    pub peer_id: PeerId,
+    /// Its overlay IPv4 address, unless an older member holds it.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Its overlay IPv6 address.
+    pub ipv6: Ipv6Addr,
+    /// Whether it is reached at the moment; of this node, true.
+    pub online: bool,
+    /// Whether it offers to relay.
+    pub relays: bool,
+    /// When it was admitted.
+    pub admitted_at: UnixTime,
+}
+
+/// Another member with the way to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// Who it is.
+    pub member: MemberStatus,
+    /// The path in use, once a session is established over it.
+    pub path: Option<PathView>,
+    /// Underlay address that the path leads to, as far as it has one.
+    pub endpoint: Option<std::net::SocketAddr>,
+    /// Overlay bytes sent.
+    pub tx_bytes: u64,
+    /// Overlay bytes received.
+    pub rx_bytes: u64,
+    /// Age of the keys in use.
+    pub since_handshake: Option<Duration>,
+}
+
+impl Node {
+    /// All members, in the order of their names.
+    pub fn members(&self) -> Vec<MemberStatus> {
+        let mut members: Vec<_> = self
+            .directory
+            .members()
+            .map(|member| MemberStatus {
+                name: self.name_of(&member.peer_id),
+                peer_id: member.peer_id,
+                ipv4: self.directory.ipv4_of(&member.peer_id),
+                ipv6: member.ipv6,
+                online: member.peer_id == self.peer_id() || self.is_online(&member.peer_id),
+                relays: member.descriptor.features.include(Features::RELAY),
+                admitted_at: member.certificate.admitted_at,
+            })
+            .collect();
+        members.sort_by(|a, b| (&a.name, a.peer_id).cmp(&(&b.name, b.peer_id)));
+        members
+    }
+
+    /// All members but this node, with the paths to them.
+    pub fn peers(&self) -> Vec<PeerStatus> {
+        let others = self.members().into_iter().filter(|member| member.peer_id != self.peer_id());
+        others.map(|member| self.peer_status(member)).collect()
+    }
+
+    fn peer_status(&self, member: MemberStatus) -> PeerStatus {
+        let peer = self.tunnels.peer(&member.peer_id);
+        let (tx_bytes, rx_bytes) = peer.map_or((0, 0), |peer| peer.traffic());
+        let since_handshake = peer.and_then(|peer| peer.session().since_handshake());
+        let path = peer
+            .and_then(|peer| peer.paths().view())
+            .filter(|path| since_handshake.is_some() && path.proven);
+        PeerStatus {
+            endpoint: path.and_then(|view| self.endpoint_of(&view.path)),
+            path,
+            tx_bytes,
+            rx_bytes,
+            since_handshake,
+            member,
+        }
+    }
+
+    /// Where a path leads on the underlay; a relayed one leads to its relay, which has a name instead.
+    pub fn endpoint_of(&self, path: &Path) -> Option<std::net::SocketAddr> {
+        match path {
+            Path::Direct(endpoint) => Some(*endpoint),
+            Path::Carrier(id) => match self.connections.peer_of(*id)?.1 {
+                Link::Quic(endpoint) | Link::Tcp(endpoint) => Some(endpoint),
+                Link::Relayed { .. } => None,
+            },
+        }
+    }
+
+    /// What the network calls a member, the peer id when it is none.
+    pub fn name_of(&self, peer: &PeerId) -> Name {
+        self.directory
+            .name_of(peer)
+            .unwrap_or_else(|| Name::sanitised(&peer.to_string()).unwrap_or_else(|| self.name.clone()))
+    }
+
+    /// What went no further, and why.
+    pub fn drops(&self) -> &Drops {
+        self.tunnels.drops()
+    }
+
+    /// A connection is open, or a path has answered lately.
+    fn is_online(&self, peer: &PeerId) -> bool {
+        self.connections.of(peer).next().is_some()
+            || self
+                .tunnels
+                .peer(peer)
+                .and_then(|peer| peer.paths().view())
+                .is_some_and(|path| path.proven)
+    }
+}

@@ -1,0 +1,440 @@
+//! Small networks whose messages and datagrams are carried by hand.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
+
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::{
+    connection::{ConnectionId, Link},
+    drop_reason::DropReason,
+    membership::{Founding, Invite, JoinAnswer, JoinRefusal, JoinRequest, Joined, genesis},
+    output::RequestId,
+};
+
+const UNIX: UnixTime = UnixTime(1_800_000_000);
+
+/// A node with what its shell would hold.
+struct Host {
+    node: Node,
+    number: u8,
+    answers: Vec<Vec<u8>>,
+    refused: Vec<String>,
+}
+
+struct World {
+    hosts: Vec<Host>,
+    start: Instant,
+    elapsed: Duration,
+    next_connection: u64,
+    /// Each connection's two ends, by host number; the ids are the same at both.
+    links: BTreeMap<ConnectionId, (usize, usize)>,
+}
+
+fn signer(number: u8) -> Signer {
+    Signer::from_seed(&[number; 32])
+}
+
+fn endpoint(number: u8) -> SocketAddr {
+    ([192, 0, 2, number], 7777).into()
+}
+
+fn founded(name: &str) -> (Network, Credential, Vec<u8>) {
+    let founding = Founding {
+        name: Name::parse("home").unwrap(),
+        ipv4_prefix: genesis::DEFAULT_IPV4_PREFIX,
+        certificate_lifetime: genesis::DEFAULT_CERTIFICATE_LIFETIME,
+        founder_name: Name::parse(name).unwrap(),
+        founder_ipv4: Some([10, 77, 0, 1].into()),
+    };
+    let secret = Zeroizing::new([77; 32]);
+    let founded = Network::found(founding, &signer(200), &signer(1), [9; 16], secret, UNIX).unwrap();
+    (founded.network, founded.credential, founded.delegation)
+}
+
+fn start(number: u8, network: Network, credential: Credential, records: Vec<Vec<u8>>) -> Start {
+    Start {
+        signer: signer(number),
+        wireguard: session::Identity::new([number; 32]),
+        network,
+        credential,
+        delegation: None,
+        name: Name::parse(&format!("n{number}")).unwrap(),
+        mtu: 1420,
+        seed: number.into(),
+        descriptor_seq: 0,
+        time_floor: UNIX,
+        records,
+        redemptions: Vec::new(),
+    }
+}
+
+impl World {
+    /// One node, which has founded the network.
+    fn new() -> Self {
+        let (network, credential, delegation) = founded("n1");
+        let mut start = start(1, network, credential, Vec::new());
+        start.delegation = Some(delegation);
+        let now = Now { instant: Instant::now(), unix: UNIX };
+        let node = Node::new(start, now).unwrap();
+        let mut world = Self {
+            hosts: vec![Host { node, number: 1, answers: Vec::new(), refused: Vec::new() }],
+            start: now.instant,
+            elapsed: Duration::ZERO,
+            next_connection: 0,
+            links: BTreeMap::new(),
+        };
+        world.reach(0);
+        world
+    }
+
+    fn now(&self) -> Now {
+        Now { instant: self.start + self.elapsed, unix: UNIX.plus(self.elapsed) }
+    }
+
+    fn reach(&mut self, at: usize) {
+        let address = format!("/ip4/192.0.2.{}/udp/7777/quic-v1", self.hosts[at].number).parse().unwrap();
+        let reach = Reach { addresses: vec![address], relays: self.hosts[at].number == 1 };
+        let now = self.now();
+        self.hosts[at].node.handle_reach(reach, now);
+    }
+
+    fn invite(&mut self, secret: u8) -> Invite {
+        let request = InviteRequest { name: None, ipv4: None, lifetime: Duration::from_secs(3600) };
+        let now = self.now();
+        self.hosts[0].node.invite(request, Vec::new(), Zeroizing::new([secret; 32]), now).unwrap()
+    }
+
+    /// Lets a stranger ask the founder.
+    fn ask(&mut self, invite: &Invite, number: u8) -> Result<Joined, String> {
+        let body = JoinRequest::seal(invite, &signer(number), &format!("n{number}"), None);
+        let now = self.now();
+        self.hosts[0].node.handle_join_request(RequestId(0), signer(number).peer_id(), &body, now);
+        self.settle();
+        let answer = self.hosts[0].answers.pop().expect("every request is answered");
+        JoinAnswer::accept(&answer, invite, &signer(number).key(), UNIX).map_err(|error| error.to_string())
+    }
+
+    fn join(&mut self, number: u8) -> usize {
+        let invite = self.invite(number);
+        let joined = self.ask(&invite, number).unwrap();
+        let start = start(number, joined.network, joined.credential, joined.records);
+        let node = Node::new(start, self.now()).unwrap();
+        self.hosts.push(Host { node, number, answers: Vec::new(), refused: Vec::new() });
+        self.reach(self.hosts.len() - 1);
+        self.hosts.len() - 1
+    }
+
+    /// Opens a QUIC connection; each end shows its record, as the gate makes them.
+    fn connect(&mut self, a: usize, b: usize) -> ConnectionId {
+        let id = ConnectionId(self.next_connection);
+        self.next_connection += 1;
+        self.links.insert(id, (a, b));
+        let now = self.now();
+        for (here, there) in [(a, b), (b, a)] {
+            let (peer, number) = (self.hosts[there].node.peer_id(), self.hosts[there].number);
+            let record = self.hosts[there].node.own_record().unwrap();
+            let node = &mut self.hosts[here].node;
+            node.handle_connection_opened(id, peer, Link::Quic(endpoint(number)), now);
+            node.handle_credential(id, peer, &record, now);
+        }
+        for here in [a, b] {
+            self.hosts[here].node.handle_authenticated(id, now);
+        }
+        self.settle();
+        id
+    }
+
+    fn other_end(&self, id: ConnectionId, here: usize) -> Option<usize> {
+        let (a, b) = self.links.get(&id)?;
+        Some(if *a == here { *b } else { *a })
+    }
+
+    /// Carries everything until nobody has anything to say.
+    fn settle(&mut self) {
+        loop {
+            let mut quiet = true;
+            for here in 0..self.hosts.len() {
+                while let Some(output) = self.hosts[here].node.poll_output() {
+                    quiet = false;
+                    self.carry_out(here, output);
+                }
+                let from = Path::Direct(endpoint(self.hosts[here].number));
+                let outbox: Vec<_> =
+                    self.hosts[here].node.outbox().datagrams().map(|(to, d)| (to, d.to_vec())).collect();
+                self.hosts[here].node.outbox().clear();
+                let now = self.now().instant;
+                for (to, datagram) in outbox {
+                    quiet = false;
+                    let there = self.hosts.iter_mut().find(|host| to == Path::Direct(endpoint(host.number)));
+                    if let Some(there) = there {
+                        there.node.handle_datagram(from, &datagram, now);
+                    }
+                }
+            }
+            if quiet {
+                return;
+            }
+        }
+    }
+
+    fn carry_out(&mut self, here: usize, output: Output) {
+        let now = self.now();
+        match output {
+            Output::Sync { peer, body } => {
+                let us = self.hosts[here].node.peer_id();
+                let is_connected = self.links.values().any(|(a, b)| {
+                    let ends = [self.hosts[*a].node.peer_id(), self.hosts[*b].node.peer_id()];
+                    ends.contains(&us) && ends.contains(&peer)
+                });
+                let there = self.hosts.iter().position(|host| host.node.peer_id() == peer).filter(|_| is_connected);
+                let Some(there) = there else { return };
+                self.hosts[there].node.handle_sync_request(RequestId(1), us, &body, now);
+                let mut later = Vec::new();
+                while let Some(output) = self.hosts[there].node.poll_output() {
+                    match output {
+                        Output::Respond { body, .. } => self.hosts[here].node.handle_sync_answer(peer, &body, now),
+                        other => later.push(other),
+                    }
+                }
+                for output in later {
+                    self.carry_out(there, output);
+                }
+            }
+            Output::Respond { body, .. } => self.hosts[here].answers.push(body),
+            Output::Redeem { accepted, .. } => self.hosts[here].answers.push(accepted),
+            Output::Refuse { reason, .. } => self.hosts[here].refused.push(reason),
+            Output::Close(id) => {
+                let there = self.other_end(id, here);
+                self.links.remove(&id);
+                self.hosts[here].node.handle_connection_closed(id, now);
+                if let Some(there) = there {
+                    self.hosts[there].node.handle_connection_closed(id, now);
+                }
+            }
+            Output::Dial { .. }
+            | Output::Admit(_)
+            | Output::SaveRecord { .. }
+            | Output::ForgetRecord(_)
+            | Output::SaveDescriptorSeq(_)
+            | Output::SaveTimeFloor(_)
+            | Output::SaveCredential(_)
+            | Output::Publish { .. }
+            | Output::Lookup { .. }
+            | Output::Relays(_)
+            | Output::SetIpv4(_) => {}
+        }
+    }
+
+    fn pass(&mut self, span: Duration) {
+        let end = self.elapsed + span;
+        while self.elapsed < end {
+            self.elapsed += Duration::from_millis(250).min(end - self.elapsed);
+            let now = self.now();
+            for host in &mut self.hosts {
+                host.node.handle_timeout(now);
+            }
+            self.settle();
+        }
+    }
+
+    fn send(&mut self, from: usize, to: usize, text: &[u8]) -> Vec<Vec<u8>> {
+        let (source, destination) = (self.hosts[from].node.ipv4().unwrap(), self.hosts[to].node.ipv4().unwrap());
+        let mut packet = vec![0; 20];
+        packet.extend_from_slice(text);
+        packet[0] = 0x45;
+        let length = u16::try_from(packet.len()).unwrap();
+        packet[2..4].copy_from_slice(&length.to_be_bytes());
+        packet[12..16].copy_from_slice(&source.octets());
+        packet[16..20].copy_from_slice(&destination.octets());
+        let now = self.now().instant;
+        self.hosts[from].node.handle_overlay_packet(&packet, now);
+        self.settle();
+        let inbox = self.hosts[to].node.inbox();
+        let came = inbox.iter().map(|packet| packet[20..].to_vec()).collect();
+        inbox.clear();
+        came
+    }
+
+    fn names_known_to(&self, at: usize) -> BTreeSet<String> {
+        self.hosts[at].node.members().iter().map(|member| member.name.to_string()).collect()
+    }
+}
+
+#[test]
+fn two_nodes_that_joined_by_invite_reach_each_other_by_ip() {
+    let mut world = World::new();
+    let b = world.join(2);
+    world.connect(0, b);
+    assert_eq!(world.send(0, b, b"hello"), [b"hello".to_vec()]);
+    assert_eq!(world.send(b, 0, b"and back"), [b"and back".to_vec()]);
+    let peers = world.hosts[0].node.peers();
+    assert_eq!(peers[0].path.map(|path| path.kind.name()), Some("direct"));
+    assert!(peers[0].member.online);
+}
+
+#[test]
+fn nodes_that_know_only_the_founder_learn_of_each_other_and_go_on_without_it() {
+    let mut world = World::new();
+    let (b, c) = (world.join(2), world.join(3));
+    world.connect(0, b);
+    world.connect(0, c);
+    let everybody: BTreeSet<String> = ["n1", "n2", "n3"].map(str::to_owned).into();
+    for at in [0, b, c] {
+        assert_eq!(world.names_known_to(at), everybody, "as seen by host {at}");
+    }
+    world.hosts.remove(0);
+    world.links.clear();
+    world.connect(0, 1);
+    assert_eq!(world.send(0, 1, b"without the founder"), [b"without the founder".to_vec()]);
+}
+
+#[test]
+fn a_used_invite_admits_nobody_else_but_answers_the_same_node_again() {
+    let mut world = World::new();
+    let invite = world.invite(7);
+    let first = world.ask(&invite, 2).unwrap();
+    let again = world.ask(&invite, 2).unwrap();
+    assert_eq!(first.certificate, again.certificate);
+    let other = world.ask(&invite, 3).unwrap_err();
+    assert_eq!(other, JoinRefusal::UsedUp.to_string());
+}
+
+#[test]
+fn an_admission_that_was_not_saved_leaves_the_invite_good() {
+    let mut world = World::new();
+    let invite = world.invite(7);
+    world.ask(&invite, 2).unwrap();
+    world.hosts[0].node.handle_redeem_failed(*invite.id().as_bytes());
+    assert!(world.ask(&invite, 3).is_ok());
+}
+
+#[test]
+fn a_flood_of_join_requests_is_cut_off_and_later_ones_are_heard_again() {
+    let mut world = World::new();
+    let invite = world.invite(7);
+    let refusals = (10..60).filter_map(|number| world.ask(&invite, number).err());
+    let limited = refusals.filter(|refusal| *refusal == JoinRefusal::RateLimited.to_string()).count();
+    assert_eq!(limited, 30);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.ask(&invite, 99).unwrap_err(), JoinRefusal::UsedUp.to_string());
+}
+
+#[test]
+fn a_node_that_may_not_invite_says_who_may() {
+    let mut world = World::new();
+    let b = world.join(2);
+    let request = InviteRequest { name: None, ipv4: None, lifetime: Duration::from_secs(60) };
+    let now = world.now();
+    let refusal = world.hosts[b].node.invite(request, Vec::new(), Zeroizing::new([1; 32]), now).unwrap_err();
+    assert_eq!(refusal, NoInvite::NotDelegated);
+    assert!(refusal.to_string().contains("founded the network"));
+}
+
+/// A member connects and shows another member's record: true, valid, and not its own.
+#[test]
+fn a_member_cannot_pass_for_another_by_showing_its_record() {
+    let mut world = World::new();
+    let (b, c) = (world.join(2), world.join(3));
+    let stolen = world.hosts[b].node.own_record().unwrap();
+    let thief = world.hosts[c].node.peer_id();
+    let now = world.now();
+    let founder = &mut world.hosts[0].node;
+    founder.handle_connection_opened(ConnectionId(50), thief, Link::Quic(endpoint(3)), now);
+    founder.handle_credential(ConnectionId(50), thief, &stolen, now);
+    world.settle();
+    assert_eq!(world.hosts[0].refused, ["the record is another member's"]);
+}
+
+#[test]
+fn a_certificate_of_another_network_is_refused() {
+    let mut world = World::new();
+    let founding = Founding {
+        name: Name::parse("home").unwrap(),
+        ipv4_prefix: genesis::DEFAULT_IPV4_PREFIX,
+        certificate_lifetime: genesis::DEFAULT_CERTIFICATE_LIFETIME,
+        founder_name: Name::parse("n5").unwrap(),
+        founder_ipv4: None,
+    };
+    let other = Network::found(founding, &signer(201), &signer(5), [1; 16], Zeroizing::new([1; 32]), UNIX).unwrap();
+    let stranger = Node::new(start(5, other.network, other.credential, Vec::new()), world.now()).unwrap();
+    let (record, peer) = (stranger.own_record().unwrap(), stranger.peer_id());
+    let now = world.now();
+    let node = &mut world.hosts[0].node;
+    node.handle_connection_opened(ConnectionId(9), peer, Link::Quic(endpoint(5)), now);
+    node.handle_credential(ConnectionId(9), peer, &record, now);
+    world.settle();
+    assert_eq!(world.hosts[0].refused.len(), 1);
+    assert_eq!(world.names_known_to(0).len(), 1);
+}
+
+#[test]
+fn a_member_whose_certificate_ran_out_is_cut_off() {
+    let mut world = World::new();
+    let b = world.join(2);
+    world.connect(0, b);
+    assert_eq!(world.send(b, 0, b"hello").len(), 1);
+    let lifetime = genesis::DEFAULT_CERTIFICATE_LIFETIME;
+    for step in [lifetime * 3 / 4, lifetime / 4 + Duration::from_secs(120)] {
+        // The founder renews its own certificate on the way.
+        world.elapsed += step;
+        let now = world.now();
+        world.hosts[0].node.handle_timeout(now);
+        world.settle();
+    }
+    assert!(world.hosts[0].node.peers().is_empty());
+    assert!(world.links.is_empty(), "its connection is closed");
+    // Even a handshake of its own leads to nobody.
+    let founder = world.hosts[0].node.peer_id();
+    let now = world.now().instant;
+    world.hosts[b].node.tunnels.open_path(&founder, Path::Direct(endpoint(1)), crate::path::PathKind::Direct, now);
+    world.pass(Duration::from_secs(10));
+    let drops = world.hosts[0].node.drops();
+    assert!(drops.of(DropReason::UnknownPeer) + drops.of(DropReason::UnknownSession) > 0);
+}
+
+#[test]
+fn the_founder_renews_its_own_certificate_in_time() {
+    let mut world = World::new();
+    let before = world.hosts[0].node.certificate.not_after;
+    world.elapsed += genesis::DEFAULT_CERTIFICATE_LIFETIME * 3 / 4;
+    let now = world.now();
+    world.hosts[0].node.handle_timeout(now);
+    assert!(world.hosts[0].node.certificate.not_after > before);
+    assert!(world.hosts[0].node.ipv4().is_some());
+}
+
+#[test]
+fn a_silent_path_is_noticed_and_the_peer_is_offline_once_its_connection_is_gone() {
+    let mut world = World::new();
+    let b = world.join(2);
+    let id = world.connect(0, b);
+    assert!(world.hosts[0].node.peers()[0].member.online);
+    world.hosts.truncate(1);
+    world.links.clear();
+    let now = world.now();
+    world.hosts[0].node.handle_connection_closed(id, now);
+    world.pass(Duration::from_secs(15));
+    let peer = &world.hosts[0].node.peers()[0];
+    assert!(!peer.member.online);
+    assert_eq!(peer.path, None);
+}
+
+#[test]
+fn a_second_start_knows_what_the_first_one_learnt() {
+    let mut world = World::new();
+    let b = world.join(2);
+    world.connect(0, b);
+    let (network, credential, delegation) = founded("n1");
+    let mut again = start(1, network, credential, Vec::new());
+    again.delegation = Some(delegation);
+    again.records = world.hosts[0].node.directory.members().map(|member| member.record.encode()).collect();
+    again.descriptor_seq = world.hosts[0].node.descriptor_seq;
+    let node = Node::new(again, world.now()).unwrap();
+    assert_eq!(node.resolve("n2"), Some(world.hosts[b].node.peer_id()));
+    assert_eq!(node.resolve(&IpAddr::from(world.hosts[b].node.ipv4().unwrap()).to_string()), node.resolve("n2"));
+    assert!(node.descriptor_seq > world.hosts[0].node.descriptor_seq);
+}

@@ -1,0 +1,95 @@
+//! Everything the core may ask the shell to do. Datagrams and packets travel in batches of their own
+//! ([`crate::batch`]); these are the rarer things.
+
+use libp2p_core::Multiaddr;
+use libp2p_identity::PeerId;
+
+use crate::{connection::ConnectionId, membership::UnixTime};
+
+/// A request that came in and wants one answer. The shell gives out the numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// One thing to do, in the order given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Open a connection to a member by whichever of the addresses answers.
+    Dial {
+        /// Who must answer.
+        peer: PeerId,
+        /// Where, direct and relayed.
+        addresses: Vec<Multiaddr>,
+        /// Another connection to this peer is no reason to refrain.
+        even_if_connected: bool,
+    },
+    /// Close a connection that is not needed any more.
+    Close(ConnectionId),
+    /// The credential shown on this connection is good.
+    Admit(ConnectionId),
+    /// The credential shown on this connection is not; the reason is for our log alone.
+    Refuse {
+        /// The connection.
+        connection: ConnectionId,
+        /// The rule that was broken.
+        reason: String,
+    },
+    /// Send a sync message to a connected member. Its answer comes back by `Node::handle_sync_answer`.
+    Sync {
+        /// To whom.
+        peer: PeerId,
+        /// The encoded message.
+        body: Vec<u8>,
+    },
+    /// Answer a request.
+    Respond {
+        /// Which.
+        request: RequestId,
+        /// The encoded answer.
+        body: Vec<u8>,
+    },
+    /// Mark an invite as used on the disk, then send `accepted`; if somebody else was first or the disk does not
+    /// take it, send `refused`. An admission is never answered before it is safe.
+    Redeem {
+        /// Which request is answered.
+        request: RequestId,
+        /// The invite's id.
+        invite: [u8; 32],
+        /// Who used it and what they got.
+        redemption: Vec<u8>,
+        /// The admission.
+        accepted: Vec<u8>,
+        /// The refusal.
+        refused: Vec<u8>,
+    },
+    /// Keep a member's record.
+    SaveRecord {
+        /// Whose.
+        peer: PeerId,
+        /// Encoded.
+        record: Vec<u8>,
+    },
+    /// A member is no more.
+    ForgetRecord(PeerId),
+    /// Remember the sequence number of our descriptor before anybody sees it.
+    SaveDescriptorSeq(u64),
+    /// Remember the latest moment we know of, so that a clock set back revives nothing.
+    SaveTimeFloor(UnixTime),
+    /// Our certificate was renewed: keep it.
+    SaveCredential(Vec<u8>),
+    /// Put our record into the DHT.
+    Publish {
+        /// Where: a keyed hash, so that outsiders cannot ask for it.
+        key: [u8; 32],
+        /// Our encoded record.
+        record: Vec<u8>,
+    },
+    /// Ask the DHT for a member's newest record.
+    Lookup {
+        /// Where it lies.
+        key: [u8; 32],
+    },
+    /// The members that offer to relay, with where they are reached.
+    Relays(Vec<(PeerId, Vec<Multiaddr>)>),
+    /// Our overlay IPv4 address changed: an older member holds the one we had, or let it go.
+    SetIpv4(Option<std::net::Ipv4Addr>),
+}

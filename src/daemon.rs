@@ -1,0 +1,332 @@
+//! `hivevpn up`: starts everything in order, runs the loop, undoes everything in reverse.
+//!
+//! What lives in the kernel (interface, addresses, routes) hangs on the interface, and the interface on this process:
+//! it is gone however the process ends. What lies on the disk and may be stale after a crash, the control socket, is
+//! replaced at the next start. A start that fails before this node is a member leaves nothing behind.
+
+use std::{
+    collections::VecDeque,
+    io::Read,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use hivevpn_core::{
+    membership::Invite,
+    node::{Node, Start},
+    session,
+};
+use hivevpn_platform::{
+    host_name::host_name,
+    lock::InstanceLock,
+    poll::Waker,
+    privileges, secret_file,
+    tun::{Tun, TunConfig, TunError},
+    udp::{RecvBatch, UdpError, UdpSocket},
+};
+use libp2p::{Multiaddr, Transport, core::muxing::StreamMuxerBox, multiaddr::Protocol};
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+
+use crate::{
+    commands::BadUsage,
+    config::Config,
+    control::Reply,
+    control_socket::ControlSocket,
+    event_loop::{EventLoop, Local, Parts, Socket, Stopping, now},
+    footprint::Footprint,
+    identity::{self, Identity},
+    mailbox,
+    membership::{self, Membership, Way},
+    store::Store,
+    swarm::{
+        self, Command, Swarm,
+        quic::{QuicTransport, SharedSocket},
+    },
+};
+
+/// Messages that may wait in each direction between loop and swarm.
+const QUEUE: usize = 1024;
+/// Connections get this long to say goodbye, so that peers need not wait for a timeout.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// Brings the node up and runs until it is told to stop.
+pub fn run(config: &Config, state: &Path, socket: &Path) -> Result<()> {
+    ensure!(
+        privileges::may_configure_interfaces(),
+        "no permission to create a network interface: run as root (sudo hivevpn up …), or grant the program the \
+         capability with 'setcap cap_net_admin+ep'"
+    );
+    let invite = config.invite.as_ref().map(|invite| parse_invite(&invite.0)).transpose()?;
+    if let Err(error) = privileges::disable_core_dumps() {
+        tracing::debug!(%error, "core dumps stay enabled");
+    }
+    let footprint = Footprint::before(state);
+    let result = secret_file::create_private_dir(state)
+        .map_err(anyhow::Error::from)
+        .and_then(|()| {
+            let _lock = InstanceLock::acquire(state)?;
+            up(config, invite, state, socket, &footprint)
+        });
+    if result.is_err() {
+        footprint.undo();
+    }
+    result
+}
+
+fn up(config: &Config, invite: Option<Invite>, state: &Path, socket: &Path, footprint: &Footprint) -> Result<()> {
+    let identity = Identity::load_or_create(state)?;
+    let store = Store::open(state)?;
+    let way = membership::way(&store, invite, config, state)?;
+    // Before joining, so that a machine without TUN does not use up an invite.
+    let mut tun = Tun::open(&TunConfig { name: config.interface.clone(), ipv4: None, ipv6: None, mtu: config.mtu })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("hivevpn-swarm")
+        .enable_all()
+        .build()
+        .context("cannot start the network side of this node")?;
+    let mut network_side = NetworkSide::start(config, &identity, socket, &runtime)?;
+
+    let found = network_side.become_member(way, &identity, &store, config, footprint)?;
+    let Some(membership) = found else { return Ok(()) };
+    footprint.keep();
+    let own = membership.addresses(&identity.signer()?);
+    match tun.set_addresses(Some(own.ipv4), Some(own.ipv6)) {
+        Err(error @ TunError::NoIpv6(_)) => tracing::warn!("{error}; going on with IPv4 alone"),
+        result => result?,
+    }
+    let network = membership.network.genesis().name();
+    tracing::info!(%network, interface = tun.name(), ipv4 = %own.ipv4.0, ipv6 = %own.ipv6.0, "up");
+    let greet = membership.is_founded_now;
+    let node = node(membership, &identity, &store, config)?;
+    let (parts, rest) = network_side.into_parts(node, tun, store, greet);
+    let stopping = EventLoop::new(parts).run();
+    rest.end(&runtime, stopping)
+}
+
+fn node(membership: Membership, identity: &Identity, store: &Store, config: &Config) -> Result<Node> {
+    let start = Start {
+        signer: identity.signer()?,
+        wireguard: session::Identity::new(*identity.wireguard),
+        network: membership.network,
+        credential: membership.credential,
+        delegation: membership.delegation,
+        name: membership.name,
+        mtu: config.mtu,
+        seed: u64::from_be_bytes(identity::random_bytes()[..8].try_into().context("eight bytes")?),
+        descriptor_seq: store.descriptor_seq()?,
+        time_floor: membership.time_floor,
+        records: membership.records,
+        redemptions: membership.redemptions,
+    };
+    Node::new(start, now()).map_err(|rejection| {
+        anyhow::anyhow!(
+            "this node's certificate is not good any more ({rejection}): join again with a new invite and a new \
+             --state directory"
+        )
+    })
+}
+
+fn parse_invite(text: &str) -> Result<Invite> {
+    let invite = if text == "-" {
+        let mut text = String::new();
+        std::io::stdin().take(64 << 10).read_to_string(&mut text).context("cannot read the invite from standard input")?;
+        Invite::parse(&text)
+    } else {
+        Invite::parse(text)
+    };
+    invite.map_err(|error| BadUsage(error.to_string()).into())
+}
+
+// ---- sockets, swarm, control socket ----------------------------------------------------------------------
+
+/// Everything that talks to the network or to other processes, before there is a node.
+struct NetworkSide {
+    sockets: Vec<Socket>,
+    commands: mpsc::Sender<Command>,
+    swarm: mailbox::Receiver<swarm::Event>,
+    swarm_task: JoinHandle<()>,
+    local: mailbox::Receiver<Local>,
+    control_socket: ControlSocket,
+    early: VecDeque<swarm::Event>,
+    waker: Waker,
+}
+
+impl NetworkSide {
+    fn start(config: &Config, identity: &Identity, socket: &Path, runtime: &Runtime) -> Result<Self> {
+        let waker = Waker::new().context("cannot make an event descriptor")?;
+        let (to_loop, swarm_events) = mailbox::channel(QUEUE, waker.clone());
+        let (to_loop_local, local) = mailbox::channel(QUEUE, waker.clone());
+        let udp = bind(config.port)?;
+        let _inside = runtime.enter();
+        let mut control_socket = ControlSocket::bind(socket)?;
+        control_socket.serve(to_loop_local.clone());
+        forward_signals(to_loop_local)?;
+        let mut sockets = Vec::new();
+        let mut shared = Vec::new();
+        for udp in udp {
+            let (for_quic, quic) = SharedSocket::new(udp.try_clone().context("cannot share the UDP socket")?);
+            sockets.push(Socket { udp, quic });
+            shared.push(for_quic);
+        }
+        let port = sockets.first().map_or(Ok(config.port), |socket| socket.udp.local_addr().map(|a| a.port()))?;
+        let quic = QuicTransport::new(&identity.keypair, shared)
+            .context("cannot start QUIC")?
+            .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+            .boxed();
+        let swarm = Swarm::new(
+            swarm::Config {
+                quic: Some(quic),
+                listen: sockets.iter().flat_map(|socket| listen_addresses(socket, port)).collect(),
+                external: config.external.iter().flat_map(|ip| transports(*ip, port)).collect(),
+                relay: config.relay,
+                mdns: true,
+                ..swarm::Config::new(identity.keypair.clone())
+            },
+            to_loop,
+        )?;
+        let (commands, to_swarm) = mpsc::channel(QUEUE);
+        let swarm_task = runtime.spawn(swarm.run(to_swarm));
+        Ok(Self {
+            sockets,
+            commands,
+            swarm: swarm_events,
+            swarm_task,
+            local,
+            control_socket,
+            early: VecDeque::new(),
+            waker,
+        })
+    }
+
+    /// `None` when we were asked to stop while joining.
+    fn become_member(
+        &mut self,
+        way: Way,
+        identity: &Identity,
+        store: &Store,
+        config: &Config,
+        footprint: &Footprint,
+    ) -> Result<Option<Membership>> {
+        let name = config.name.clone().unwrap_or_else(host_name);
+        let join = |invite: &Invite| {
+            crate::joining::Joining {
+                invite,
+                signer: &identity.signer()?,
+                name: &name,
+                ipv4: config.address,
+                commands: &self.commands,
+                swarm: &mut self.swarm,
+                local: &mut self.local,
+                waker: &self.waker,
+                sockets: &self.sockets,
+                early: &mut self.early,
+                received: RecvBatch::new(),
+                footprint,
+            }
+            .run()
+        };
+        membership::obtain(way, &name, identity, store, config, join)
+    }
+
+    fn into_parts(self, node: Node, tun: Tun, store: Store, greet: bool) -> (Parts, Rest) {
+        let parts = Parts {
+            node,
+            tun,
+            sockets: self.sockets,
+            commands: self.commands,
+            swarm: self.swarm,
+            early: self.early,
+            local: self.local,
+            waker: self.waker,
+            store,
+            greet,
+        };
+        (parts, Rest { swarm_task: self.swarm_task, control_socket: self.control_socket })
+    }
+}
+
+/// What is left to undo after the loop.
+struct Rest {
+    swarm_task: JoinHandle<()>,
+    control_socket: ControlSocket,
+}
+
+impl Rest {
+    fn end(self, runtime: &Runtime, stopping: Result<Stopping>) -> Result<()> {
+        drop(self.control_socket);
+        if let Ok(Stopping::Asked(answer)) = stopping {
+            // Whoever asked waits for the end of this process besides.
+            let _: Result<(), _> = oneshot::Sender::send(answer, Reply::Ok(serde_json::Value::Null));
+        } else {
+            stopping?;
+        }
+        // The loop has dropped its end of the commands, which ends the swarm.
+        let goodbye = async { tokio::time::timeout(GOODBYE, self.swarm_task).await };
+        if runtime.block_on(goodbye).is_err() {
+            tracing::debug!("the swarm did not end in time");
+        }
+        Ok(())
+    }
+}
+
+/// One socket per address family, on the same port. A system without IPv6 (or without IPv4) has one.
+fn bind(port: u16) -> Result<Vec<UdpSocket>, UdpError> {
+    let mut sockets = Vec::new();
+    let mut port = port;
+    let mut missing = None;
+    for ip in [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)] {
+        match UdpSocket::bind(SocketAddr::new(ip, port)) {
+            Ok(socket) => {
+                port = socket.local_addr().map_or(port, |address| address.port());
+                sockets.push(socket);
+            }
+            Err(error @ UdpError::FamilyUnavailable(_)) => missing = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    match missing {
+        Some(error) if sockets.is_empty() => Err(error),
+        Some(_) | None => Ok(sockets),
+    }
+}
+
+fn listen_addresses(socket: &Socket, port: u16) -> Vec<Multiaddr> {
+    let ip = match socket.udp.local_addr() {
+        Ok(SocketAddr::V6(_)) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+        Ok(SocketAddr::V4(_)) | Err(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+    };
+    transports(ip, port).into()
+}
+
+fn transports(ip: IpAddr, port: u16) -> [Multiaddr; 2] {
+    let host = Multiaddr::from(ip);
+    [
+        host.clone().with(Protocol::Udp(port)).with(Protocol::QuicV1),
+        host.with(Protocol::Tcp(port)),
+    ]
+}
+
+fn forward_signals(to_loop: mailbox::Sender<Local>) -> Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for Ctrl-C")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if to_loop.send(Local::Stop).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}

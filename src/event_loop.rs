@@ -1,0 +1,336 @@
+//! The one loop: wait → tell the core → carry out what it wants.
+//!
+//! It runs on a thread of its own and sleeps in poll(2). Four things wake it: packets from the overlay interface,
+//! datagrams from the underlay, messages from the swarm or the control socket, and the core's next timer. Packets and
+//! datagrams move in batches; messages are taken a bounded number at a time, so that a storm of them delays no packet.
+//!
+//! Order of one turn: timers, datagrams, packets, messages. After each the core's outputs leave: opened packets to the
+//! interface, sealed datagrams to socket or carrier, the rest as commands.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io::ErrorKind,
+    net::SocketAddr,
+    os::fd::AsFd,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result};
+use hivevpn_core::{
+    connection::ConnectionId,
+    datagram::is_wireguard,
+    membership::UnixTime,
+    node::{Node, Now},
+    path::Path,
+};
+use hivevpn_platform::{
+    poll::{self, Waker},
+    tun::{PacketBatch, Tun},
+    udp::{RecvBatch, Received, Transmit, UdpSocket},
+};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    control::Reply,
+    control_socket::Asked,
+    mailbox,
+    store::Store,
+    swarm::{self, Carrier, Command, addresses::Addresses, quic::{QuicDatagram, QuicInbox}},
+};
+
+mod answers;
+mod messages;
+mod outputs;
+
+/// Receive calls on one socket before the others get their turn.
+const BURST: usize = 4;
+/// Messages taken in one turn.
+const MESSAGES: usize = 64;
+/// How long a full send buffer is waited for before a run of datagrams is dropped. UDP drains in microseconds; longer
+/// means the link is down.
+const SEND_PATIENCE: Duration = Duration::from_millis(5);
+
+/// A message from this machine.
+#[derive(Debug)]
+pub enum Local {
+    /// A command asks.
+    Control(Asked),
+    /// A signal asks to stop.
+    Stop,
+}
+
+/// One UDP socket of the underlay, and where its QUIC goes.
+pub struct Socket {
+    /// Bound and non-blocking.
+    pub udp: UdpSocket,
+    /// QUIC's share of what arrives.
+    pub quic: QuicInbox,
+}
+
+impl Socket {
+    /// Hands what has arrived to QUIC, as long as nobody here knows what to do with WireGuard.
+    pub fn feed_quic(&self, batch: &mut RecvBatch) {
+        while self.udp.recv(batch).is_ok_and(|count| count > 0) {
+            for received in batch.iter() {
+                demultiplex(&self.quic, &received, |_| ());
+            }
+        }
+    }
+}
+
+/// Everything that the loop owns.
+pub struct Parts {
+    /// The core.
+    pub node: Node,
+    /// The overlay interface.
+    pub tun: Tun,
+    /// One socket per address family.
+    pub sockets: Vec<Socket>,
+    /// To the swarm.
+    pub commands: mpsc::Sender<Command>,
+    /// From the swarm.
+    pub swarm: mailbox::Receiver<swarm::Event>,
+    /// What the swarm said before the loop began.
+    pub early: VecDeque<swarm::Event>,
+    /// From commands and signals.
+    pub local: mailbox::Receiver<Local>,
+    /// Interrupts the wait.
+    pub waker: Waker,
+    /// What survives.
+    pub store: Store,
+    /// We founded the network just now: print an invite as soon as there is an address to put into it.
+    pub greet: bool,
+}
+
+/// The loop's state.
+pub struct EventLoop {
+    node: Node,
+    tun: Tun,
+    sockets: Vec<Socket>,
+    carriers: HashMap<ConnectionId, Carrier>,
+    commands: mpsc::Sender<Command>,
+    unsent: VecDeque<Command>,
+    swarm: mailbox::Receiver<swarm::Event>,
+    early: VecDeque<swarm::Event>,
+    local: mailbox::Receiver<Local>,
+    waker: Waker,
+    store: Store,
+    greet: bool,
+    addresses: Addresses,
+    relays: bool,
+    shown_record: Option<Vec<u8>>,
+    pings: HashMap<u64, oneshot::Sender<Reply>>,
+    next_token: u64,
+    stopping: Option<Stopping>,
+    packets: PacketBatch,
+    received: RecvBatch,
+}
+
+/// Why the loop ends.
+pub enum Stopping {
+    /// A signal.
+    Signal,
+    /// `hivevpn down`, which waits to hear that everything is undone.
+    Asked(oneshot::Sender<Reply>),
+}
+
+impl EventLoop {
+    /// A loop that has not begun.
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            node: parts.node,
+            tun: parts.tun,
+            sockets: parts.sockets,
+            carriers: HashMap::new(),
+            commands: parts.commands,
+            unsent: VecDeque::new(),
+            swarm: parts.swarm,
+            early: parts.early,
+            local: parts.local,
+            waker: parts.waker,
+            store: parts.store,
+            greet: parts.greet,
+            addresses: Addresses::default(),
+            relays: false,
+            shown_record: None,
+            pings: HashMap::new(),
+            next_token: 0,
+            stopping: None,
+            packets: PacketBatch::new(),
+            received: RecvBatch::new(),
+        }
+    }
+
+    /// Runs until asked to stop. An error is one after which there is nothing to carry: the interface is gone.
+    pub fn run(mut self) -> Result<Stopping> {
+        self.carry_out(now());
+        loop {
+            self.wait()?;
+            let now = now();
+            // Time first: after a suspend every tunnel must know how late it is before it looks at a datagram.
+            if now.instant >= self.node.poll_timeout() {
+                self.node.handle_timeout(now);
+                self.carry_out(now);
+            }
+            self.receive_datagrams(now)?;
+            self.receive_packets(now)?;
+            self.receive_messages(now);
+            self.flush()?;
+            if let Some(reason) = self.stopping.take() {
+                self.store.flush()?;
+                return Ok(reason);
+            }
+        }
+    }
+
+    fn wait(&self) -> Result<()> {
+        let mut sources = vec![self.waker.as_fd(), self.tun.as_fd()];
+        sources.extend(self.sockets.iter().map(|socket| socket.udp.as_fd()));
+        let until = self.node.poll_timeout().saturating_duration_since(Instant::now());
+        let timeout = if self.unsent.is_empty() { until } else { until.min(Duration::from_millis(10)) };
+        poll::wait(&sources, Some(timeout)).context("cannot wait for packets")?;
+        Ok(())
+    }
+
+    // ---- datagrams and packets ---------------------------------------------------------------------------
+
+    fn receive_datagrams(&mut self, now: Now) -> Result<()> {
+        for at in 0..self.sockets.len() {
+            for _ in 0..BURST {
+                match self.sockets[at].udp.recv(&mut self.received) {
+                    Ok(0) => break,
+                    Ok(_) => {}
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) => {
+                        // An ICMP error of an earlier send, for example: it concerns one peer, not the socket.
+                        tracing::debug!(%error, "receiving");
+                        continue;
+                    }
+                }
+                let (node, quic) = (&mut self.node, &self.sockets[at].quic);
+                for received in self.received.iter() {
+                    let from = Path::Direct(received.from);
+                    demultiplex(quic, &received, |datagram| node.handle_datagram(from, datagram, now.instant));
+                }
+                self.carry_out(now);
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn receive_packets(&mut self, now: Now) -> Result<()> {
+        for _ in 0..BURST {
+            match self.tun.recv(&mut self.packets) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error).context("the overlay interface is gone"),
+            }
+            for packet in self.packets.iter() {
+                self.node.handle_overlay_packet(packet, now.instant);
+            }
+            self.packets.clear();
+            self.flush()?;
+        }
+        self.carry_out(now);
+        Ok(())
+    }
+
+    /// Lets everything leave that the core has sealed or opened.
+    fn flush(&mut self) -> Result<()> {
+        self.send_datagrams();
+        self.write_packets()
+    }
+
+    fn send_datagrams(&mut self) {
+        let (sockets, carriers) = (&self.sockets, &self.carriers);
+        for (path, run, segment) in self.node.outbox().runs() {
+            match path {
+                Path::Direct(endpoint) => send_run(sockets, endpoint, run, segment),
+                Path::Carrier(connection) => {
+                    let Some(carrier) = carriers.get(&connection) else { continue };
+                    for datagram in run.chunks(segment) {
+                        // Dropped and counted by the carrier: its queue is short on purpose.
+                        let _ = carrier.try_send(datagram.to_vec());
+                    }
+                }
+            }
+        }
+        self.node.outbox().clear();
+    }
+
+    fn write_packets(&mut self) -> Result<()> {
+        if self.node.inbox().is_empty() {
+            return Ok(());
+        }
+        self.packets.clear();
+        for packet in self.node.inbox().iter() {
+            if self.packets.is_full() {
+                write(&mut self.tun, &mut self.packets)?;
+            }
+            if let Err(error) = self.packets.push(packet) {
+                tracing::debug!(%error, "a packet does not fit the interface");
+            }
+        }
+        self.node.inbox().clear();
+        write(&mut self.tun, &mut self.packets)
+    }
+}
+
+/// The moment, by both clocks.
+pub fn now() -> Now {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Now { instant: Instant::now(), unix: UnixTime(unix) }
+}
+
+/// Every WireGuard datagram to `wireguard`, everything else to QUIC.
+fn demultiplex(quic: &QuicInbox, received: &Received<'_>, mut wireguard: impl FnMut(&[u8])) {
+    let mut rest = Vec::new();
+    for datagram in received.datagrams() {
+        if is_wireguard(datagram) {
+            wireguard(datagram);
+        } else {
+            rest.extend_from_slice(datagram);
+        }
+    }
+    if !rest.is_empty() {
+        // A full inbox loses datagrams as any network does.
+        let _ = quic.push(QuicDatagram {
+            from: received.from,
+            local_ip: received.local_ip,
+            ecn: received.ecn,
+            stride: received.stride,
+            bytes: rest,
+        });
+    }
+}
+
+fn send_run(sockets: &[Socket], endpoint: SocketAddr, run: &[u8], segment: usize) {
+    let of_family = |socket: &&Socket| socket.udp.local_addr().is_ok_and(|local| local.is_ipv4() == endpoint.is_ipv4());
+    let Some(socket) = sockets.iter().find(of_family) else { return };
+    let transmit = Transmit {
+        destination: endpoint,
+        ecn: None,
+        contents: run,
+        segment_size: (run.len() > segment).then_some(segment),
+        src_ip: None,
+    };
+    let mut sent = socket.udp.send(&transmit);
+    if sent.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+        && poll::wait_writable(socket.udp.as_fd(), Some(SEND_PATIENCE)).unwrap_or(false)
+    {
+        sent = socket.udp.send(&transmit);
+    }
+    if let Err(error) = sent {
+        tracing::trace!(%endpoint, %error, "datagrams not sent");
+    }
+}
+
+fn write(tun: &mut Tun, packets: &mut PacketBatch) -> Result<()> {
+    match tun.send(packets) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+        Err(error) => Err(error).context("the overlay interface does not take packets"),
+    }
+}

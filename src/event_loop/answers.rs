@@ -1,0 +1,189 @@
+//! Answers to commands.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use hivevpn_core::{
+    membership::{Name, UnixTime},
+    node::{InviteRequest, MemberStatus, Now, PeerStatus},
+    path::{PathKind, PathView},
+    tunnels::PingAnswer,
+};
+use tokio::sync::oneshot;
+use zeroize::Zeroizing;
+
+use super::{EventLoop, Stopping, now};
+use crate::{
+    control::{Identity, Invite, Network, Node, Own, Peer, Pong, Reply, Request, Status},
+    control_socket::Asked,
+    identity, reach,
+};
+
+/// The invite that a founder prints is good for this long.
+const FIRST_INVITE: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl EventLoop {
+    pub(super) fn answer(&mut self, asked: Asked, now: Now) {
+        let Asked { request, answer } = asked;
+        let reply = match request {
+            Request::Status => Reply::of(&self.status()),
+            Request::Nodes => Reply::of(&self.nodes()),
+            Request::Id => Reply::of(&self.identity()),
+            Request::Invite { name, address, expires_s } => {
+                match self.invite(name, address, Duration::from_secs(expires_s), now) {
+                    Ok((invite, expires)) => Reply::of(&Invite { invite: invite.to_string(), expires_at: expires.0 }),
+                    Err(message) => Reply::Error(message),
+                }
+            }
+            Request::Ping { peer } => return self.ping(&peer, answer, now),
+            Request::Down => {
+                self.stopping = Some(Stopping::Asked(answer));
+                return;
+            }
+        };
+        // Whoever asked may have gone.
+        let _ = answer.send(reply);
+    }
+
+    fn status(&self) -> Status {
+        let us = self.node.peer_id();
+        let own = self.node.members().into_iter().find(|member| member.peer_id == us);
+        let own_name = self.node.name_of(&us).to_string();
+        Status {
+            network: Network {
+                name: self.node.network().genesis().name().to_string(),
+                id: self.node.network().id().to_string(),
+            },
+            node: Own {
+                name: own_name,
+                peer_id: us.to_string(),
+                ipv4: self.node.ipv4(),
+                ipv6: own.map_or(std::net::Ipv6Addr::UNSPECIFIED, |own| own.ipv6),
+                interface: self.tun.name().to_owned(),
+                listen: reach::all(&self.addresses).iter().map(ToString::to_string).collect(),
+                reachability: reach::reachability(&self.addresses).to_owned(),
+            },
+            peers: self.node.peers().into_iter().map(|peer| self.peer(peer)).collect(),
+            drops: self.node.drops().iter().map(|(reason, count)| (reason.to_string(), count)).collect(),
+        }
+    }
+
+    fn peer(&self, peer: PeerStatus) -> Peer {
+        Peer {
+            name: peer.member.name.to_string(),
+            peer_id: peer.member.peer_id.to_string(),
+            ipv4: peer.member.ipv4,
+            ipv6: peer.member.ipv6,
+            online: peer.member.online,
+            path: peer.path.map_or("none", |path| path.kind.name()).to_owned(),
+            endpoint: peer.endpoint.map(|endpoint| endpoint.to_string()),
+            relay: peer.path.and_then(|path| self.relay_name(&path)),
+            rtt_ms: peer.path.and_then(|path| path.rtt).map(milliseconds),
+            tx_bytes: peer.tx_bytes,
+            rx_bytes: peer.rx_bytes,
+            last_handshake_s: peer.since_handshake.map(|age| age.as_secs()),
+        }
+    }
+
+    fn relay_name(&self, path: &PathView) -> Option<String> {
+        match path.kind {
+            PathKind::Relay(relay) => Some(self.node.name_of(&relay).to_string()),
+            PathKind::Direct | PathKind::Stream => None,
+        }
+    }
+
+    fn nodes(&self) -> Vec<Node> {
+        let us = self.node.peer_id();
+        let node = |member: MemberStatus| Node {
+            name: member.name.to_string(),
+            peer_id: member.peer_id.to_string(),
+            ipv4: member.ipv4,
+            ipv6: member.ipv6,
+            this: member.peer_id == us,
+            online: member.online,
+            relays: member.relays,
+            admitted_at: member.admitted_at.0,
+        };
+        self.node.members().into_iter().map(node).collect()
+    }
+
+    fn identity(&self) -> Identity {
+        Identity {
+            id: self.node.peer_id().to_string(),
+            addresses: reach::dialable(&self.addresses, self.node.peer_id()).iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn invite(
+        &mut self,
+        name: Option<String>,
+        ipv4: Option<Ipv4Addr>,
+        lifetime: Duration,
+        now: Now,
+    ) -> Result<(Zeroizing<String>, UnixTime), String> {
+        let name = name.map(|name| Name::parse(&name)).transpose().map_err(|error| error.to_string())?;
+        let addresses = reach::for_invite(&self.addresses);
+        if addresses.is_empty() {
+            return Err("this node has no address yet at which the invited machine could reach it: try again when \
+                        it is connected to a network"
+                .to_owned());
+        }
+        let request = InviteRequest { name, ipv4, lifetime };
+        let invite = self
+            .node
+            .invite(request, addresses, identity::random_bytes(), now)
+            .map_err(|error| error.to_string())?;
+        Ok((invite.to_printable(), invite.terms().expires))
+    }
+
+    /// Prints the founder's first invite, once there is an address to put into it.
+    pub(super) fn greet(&mut self) {
+        if !self.greet {
+            return;
+        }
+        if let Ok((invite, _)) = self.invite(None, None, FIRST_INVITE, now()) {
+            self.greet = false;
+            eprintln!("One machine may join within 24 hours with this invite ('hivevpn invite' prints more):");
+            eprintln!("  sudo hivevpn up --join {}…", &invite[..12]);
+            println!("{}", *invite);
+        }
+    }
+
+    // ---- ping --------------------------------------------------------------------------------------------
+
+    fn ping(&mut self, name: &str, answer: oneshot::Sender<Reply>, now: Now) {
+        self.pings.retain(|_, waiting| !waiting.is_closed());
+        let Some(peer) = self.node.resolve(name) else {
+            let _ = answer.send(Reply::Error(format!("no member is called {name}: 'hivevpn nodes' lists them")));
+            return;
+        };
+        let token = self.next_token();
+        if self.node.ping(&peer, token, now.instant) {
+            self.pings.insert(token, answer);
+        } else {
+            let _ = answer.send(Reply::Error(format!("{name} is this node")));
+        }
+    }
+
+    pub(super) fn answer_ping(&mut self, came: PingAnswer) {
+        let Some(waiting) = self.pings.remove(&came.token) else { return };
+        let members = self.node.members();
+        let address = members
+            .iter()
+            .find(|member| member.peer_id == came.peer)
+            .map_or_else(String::new, |member| member.ipv4.map_or_else(|| member.ipv6.to_string(), |ip| ip.to_string()));
+        let pong = Pong {
+            name: self.node.name_of(&came.peer).to_string(),
+            address,
+            path: came.path.kind.name().to_owned(),
+            endpoint: self.node.endpoint_of(&came.path.path).map(|endpoint| endpoint.to_string()),
+            relay: self.relay_name(&came.path),
+            rtt_ms: milliseconds(came.round_trip),
+        };
+        let _ = waiting.send(Reply::of(&pong));
+    }
+}
+
+/// Milliseconds with microseconds behind the point.
+fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}

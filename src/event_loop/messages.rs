@@ -1,0 +1,93 @@
+//! What the swarm, the commands and the signals say, told to the core.
+
+use hivevpn_core::node::{Now, Reach};
+
+use super::{EventLoop, Local, MESSAGES, Stopping};
+use crate::swarm::{Event, Protocol};
+
+impl EventLoop {
+    pub(super) fn receive_messages(&mut self, now: Now) {
+        self.waker.drain();
+        for _ in 0..MESSAGES {
+            let Some(event) = self.early.pop_front().or_else(|| self.swarm.try_recv()) else { break };
+            self.on_swarm_event(event, now);
+            self.carry_out(now);
+        }
+        for _ in 0..MESSAGES {
+            match self.local.try_recv() {
+                Some(Local::Control(asked)) => self.answer(asked, now),
+                Some(Local::Stop) => self.stopping = Some(Stopping::Signal),
+                None => break,
+            }
+            self.carry_out(now);
+        }
+        // Whatever was left behind must not wait for the next message.
+        if !self.early.is_empty() || !self.swarm.is_empty() || !self.local.is_empty() {
+            self.waker.wake();
+        }
+    }
+
+    fn on_swarm_event(&mut self, event: Event, now: Now) {
+        let node = &mut self.node;
+        match event {
+            Event::ConnectionOpened { connection, peer, link, dialed: _ } => {
+                node.handle_connection_opened(connection, peer, link, now);
+            }
+            Event::ConnectionMoved { connection, link } => node.handle_connection_moved(connection, link, now),
+            Event::ConnectionClosed { connection, peer: _ } => {
+                self.carriers.remove(&connection);
+                node.handle_connection_closed(connection, now);
+            }
+            Event::Credential { connection, peer, credential } => {
+                node.handle_credential(connection, peer, &credential, now);
+            }
+            Event::Authenticated { connection, peer: _ } => node.handle_authenticated(connection, now),
+            Event::RefusedByPeer { connection: _, peer } => {
+                tracing::warn!(%peer, "the member does not accept our certificate");
+            }
+            Event::CarrierOpened { connection, peer: _, carrier } => {
+                self.carriers.insert(connection, carrier);
+                node.handle_carrier_opened(connection, now);
+            }
+            Event::CarrierClosed { connection } => {
+                self.carriers.remove(&connection);
+                node.handle_carrier_closed(connection, now);
+            }
+            Event::Frames { connection, frames } => {
+                for frame in frames {
+                    node.handle_datagram(hivevpn_core::path::Path::Carrier(connection), &frame, now.instant);
+                }
+            }
+            Event::Request { request, peer, protocol: Protocol::Join, body } => {
+                node.handle_join_request(request, peer, &body, now);
+            }
+            Event::Request { request, peer, protocol: Protocol::Sync, body } => {
+                node.handle_sync_request(request, peer, &body, now);
+            }
+            Event::Response { token: _, peer, outcome: Ok(body) } => node.handle_sync_answer(peer, &body, now),
+            Event::Response { token: _, peer, outcome: Err(error) } => {
+                tracing::debug!(%peer, %error, "no answer to a sync message");
+            }
+            Event::DialFailed { peer, error } => {
+                tracing::debug!(%peer, %error, "dial failed");
+                node.handle_dial_failed(&peer, now);
+            }
+            Event::Discovered { peer, addresses } => node.handle_discovered(peer, addresses, now),
+            Event::Found { key: _, value } => node.handle_found_record(&value, now),
+            Event::Addresses(addresses) => {
+                self.addresses = addresses;
+                self.tell_reach(now);
+                self.greet();
+            }
+            Event::Relaying(relays) => {
+                self.relays = relays;
+                self.tell_reach(now);
+            }
+        }
+    }
+
+    fn tell_reach(&mut self, now: Now) {
+        let Some(addresses) = crate::reach::announced(&self.addresses) else { return };
+        self.node.handle_reach(Reach { addresses, relays: self.relays }, now);
+    }
+}

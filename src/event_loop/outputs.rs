@@ -1,0 +1,117 @@
+//! What the core wants done, done.
+
+use std::net::Ipv4Addr;
+
+use hivevpn_core::{node::Now, output::Output};
+
+use super::EventLoop;
+use crate::swarm::{Command, Protocol};
+
+impl EventLoop {
+    /// Carries out everything the core has to say.
+    pub(super) fn carry_out(&mut self, _now: Now) {
+        while let Some(output) = self.node.poll_output() {
+            self.carry_out_one(output);
+        }
+        while let Some(answer) = self.node.poll_ping() {
+            self.answer_ping(answer);
+        }
+        self.show_record();
+        self.send_commands();
+    }
+
+    fn carry_out_one(&mut self, output: Output) {
+        match output {
+            Output::Dial { peer, addresses, even_if_connected } => {
+                self.command(Command::Dial { peer, addresses, even_if_connected });
+            }
+            Output::Close(connection) => self.command(Command::Close { connection }),
+            Output::Admit(connection) => self.command(Command::Admit { connection }),
+            Output::Refuse { connection, reason } => self.command(Command::Refuse { connection, reason }),
+            Output::Sync { peer, body } => {
+                let token = self.next_token();
+                self.command(Command::Request { peer, protocol: Protocol::Sync, token, body });
+            }
+            Output::Respond { request, body } => self.command(Command::Respond { request, body }),
+            Output::Redeem { request, invite, redemption, accepted, refused } => {
+                let body = match self.store.redeem(&invite, &redemption) {
+                    Ok(true) => accepted,
+                    Ok(false) => refused,
+                    Err(error) => {
+                        tracing::error!(error = format!("{error:#}"), "an admission could not be saved");
+                        self.node.handle_redeem_failed(invite);
+                        refused
+                    }
+                };
+                self.command(Command::Respond { request, body });
+            }
+            Output::SaveRecord { peer, record } => {
+                let saved = self.store.save_record(&peer.to_bytes(), &record);
+                report(saved, "a member's record");
+            }
+            Output::ForgetRecord(peer) => report(self.store.remove_record(&peer.to_bytes()), "a member's record"),
+            Output::SaveDescriptorSeq(seq) => report(self.store.save_descriptor_seq(seq), "our descriptor's number"),
+            Output::SaveTimeFloor(time) => report(self.store.save_time_floor(time.0), "the time"),
+            Output::SaveCredential(credential) => {
+                report(self.store.save_credential(&credential), "our renewed certificate");
+            }
+            Output::Publish { key, record } => self.command(Command::Publish { key: key.to_vec(), value: record }),
+            Output::Lookup { key } => self.command(Command::Lookup { key: key.to_vec() }),
+            Output::Relays(relays) => self.command(Command::Relays(relays)),
+            Output::SetIpv4(ipv4) => self.set_ipv4(ipv4),
+        }
+    }
+
+    /// Shows others our newest record from now on.
+    fn show_record(&mut self) {
+        let record = self.node.own_record();
+        if record == self.shown_record {
+            return;
+        }
+        self.shown_record = record.clone();
+        if let Some(credential) = record {
+            let network = self.node.network().clone();
+            self.command(Command::EnterNetwork { network, credential });
+        }
+    }
+
+    fn set_ipv4(&mut self, ipv4: Option<Ipv4Addr>) {
+        let before = self.tun.config().clone();
+        if before.ipv4.map(|(address, _)| address) == ipv4 {
+            return;
+        }
+        match ipv4 {
+            Some(address) => tracing::warn!(%address, "our overlay IPv4 address changed"),
+            None => tracing::warn!("an older member holds our overlay IPv4 address: we are reached by IPv6 only"),
+        }
+        let length = self.node.network().genesis().ipv4_prefix().prefix_len();
+        if let Err(error) = self.tun.set_addresses(ipv4.map(|address| (address, length)), before.ipv6) {
+            tracing::error!(%error, "the interface does not take the new address");
+        }
+    }
+
+    pub(super) fn next_token(&mut self) -> u64 {
+        self.next_token += 1;
+        self.next_token
+    }
+
+    fn command(&mut self, command: Command) {
+        self.unsent.push_back(command);
+    }
+
+    /// The swarm may be behind; commands keep their order.
+    fn send_commands(&mut self) {
+        while !self.unsent.is_empty() {
+            let Ok(room) = self.commands.try_reserve() else { return };
+            if let Some(command) = self.unsent.pop_front() {
+                room.send(command);
+            }
+        }
+    }
+}
+
+fn report(saved: anyhow::Result<()>, what: &str) {
+    if let Err(error) = saved {
+        tracing::error!(error = format!("{error:#}"), "{what} could not be saved: is the disk full?");
+    }
+}

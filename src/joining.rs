@@ -1,0 +1,175 @@
+//! Joining a network with an invite: find the node that made it, ask, check the answer.
+
+use std::{
+    collections::VecDeque,
+    net::Ipv4Addr,
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use hivevpn_core::membership::{Invite, JoinAnswer, JoinRequest, Joined, Signer};
+use hivevpn_platform::{
+    poll::{self, Waker},
+    udp::RecvBatch,
+};
+use libp2p::PeerId;
+use tokio::sync::mpsc;
+
+use crate::{
+    commands::TimedOut,
+    event_loop::{Local, Socket, now},
+    footprint::Footprint,
+    mailbox,
+    swarm::{Command, Event, Protocol},
+};
+
+/// How long the issuer may take to be found and to answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Pause between two attempts to reach it.
+const RETRY: Duration = Duration::from_secs(1);
+/// The one request under way.
+const TOKEN: u64 = 0;
+
+/// How joining ended without an error.
+pub enum Outcome {
+    /// We are a member.
+    Joined(Box<Joined>),
+    /// We were asked to stop.
+    Stopped,
+}
+
+/// What joining works with.
+pub struct Joining<'a> {
+    /// The invite.
+    pub invite: &'a Invite,
+    /// Our identity.
+    pub signer: &'a Signer,
+    /// What we would like to be called.
+    pub name: &'a str,
+    /// The address we would like.
+    pub ipv4: Option<Ipv4Addr>,
+    /// To the swarm.
+    pub commands: &'a mpsc::Sender<Command>,
+    /// From the swarm.
+    pub swarm: &'a mut mailbox::Receiver<Event>,
+    /// From signals.
+    pub local: &'a mut mailbox::Receiver<Local>,
+    /// Wakes us for both.
+    pub waker: &'a Waker,
+    /// The underlay sockets, which nobody else reads yet.
+    pub sockets: &'a [Socket],
+    /// What the swarm says meanwhile that the event loop must know later.
+    pub early: &'a mut VecDeque<Event>,
+    /// Memory to receive into.
+    pub received: RecvBatch,
+    /// What to keep once the issuer may have admitted us.
+    pub footprint: &'a Footprint,
+}
+
+impl Joining<'_> {
+    /// Asks the issuer until it answers or the time is up. A lost answer burns nothing: the issuer gives the same
+    /// certificate to the same node again.
+    pub fn run(mut self) -> Result<Outcome> {
+        let issuer = self.invite.issuer();
+        let deadline = Instant::now() + PATIENCE;
+        let mut next_dial = Instant::now();
+        let mut last_error = "nobody answers".to_owned();
+        loop {
+            let moment = Instant::now();
+            if moment >= deadline {
+                return Err(self.nobody(&last_error).into());
+            }
+            if moment >= next_dial {
+                next_dial = deadline;
+                self.dial(issuer)?;
+            }
+            self.wait(next_dial.min(deadline) - moment)?;
+            while let Some(event) = self.swarm.try_recv() {
+                match self.on_event(event, issuer)? {
+                    Step::Answered(joined) => return Ok(Outcome::Joined(joined)),
+                    Step::Failed(error) => {
+                        last_error = error;
+                        next_dial = Instant::now() + RETRY;
+                    }
+                    Step::Nothing => {}
+                }
+            }
+            while let Some(message) = self.local.try_recv() {
+                if matches!(message, Local::Stop) {
+                    return Ok(Outcome::Stopped);
+                }
+            }
+        }
+    }
+
+    /// Sleeps until there is something to do. The data loop does not run yet, so QUIC is fed from here.
+    fn wait(&mut self, timeout: Duration) -> Result<()> {
+        let mut sources = vec![self.waker.as_fd()];
+        sources.extend(self.sockets.iter().map(|socket| socket.udp.as_fd()));
+        poll::wait(&sources, Some(timeout)).context("cannot wait")?;
+        self.waker.drain();
+        for socket in self.sockets {
+            socket.feed_quic(&mut self.received);
+        }
+        Ok(())
+    }
+
+    fn dial(&self, issuer: PeerId) -> Result<()> {
+        let addresses = self.invite.addresses().to_vec();
+        self.send(Command::Dial { peer: issuer, addresses, even_if_connected: false })
+    }
+
+    fn on_event(&mut self, event: Event, issuer: PeerId) -> Result<Step> {
+        match event {
+            Event::ConnectionOpened { peer, .. } if peer == issuer => {
+                self.early.push_back(event);
+                self.ask(issuer)?;
+            }
+            Event::Response { token: TOKEN, outcome: Ok(body), .. } => {
+                let unix = now().unix;
+                return match JoinAnswer::accept(&body, self.invite, &self.signer.key(), unix) {
+                    Ok(joined) => Ok(Step::Answered(Box::new(joined))),
+                    Err(error) => {
+                        self.footprint.let_go();
+                        Err(anyhow::Error::new(error).context("the network did not take us in"))
+                    }
+                };
+            }
+            Event::Response { token: TOKEN, outcome: Err(error), .. } | Event::DialFailed { error, .. } => {
+                tracing::debug!(%error, "the issuer was not reached");
+                return Ok(Step::Failed(error));
+            }
+            other => self.early.push_back(other),
+        }
+        Ok(Step::Nothing)
+    }
+
+    fn ask(&self, issuer: PeerId) -> Result<()> {
+        // From now on the issuer may have spent the invite on us: only this identity can ask again.
+        self.footprint.keep();
+        let body = JoinRequest::seal(self.invite, self.signer, self.name, self.ipv4);
+        self.send(Command::Request { peer: issuer, protocol: Protocol::Join, token: TOKEN, body })
+    }
+
+    fn send(&self, command: Command) -> Result<()> {
+        self.commands.try_send(command).ok().context("the network side of this node has stopped")
+    }
+
+    fn nobody(&self, last_error: &str) -> TimedOut {
+        let addresses: Vec<_> = self.invite.addresses().iter().map(ToString::to_string).collect();
+        TimedOut(format!(
+            "the node that made the invite was not reached within {} s ({last_error}).\n\
+             It must be running, and reachable at one of:\n  {}\n\
+             The invite is not used up: try again, or ask for a new one if its addresses changed",
+            PATIENCE.as_secs(),
+            addresses.join("\n  "),
+        ))
+    }
+}
+
+enum Step {
+    Answered(Box<Joined>),
+    Failed(String),
+    Nothing,
+}

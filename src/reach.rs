@@ -1,0 +1,90 @@
+//! Which of our addresses we tell whom.
+
+use libp2p::{Multiaddr, PeerId};
+
+use crate::swarm::addresses::{Addresses, is_quic};
+
+/// Observed addresses in a descriptor: a NAT's mapping works for some, and costs the others a dial that fails.
+const MAX_OBSERVED: usize = 4;
+/// Addresses in an invite: each makes the string about 30 characters longer.
+const MAX_INVITE: usize = 8;
+
+/// Every address under which we listen or are reached, best first.
+pub fn all(addresses: &Addresses) -> Vec<Multiaddr> {
+    let groups = [&addresses.external, &addresses.listen, &addresses.relayed];
+    deduplicated(groups.into_iter().flatten())
+}
+
+/// What a descriptor says: everything, with what others see us as. `None` before anything is known.
+pub fn announced(addresses: &Addresses) -> Option<Vec<Multiaddr>> {
+    let observed = addresses.observed.iter().filter(|address| is_quic(address)).take(MAX_OBSERVED);
+    let known = all(addresses);
+    let announced = deduplicated(known.iter().chain(observed));
+    (!announced.is_empty()).then_some(announced)
+}
+
+/// What an invite says: where somebody without any help finds us. QUIC comes before TCP, public before private.
+pub fn for_invite(addresses: &Addresses) -> Vec<Multiaddr> {
+    let mut known = all(addresses);
+    known.sort_by_key(|address| !is_quic(address));
+    // A circuit is the only way in for some; it must not be cut off by a machine's many interfaces.
+    let (circuits, direct): (Vec<_>, Vec<_>) = known.into_iter().partition(|a| addresses.relayed.contains(a));
+    let room = MAX_INVITE - circuits.len().min(2);
+    direct.into_iter().take(room).chain(circuits.into_iter().take(2)).collect()
+}
+
+/// The addresses with our identity behind each, ready to be dialled.
+pub fn dialable(addresses: &Addresses, us: PeerId) -> Vec<Multiaddr> {
+    all(addresses).into_iter().filter_map(|address| address.with_p2p(us).ok()).collect()
+}
+
+/// `public` when anybody can dial us, `private` when only through relays or on our own site, `unknown` before there is
+/// any address.
+pub fn reachability(addresses: &Addresses) -> &'static str {
+    if addresses.has_public() {
+        "public"
+    } else if addresses.observed.is_empty() && addresses.relayed.is_empty() {
+        "unknown"
+    } else {
+        "private"
+    }
+}
+
+fn deduplicated<'a>(addresses: impl Iterator<Item = &'a Multiaddr>) -> Vec<Multiaddr> {
+    let mut unique = Vec::new();
+    for address in addresses {
+        if !unique.contains(address) {
+            unique.push(address.clone());
+        }
+    }
+    unique
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(listen: &[&str], relayed: &[&str]) -> Addresses {
+        let parse = |list: &[&str]| list.iter().map(|a| a.parse().unwrap()).collect();
+        Addresses { listen: parse(listen), relayed: parse(relayed), ..Addresses::default() }
+    }
+
+    #[test]
+    fn an_invite_keeps_its_circuit_however_many_interfaces_there_are() {
+        let listen: Vec<_> = (0..20).map(|n| format!("/ip4/10.0.{n}.1/udp/7777/quic-v1")).collect();
+        let listen: Vec<_> = listen.iter().map(String::as_str).collect();
+        let relay = PeerId::random();
+        let circuit = format!("/ip4/203.0.113.1/udp/7777/quic-v1/p2p/{relay}/p2p-circuit");
+        let invited = for_invite(&addresses(&listen, &[&circuit]));
+        assert_eq!(invited.len(), MAX_INVITE);
+        assert_eq!(invited.last().unwrap().to_string(), circuit);
+    }
+
+    #[test]
+    fn reachability_is_what_others_can_do() {
+        assert_eq!(reachability(&addresses(&["/ip4/203.0.113.1/tcp/1"], &[])), "public");
+        assert_eq!(reachability(&addresses(&["/ip4/10.0.0.1/tcp/1"], &[])), "unknown");
+        let circuit = format!("/ip4/203.0.113.1/tcp/1/p2p/{}/p2p-circuit", PeerId::random());
+        assert_eq!(reachability(&addresses(&["/ip4/10.0.0.1/tcp/1"], &[&circuit])), "private");
+    }
+}

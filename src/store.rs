@@ -1,0 +1,201 @@
+//! What survives a restart: the only file that knows sled.
+//!
+//! ```text
+//! self         format │ network │ credential │ delegation │ time_floor │ descriptor_seq
+//! records      peer id → member record
+//! redemptions  invite id → who used it, and the certificate it was answered with
+//! ```
+//!
+//! Keys, secrets included, lie in a directory that only the owner may enter.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use zeroize::Zeroizing;
+
+/// What this version writes. A store of a newer version is refused, not guessed at.
+const FORMAT: &[u8] = &[1];
+/// Records of thousands of members take about 1 MB; sled's own default of 1 GB is for other uses.
+const CACHE_BYTES: u64 = 4 << 20;
+
+/// The node's database.
+pub struct Store {
+    db: sled::Db,
+    own: sled::Tree,
+    records: sled::Tree,
+    redemptions: sled::Tree,
+}
+
+/// What makes this node a member, as encoded by the core.
+pub struct StoredMembership {
+    /// The network with its discovery secret.
+    pub network: Zeroizing<Vec<u8>>,
+    /// Our certificate with its issuer's delegation.
+    pub credential: Vec<u8>,
+    /// Our own delegation, when we may admit others.
+    pub delegation: Option<Vec<u8>>,
+}
+
+impl Store {
+    /// Opens or creates the database below `state`.
+    pub fn open(state: &Path) -> Result<Self> {
+        let path = state.join("db");
+        let open = || -> Result<Self> {
+            let db = sled::Config::new()
+                .path(&path)
+                .cache_capacity(CACHE_BYTES)
+                .mode(sled::Mode::LowSpace)
+                .open()?;
+            let own = db.open_tree("self")?;
+            match own.get("format")? {
+                None => drop(own.insert("format", FORMAT)?),
+                Some(format) if format == FORMAT => {}
+                Some(_) => bail!("it was written by a newer hivevpn: update this one"),
+            }
+            let (records, redemptions) = (db.open_tree("records")?, db.open_tree("redemptions")?);
+            Ok(Self { own, records, redemptions, db })
+        };
+        open().with_context(|| format!("cannot open the database {}", path.display()))
+    }
+
+    /// The membership of an earlier run.
+    pub fn membership(&self) -> Result<Option<StoredMembership>> {
+        let (Some(network), Some(credential)) = (self.own.get("network")?, self.own.get("credential")?) else {
+            return Ok(None);
+        };
+        Ok(Some(StoredMembership {
+            network: Zeroizing::new(network.to_vec()),
+            credential: credential.to_vec(),
+            delegation: self.own.get("delegation")?.map(|bytes| bytes.to_vec()),
+        }))
+    }
+
+    /// Saves a new membership, all of it or nothing, and returns once it is on the disk.
+    pub fn save_membership(&self, membership: &StoredMembership) -> Result<()> {
+        let mut batch = sled::Batch::default();
+        batch.insert("network", membership.network.as_slice());
+        batch.insert("credential", membership.credential.as_slice());
+        match &membership.delegation {
+            Some(delegation) => batch.insert("delegation", delegation.as_slice()),
+            None => batch.remove("delegation"),
+        }
+        self.own.apply_batch(batch)?;
+        self.flush()
+    }
+
+    /// Replaces our certificate by a renewed one.
+    pub fn save_credential(&self, credential: &[u8]) -> Result<()> {
+        self.own.insert("credential", credential)?;
+        self.flush()
+    }
+
+    /// Every member record.
+    pub fn records(&self) -> Result<Vec<Vec<u8>>> {
+        self.records.iter().values().map(|value| Ok(value?.to_vec())).collect()
+    }
+
+    /// Saves a member's record.
+    pub fn save_record(&self, peer: &[u8], record: &[u8]) -> Result<()> {
+        self.records.insert(peer, record)?;
+        Ok(())
+    }
+
+    /// Forgets a member's record.
+    pub fn remove_record(&self, peer: &[u8]) -> Result<()> {
+        self.records.remove(peer)?;
+        Ok(())
+    }
+
+    /// Every used invite.
+    pub fn redemptions(&self) -> Result<Vec<Vec<u8>>> {
+        self.redemptions.iter().values().map(|value| Ok(value?.to_vec())).collect()
+    }
+
+    /// Marks an invite as used, in one transaction: of any number at once, one succeeds. Returns whether this
+    /// call did, and only once it is on the disk.
+    pub fn redeem(&self, invite: &[u8], redemption: &[u8]) -> Result<bool> {
+        let outcome = self
+            .redemptions
+            .compare_and_swap(invite, None as Option<&[u8]>, Some(redemption))?;
+        self.flush()?;
+        Ok(outcome.is_ok())
+    }
+
+    /// The latest moment this node has known, in seconds since 1970.
+    pub fn time_floor(&self) -> Result<u64> {
+        self.number("time_floor")
+    }
+
+    /// Remembers the moment, so that a clock set back revives nothing.
+    pub fn save_time_floor(&self, seconds: u64) -> Result<()> {
+        self.own.insert("time_floor", &seconds.to_be_bytes())?;
+        Ok(())
+    }
+
+    /// The sequence number of the last descriptor we signed.
+    pub fn descriptor_seq(&self) -> Result<u64> {
+        self.number("descriptor_seq")
+    }
+
+    /// Remembers the sequence number before the descriptor is shown to anybody.
+    pub fn save_descriptor_seq(&self, seq: u64) -> Result<()> {
+        self.own.insert("descriptor_seq", &seq.to_be_bytes())?;
+        Ok(())
+    }
+
+    /// Returns once everything is on the disk.
+    pub fn flush(&self) -> Result<()> {
+        self.db.flush().context("cannot write the database: is the disk full?")?;
+        Ok(())
+    }
+
+    fn number(&self, key: &str) -> Result<u64> {
+        let Some(value) = self.own.get(key)? else { return Ok(0) };
+        let bytes = <[u8; 8]>::try_from(value.as_ref()).with_context(|| format!("the database's {key} is damaged"))?;
+        Ok(u64::from_be_bytes(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_membership_survives_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        assert!(store.membership().unwrap().is_none());
+        let membership = StoredMembership {
+            network: Zeroizing::new(vec![1, 2]),
+            credential: vec![3],
+            delegation: Some(vec![4]),
+        };
+        store.save_membership(&membership).unwrap();
+        drop(store);
+        let found = Store::open(dir.path()).unwrap().membership().unwrap().unwrap();
+        assert_eq!((found.network.as_slice(), found.credential, found.delegation), (&[1, 2][..], vec![3], Some(vec![4])));
+    }
+
+    #[test]
+    fn of_twenty_that_redeem_at_once_one_succeeds() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let winners: usize = std::thread::scope(|scope| {
+            let store = &store;
+            let tries: Vec<_> = (0..20_u8).map(|who| scope.spawn(move || store.redeem(b"invite", &[who]).unwrap())).collect();
+            tries.into_iter().map(|t| usize::from(t.join().unwrap())).sum()
+        });
+        assert_eq!(winners, 1);
+        assert_eq!(store.redemptions().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_store_of_a_newer_version_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.own.insert("format", &[99]).unwrap();
+        drop(store);
+        let error = Store::open(dir.path()).err().unwrap();
+        assert!(format!("{error:#}").contains("newer hivevpn"));
+    }
+}

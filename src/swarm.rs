@@ -1,0 +1,323 @@
+//! The control plane: who is where, who belongs to us, and the fallback for datagrams that UDP does not carry.
+//!
+//! The swarm runs as one task on a tokio runtime and serves the data loop, a plain thread: [`Command`]s come
+//! through a channel, [`Event`]s go into the loop's mailbox. It decides nothing about membership. It lets two
+//! nodes prove to each other that they know the same network, hands the credentials over for judgement, and
+//! opens the gate when both are satisfied.
+//!
+//! - [`underlay`]: the transports, with the overlay kept out of them
+//! - [`behaviour`]: which protocols there are, and the bounds of each
+//! - [`gate`]: keeps strangers from the protocols of members
+//! - [`carrier`]: datagrams on a stream
+//! - [`relays`]: being one, and holding reservations with some
+//! - [`addresses`], [`candidates`]: what we are reached at
+//! - `commands`, `events`: from the data loop to libp2p, and back
+//!
+//! While the mailbox is full, the swarm reads nothing from the network. It goes on taking commands, so that the
+//! two sides never wait for each other.
+
+pub mod addresses;
+mod behaviour;
+mod candidates;
+mod carrier;
+mod codec;
+mod commands;
+mod events;
+mod gate;
+mod interface;
+mod numbers;
+pub mod quic;
+mod relays;
+mod requests;
+#[cfg(test)]
+mod tests;
+mod underlay;
+
+use std::{
+    collections::{BTreeMap, HashSet, VecDeque},
+    io,
+    time::{Duration, Instant},
+};
+
+use futures::StreamExt;
+use hivevpn_core::connection::{ConnectionId, Link};
+use libp2p::{
+    Multiaddr, PeerId, TransportError,
+    core::{muxing::StreamMuxerBox, transport::Boxed},
+    identify,
+    identity::Keypair,
+    noise, relay,
+    swarm::{self, dial_opts::DialOpts},
+};
+use tokio::{sync::mpsc, time::MissedTickBehavior};
+
+use crate::mailbox;
+use addresses::{Addresses, Overlay};
+use behaviour::{Behaviour, BehaviourEvent};
+pub use carrier::{Carrier, Dropped};
+pub use gate::MAX_CREDENTIAL;
+pub use interface::{Command, Event, Protocol, RequestId};
+pub use relays::RelayMode;
+use relays::Reservations;
+use requests::Requests;
+
+/// How often lost reservations are looked after. Their shortest pause is a second.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Events that may wait for the mailbox before commands wait too. Only the answers to commands get here while
+/// the mailbox is full, and the loop has seldom more than a few open.
+const MAX_WAITING: usize = 1024;
+
+/// Events that a connection may have ready before it waits for the swarm. Datagrams do not come this way.
+const CONNECTION_EVENTS: usize = 16;
+
+/// What the swarm is started with. Times have sensible defaults: see [`Config::new`].
+pub struct Config {
+    /// Who we are.
+    pub keypair: Keypair,
+    /// QUIC on the shared UDP sockets, if there are any.
+    pub quic: Option<Boxed<(PeerId, StreamMuxerBox)>>,
+    /// Where to listen, each for QUIC or TCP.
+    pub listen: Vec<Multiaddr>,
+    /// Where we are known to be reachable from anywhere, behind a forwarded port for example.
+    pub external: Vec<Multiaddr>,
+    /// Whether to relay for others.
+    pub relay: RelayMode,
+    /// Whether to look for nodes on this site.
+    pub mdns: bool,
+    /// How long a reservation with us lasts. Members renew it before; a relay that restarts has forgotten it.
+    pub reservation: Duration,
+    /// How long a connection may idle that is not authenticated.
+    pub patience: Duration,
+}
+
+impl Config {
+    /// A node that listens nowhere and relays if it is public.
+    pub fn new(keypair: Keypair) -> Self {
+        Self {
+            keypair,
+            quic: None,
+            listen: Vec::new(),
+            external: Vec::new(),
+            relay: RelayMode::default(),
+            mdns: false,
+            reservation: Duration::from_secs(60 * 60),
+            patience: Duration::from_secs(20),
+        }
+    }
+}
+
+/// The swarm could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The keypair cannot sign.
+    #[error("our identity cannot secure connections: {0}")]
+    Identity(#[from] noise::Error),
+    /// Without multicast sockets there is no mDNS.
+    #[error("mDNS could not be started; turn it off if this machine has no multicast: {0}")]
+    Mdns(#[source] io::Error),
+    /// The port is taken, or the address is not ours.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// As configured.
+        address: Multiaddr,
+        /// Why not.
+        source: TransportError<io::Error>,
+    },
+}
+
+/// The control plane, ready to [`run`](Swarm::run).
+pub struct Swarm {
+    inner: libp2p::Swarm<Behaviour>,
+    mailbox: mailbox::Sender<Event>,
+    /// Events that wait for room in the mailbox.
+    waiting: VecDeque<Event>,
+    overlay: Overlay,
+    relay_mode: RelayMode,
+    relaying: bool,
+    connections: BTreeMap<ConnectionId, Connection>,
+    /// The dials that the data loop waits for.
+    dials: HashSet<swarm::ConnectionId>,
+    requests: Requests,
+    reservations: Reservations,
+    /// As last told.
+    addresses: Addresses,
+    addresses_changed: bool,
+}
+
+/// An open connection.
+struct Connection {
+    peer: PeerId,
+    link: Link,
+    authenticated: bool,
+    /// What the peer last said about itself, and what it sees us as.
+    identified: Option<identify::Info>,
+}
+
+impl Swarm {
+    /// Starts to listen. Must be called on a tokio runtime.
+    pub fn new(config: Config, mailbox: mailbox::Sender<Event>) -> Result<Self, Error> {
+        let key = config.keypair.public();
+        let local = key.to_peer_id();
+        let overlay = Overlay::default();
+        let (circuits, relay_client) = relay::client::new(local);
+        let transport =
+            underlay::transport(&config.keypair, config.quic, circuits, overlay.clone())?;
+        let behaviour = Behaviour::new(
+            key,
+            relay_client,
+            config.reservation,
+            config.mdns,
+            mailbox.clone(),
+        )
+        .map_err(Error::Mdns)?;
+        let mut inner = libp2p::Swarm::new(
+            libp2p::Transport::boxed(transport),
+            behaviour,
+            local,
+            swarm::Config::with_tokio_executor()
+                .with_idle_connection_timeout(config.patience)
+                .with_per_connection_event_buffer_size(CONNECTION_EVENTS),
+        );
+        for address in config.listen {
+            inner
+                .listen_on(address.clone())
+                .map_err(|source| Error::Listen { address, source })?;
+        }
+        for address in config.external {
+            inner.add_external_address(address);
+        }
+        Ok(Self {
+            inner,
+            mailbox,
+            waiting: VecDeque::new(),
+            overlay,
+            relay_mode: config.relay,
+            relaying: false,
+            connections: BTreeMap::new(),
+            dials: HashSet::new(),
+            requests: Requests::default(),
+            reservations: Reservations::new(local),
+            addresses: Addresses::default(),
+            addresses_changed: true,
+        })
+    }
+
+    /// Runs until nobody sends commands or reads the mailbox any more. All connections close then.
+    pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mailbox = self.mailbox.clone();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.look_after_addresses();
+            self.look_after_relaying();
+            self.look_after_reservations();
+            tokio::select! {
+                room = mailbox.reserve(), if !self.waiting.is_empty() => {
+                    let Ok(room) = room else { return };
+                    if let Some(event) = self.waiting.pop_front() {
+                        room.send(event);
+                    }
+                }
+                command = commands.recv(), if self.waiting.len() < MAX_WAITING => {
+                    let Some(command) = command else { return };
+                    self.carry_out(command);
+                }
+                event = self.inner.select_next_some(), if self.waiting.is_empty() => {
+                    self.on_event(event);
+                }
+                _ = tick.tick() => {}
+            }
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.waiting.push_back(event);
+    }
+
+    /// Tells the loop when our addresses have changed.
+    fn look_after_addresses(&mut self) {
+        if !std::mem::take(&mut self.addresses_changed) {
+            return;
+        }
+        let addresses = Addresses::new(
+            self.inner.listeners(),
+            self.inner.external_addresses(),
+            self.inner.behaviour().candidates.observed(),
+        );
+        if addresses == self.addresses {
+            return;
+        }
+        self.addresses = addresses.clone();
+        self.tell(Event::Addresses(addresses));
+    }
+
+    /// Offers to relay, or stops to, as our addresses and the configuration say.
+    fn look_after_relaying(&mut self) {
+        let relaying = self.relay_mode.serves(&self.addresses);
+        if relaying == self.relaying {
+            return;
+        }
+        self.relaying = relaying;
+        let status = if relaying {
+            relay::Status::Enable
+        } else {
+            relay::Status::Disable
+        };
+        self.inner
+            .behaviour_mut()
+            .relay_server
+            .set_status(Some(status));
+        self.tell(Event::Relaying(relaying));
+    }
+
+    /// Does what the supervisor of our reservations wants, until it wants nothing.
+    fn look_after_reservations(&mut self) {
+        loop {
+            let wanted = !self.addresses.has_public();
+            let connections = &self.connections;
+            let progress = |relay: &PeerId| progress(connections, relay);
+            let now = Instant::now();
+            let Some(step) = self.reservations.next(now, wanted, progress) else { return };
+            match step {
+                relays::Step::Dial { relay, addresses } => {
+                    let dial = DialOpts::peer_id(relay).addresses(addresses).build();
+                    let id = dial.connection_id();
+                    match self.inner.dial(dial) {
+                        Ok(()) => self.reservations.on_dialing(relay, id),
+                        // Somebody else dials it: that will do.
+                        Err(swarm::DialError::DialPeerConditionFalse(_)) => {}
+                        Err(error) => {
+                            tracing::debug!(%relay, "the relay cannot be dialed: {error}");
+                            self.reservations.on_step_failed(relay, now);
+                        }
+                    }
+                }
+                relays::Step::Reserve { relay, circuit } => match self.inner.listen_on(circuit) {
+                    Ok(listener) => self.reservations.on_listening(relay, listener),
+                    Err(error) => {
+                        tracing::debug!(%relay, "no reservation can be made: {error}");
+                        self.reservations.on_step_failed(relay, now);
+                    }
+                },
+            }
+        }
+    }
+}
+
+/// How far the best direct connection to `relay` is.
+fn progress(
+    connections: &BTreeMap<ConnectionId, Connection>,
+    relay: &PeerId,
+) -> relays::Connection {
+    let mut progress = relays::Connection::None;
+    for connection in connections.values() {
+        if connection.peer == *relay && connection.link.is_direct() {
+            progress = relays::Connection::Fresh;
+            if connection.authenticated && connection.identified.is_some() {
+                return relays::Connection::Ready;
+            }
+        }
+    }
+    progress
+}
