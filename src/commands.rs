@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     cli::{Cli, Command},
     config::ConfigError,
-    control::NoDaemon,
+    control::{NoDaemon, Starting},
 };
 
 pub mod down;
@@ -49,7 +49,7 @@ pub fn run(cli: &Cli) -> Result<()> {
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<ConfigError>() || error.is::<BadUsage>() {
         2
-    } else if error.is::<NoDaemon>() {
+    } else if error.is::<NoDaemon>() || error.is::<Starting>() {
         3
     } else if error.is::<TimedOut>() {
         4
@@ -179,6 +179,7 @@ mod tests {
         assert_eq!(exit_code(&anyhow::anyhow!("failed")), 1);
         assert_eq!(exit_code(&BadUsage("what".into()).into()), 2);
         assert_eq!(exit_code(&NoDaemon("/run/x".into()).into()), 3);
+        assert_eq!(exit_code(&Starting("joining".into()).into()), 3);
         assert_eq!(exit_code(&TimedOut("late".into()).into()), 4);
         assert_eq!(exit_code(&anyhow::Error::new(NoDaemon("/x".into())).context("asked")), 3);
     }

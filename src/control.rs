@@ -57,6 +57,8 @@ pub enum Reply {
     Ok(serde_json::Value),
     /// Why not, for a person.
     Error(String),
+    /// Not yet: the node is not a member so far.
+    Starting(String),
 }
 
 impl Reply {
@@ -200,6 +202,11 @@ pub struct Identity {
 #[error("no daemon answers on {}: start one with 'hivevpn up', or say which with --state or --socket", .0.display())]
 pub struct NoDaemon(pub PathBuf);
 
+/// The daemon has started but is not a member yet.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Starting(pub String);
+
 /// Asks the daemon and returns what it answered.
 pub fn ask<T: DeserializeOwned>(socket: &Path, request: &Request) -> Result<T> {
     let mut connection = connect(socket)?;
@@ -243,5 +250,6 @@ fn converse<T: DeserializeOwned>(connection: &mut BufReader<UnixStream>, request
             serde_json::from_value(value).context("the daemon's answer has another shape: is it another version?")
         }
         Reply::Error(message) => Err(anyhow::Error::msg(message)),
+        Reply::Starting(message) => Err(Starting(message).into()),
     }
 }

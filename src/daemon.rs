@@ -94,8 +94,13 @@ fn up(config: &Config, invite: Option<Invite>, state: &Path, socket: &Path, foot
         .context("cannot start the network side of this node")?;
     let mut network_side = NetworkSide::start(config, &identity, socket, &runtime)?;
 
-    let found = network_side.become_member(way, &identity, &store, config, footprint)?;
-    let Some(membership) = found else { return Ok(()) };
+    let membership = match network_side.become_member(way, &identity, &store, config, footprint)? {
+        Ok(membership) => membership,
+        Err(stopping) => {
+            drop((tun, store));
+            return network_side.into_rest().end(&runtime, Ok(stopping));
+        }
+    };
     footprint.keep();
     let own = membership.addresses(&identity.signer()?);
     match tun.set_addresses(Some(own.ipv4), Some(own.ipv6)) {
@@ -206,7 +211,7 @@ impl NetworkSide {
         })
     }
 
-    /// `None` when we were asked to stop while joining.
+    /// An inner error when we were asked to stop while joining.
     fn become_member(
         &mut self,
         way: Way,
@@ -214,7 +219,7 @@ impl NetworkSide {
         store: &Store,
         config: &Config,
         footprint: &Footprint,
-    ) -> Result<Option<Membership>> {
+    ) -> Result<Result<Membership, Stopping>> {
         let name = config.name.clone().unwrap_or_else(host_name);
         let join = |invite: &Invite| {
             crate::joining::Joining {
@@ -234,6 +239,10 @@ impl NetworkSide {
             .run()
         };
         membership::obtain(way, &name, identity, store, config, join)
+    }
+
+    fn into_rest(self) -> Rest {
+        Rest { swarm_task: self.swarm_task, control_socket: self.control_socket }
     }
 
     fn into_parts(self, node: Node, tun: Tun, store: Store, greet: bool) -> (Parts, Rest) {

@@ -18,7 +18,9 @@ use tokio::sync::mpsc;
 
 use crate::{
     commands::TimedOut,
-    event_loop::{Local, Socket, now},
+    control::{Reply, Request},
+    control_socket::Asked,
+    event_loop::{Local, Socket, Stopping, now},
     footprint::Footprint,
     mailbox,
     swarm::{Command, Event, Protocol},
@@ -36,7 +38,7 @@ pub enum Outcome {
     /// We are a member.
     Joined(Box<Joined>),
     /// We were asked to stop.
-    Stopped,
+    Stopped(Stopping),
 }
 
 /// What joining works with.
@@ -96,8 +98,16 @@ impl Joining<'_> {
                 }
             }
             while let Some(message) = self.local.try_recv() {
-                if matches!(message, Local::Stop) {
-                    return Ok(Outcome::Stopped);
+                match message {
+                    Local::Stop => return Ok(Outcome::Stopped(Stopping::Signal)),
+                    Local::Control(Asked { request: Request::Down, answer }) => {
+                        return Ok(Outcome::Stopped(Stopping::Asked(answer)));
+                    }
+                    Local::Control(Asked { answer, .. }) => {
+                        let network = &self.invite.terms().network_name;
+                        // Whoever asked may have gone.
+                        let _ = answer.send(Reply::Starting(format!("this node is still joining '{network}'")));
+                    }
                 }
             }
         }

@@ -15,7 +15,7 @@ use hivevpn_core::membership::{
 use crate::{
     commands::BadUsage,
     config::Config,
-    event_loop::now,
+    event_loop::{Stopping, now},
     identity::{self, Identity},
     joining::Outcome,
     store::{Store, StoredMembership},
@@ -100,7 +100,7 @@ pub fn way(store: &Store, invite: Option<Invite>, config: &Config, state: &Path)
     Ok(Way::Found(state.to_owned()))
 }
 
-/// Goes that way. `None` when we were asked to stop meanwhile.
+/// Goes that way. [`Err`] inside when we were asked to stop meanwhile.
 pub fn obtain(
     way: Way,
     name: &str,
@@ -108,12 +108,15 @@ pub fn obtain(
     store: &Store,
     config: &Config,
     join: impl FnOnce(&Invite) -> Result<Outcome>,
-) -> Result<Option<Membership>> {
+) -> Result<Result<Membership, Stopping>> {
     let mut membership = match way {
         Way::Member(stored) => restore(&stored, identity, store)?,
         Way::Join(invite) => {
             tracing::info!(network = %invite.terms().network_name, "joining");
-            let Outcome::Joined(joined) = join(&invite)? else { return Ok(None) };
+            let joined = match join(&invite)? {
+                Outcome::Joined(joined) => joined,
+                Outcome::Stopped(why) => return Ok(Err(why)),
+            };
             let membership = Membership {
                 name: joined.certificate.name.clone(),
                 ipv4: joined.certificate.ipv4,
@@ -138,7 +141,7 @@ pub fn obtain(
     if let Some(chosen) = &config.name {
         membership.name = Name::parse(chosen)?;
     }
-    Ok(Some(membership))
+    Ok(Ok(membership))
 }
 
 fn restore(stored: &StoredMembership, identity: &Identity, store: &Store) -> Result<Membership> {

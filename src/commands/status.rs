@@ -10,7 +10,7 @@ use anyhow::Result;
 use super::{BadUsage, Paint, Table, TimedOut};
 use crate::{
     cli::{StatusArgs, WaitFor},
-    control::{NoDaemon, Peer, Request, Status, ask},
+    control::{NoDaemon, Peer, Request, Starting, Status, ask},
 };
 
 /// How often a waiting command looks.
@@ -40,8 +40,8 @@ fn wait(args: &StatusArgs, wanted: WaitFor, socket: &Path) -> Result<Status> {
                 None => return Ok(status),
                 Some(reason) => anyhow::Error::new(TimedOut(format!("after {} s: {reason}", args.timeout))),
             },
-            // A daemon that is still starting has no socket yet: that is a reason to wait, unless time is up.
-            Err(error) if error.is::<NoDaemon>() => error,
+            // A daemon that is still starting has no socket or no network yet: a reason to wait, unless time is up.
+            Err(error) if error.is::<NoDaemon>() || error.is::<Starting>() => error,
             Err(error) => return Err(error),
         };
         if Instant::now() >= deadline {

@@ -9,6 +9,8 @@ pub enum DropReason {
     NotIp,
     /// Outbound: no peer owns the destination address.
     NoOwner,
+    /// Outbound: to a group or to everybody, which a tunnel to one peer cannot mean.
+    Multicast,
     /// Outbound: no session yet and the few waiting places are taken.
     QueueFull,
     /// Outbound: the peer is reached by no path at the moment.
@@ -39,9 +41,10 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of the counters.
-    pub const ALL: [DropReason; 15] = [
+    pub const ALL: [DropReason; 16] = [
         Self::NotIp,
         Self::NoOwner,
+        Self::Multicast,
         Self::QueueFull,
         Self::NoPath,
         Self::ForeignSource,
@@ -62,6 +65,7 @@ impl DropReason {
         match self {
             Self::NotIp => "not_ip",
             Self::NoOwner => "no_owner",
+            Self::Multicast => "multicast",
             Self::QueueFull => "queue_full",
             Self::NoPath => "no_path",
             Self::ForeignSource => "foreign_source",

@@ -190,10 +190,12 @@ fn packets_to_nobody_and_from_foreign_sources_are_counted_apart() {
     hosts[0]
         .tunnels
         .handle_overlay_packet(&udp([192, 168, 0, 1].into(), us, b""), now);
+    hosts[0].tunnels.handle_overlay_packet(&udp(us, [224, 0, 0, 251].into(), b""), now);
     hosts[0].tunnels.handle_overlay_packet(b"noise", now);
     let drops = hosts[0].tunnels.drops();
     assert_eq!(drops.of(DropReason::NoOwner), 1);
     assert_eq!(drops.of(DropReason::ForeignSource), 1);
+    assert_eq!(drops.of(DropReason::Multicast), 1);
     assert_eq!(drops.of(DropReason::NotIp), 1);
 }
 
