@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// A request or reply longer than this is nobody's honest message.
@@ -45,7 +45,7 @@ pub enum Request {
     },
     /// [`Identity`].
     Id,
-    /// Stop. Answered with `null` when everything is undone.
+    /// Stop. The end of the connection, with the process, is the answer.
     Down,
 }
 
@@ -216,10 +216,17 @@ pub fn ask<T: DeserializeOwned>(socket: &Path, request: &Request) -> Result<T> {
 /// Asks the daemon to stop and returns when its process is gone.
 pub fn stop(socket: &Path) -> Result<()> {
     let mut connection = connect(socket)?;
-    converse::<()>(&mut connection, &Request::Down)?;
-    let mut rest = Vec::new();
-    // An error here is the end of the connection too.
-    let _ = connection.read_to_end(&mut rest);
+    send(&mut connection, &Request::Down)?;
+    let mut answer = String::new();
+    // An error is the end of the connection too.
+    let _ = connection.read_line(&mut answer);
+    match serde_json::from_str(&answer) {
+        Ok(Reply::Error(message)) => bail!(message),
+        Ok(Reply::Ok(_) | Reply::Starting(_)) | Err(_) => {}
+    }
+    if connect(socket).is_ok() {
+        bail!("the daemon is still there after {} s: look at its log", ANSWER_LIMIT.as_secs());
+    }
     Ok(())
 }
 
@@ -234,14 +241,18 @@ fn connect(socket: &Path) -> Result<BufReader<UnixStream>> {
     Ok(BufReader::new(stream))
 }
 
-fn converse<T: DeserializeOwned>(connection: &mut BufReader<UnixStream>, request: &Request) -> Result<T> {
+fn send(connection: &mut BufReader<UnixStream>, request: &Request) -> Result<()> {
     let mut line = serde_json::to_string(request)?;
     line.push('\n');
-    connection.get_mut().write_all(line.as_bytes()).context("the daemon hung up")?;
+    connection.get_mut().write_all(line.as_bytes()).context("the daemon hung up")
+}
+
+fn converse<T: DeserializeOwned>(connection: &mut BufReader<UnixStream>, request: &Request) -> Result<T> {
+    send(connection, request)?;
     let mut answer = String::new();
     let read = connection.take(MAX_LINE).read_line(&mut answer);
     match read {
-        Ok(0) => anyhow::bail!("the daemon ended before it answered"),
+        Ok(0) => bail!("the daemon ended before it answered"),
         Ok(_) => {}
         Err(error) => return Err(error).context("the daemon does not answer"),
     }

@@ -90,15 +90,16 @@ impl Drop for ControlSocket {
 async fn converse(stream: UnixStream, to_loop: mailbox::Sender<Local>) -> Result<()> {
     let asker = privileges::peer_credentials(&stream)?;
     let (read, mut write) = stream.into_split();
-    let mut is_down = false;
     let reply = if asker.uid == 0 || asker.uid == privileges::effective_uid() {
         let mut line = String::new();
         BufReader::new(read.take(MAX_REQUEST)).read_line(&mut line).await?;
         match serde_json::from_str(&line) {
-            Ok(request) => {
-                is_down = matches!(request, Request::Down);
-                ask_loop(request, &to_loop).await?
+            Ok(Request::Down) => {
+                to_loop.send(Local::Stop).await?;
+                // The kernel closes this connection when the process is gone: that is the answer.
+                std::future::pending::<Reply>().await
             }
+            Ok(request) => ask_loop(request, &to_loop).await?,
             Err(error) => Reply::Error(format!("the daemon does not understand the request: {error}")),
         }
     } else {
@@ -107,10 +108,6 @@ async fn converse(stream: UnixStream, to_loop: mailbox::Sender<Local>) -> Result
     let mut line = serde_json::to_vec(&reply)?;
     line.push(b'\n');
     write.write_all(&line).await?;
-    if is_down {
-        // The kernel closes this connection when the process is gone: that is what `hivevpn down` waits for.
-        std::future::pending::<()>().await;
-    }
     Ok(())
 }
 

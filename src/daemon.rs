@@ -30,16 +30,15 @@ use libp2p::{Multiaddr, Transport, core::muxing::StreamMuxerBox, multiaddr::Prot
 use tokio::{
     runtime::Runtime,
     signal::unix::{SignalKind, signal},
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     task::JoinHandle,
 };
 
 use crate::{
     commands::BadUsage,
     config::Config,
-    control::Reply,
     control_socket::ControlSocket,
-    event_loop::{EventLoop, Local, Parts, Socket, Stopping, now},
+    event_loop::{EventLoop, Local, Parts, Socket, now},
     footprint::Footprint,
     identity::{self, Identity},
     mailbox,
@@ -94,12 +93,8 @@ fn up(config: &Config, invite: Option<Invite>, state: &Path, socket: &Path, foot
         .context("cannot start the network side of this node")?;
     let mut network_side = NetworkSide::start(config, &identity, socket, &runtime)?;
 
-    let membership = match network_side.become_member(way, &identity, &store, config, footprint)? {
-        Ok(membership) => membership,
-        Err(stopping) => {
-            drop((tun, store));
-            return network_side.into_rest().end(&runtime, Ok(stopping));
-        }
+    let Some(membership) = network_side.become_member(way, &identity, &store, config, footprint)? else {
+        return Ok(());
     };
     footprint.keep();
     let own = membership.addresses(&identity.signer()?);
@@ -112,8 +107,9 @@ fn up(config: &Config, invite: Option<Invite>, state: &Path, socket: &Path, foot
     let greet = membership.is_founded_now;
     let node = node(membership, &identity, &store, config)?;
     let (parts, rest) = network_side.into_parts(node, tun, store, greet);
-    let stopping = EventLoop::new(parts).run();
-    rest.end(&runtime, stopping)
+    let result = EventLoop::new(parts).run();
+    rest.end(&runtime);
+    result
 }
 
 fn node(membership: Membership, identity: &Identity, store: &Store, config: &Config) -> Result<Node> {
@@ -211,7 +207,7 @@ impl NetworkSide {
         })
     }
 
-    /// An inner error when we were asked to stop while joining.
+    /// `None` when we were asked to stop while joining.
     fn become_member(
         &mut self,
         way: Way,
@@ -219,7 +215,7 @@ impl NetworkSide {
         store: &Store,
         config: &Config,
         footprint: &Footprint,
-    ) -> Result<Result<Membership, Stopping>> {
+    ) -> Result<Option<Membership>> {
         let name = config.name.clone().unwrap_or_else(host_name);
         let join = |invite: &Invite| {
             crate::joining::Joining {
@@ -239,10 +235,6 @@ impl NetworkSide {
             .run()
         };
         membership::obtain(way, &name, identity, store, config, join)
-    }
-
-    fn into_rest(self) -> Rest {
-        Rest { swarm_task: self.swarm_task, control_socket: self.control_socket }
     }
 
     fn into_parts(self, node: Node, tun: Tun, store: Store, greet: bool) -> (Parts, Rest) {
@@ -269,20 +261,13 @@ struct Rest {
 }
 
 impl Rest {
-    fn end(self, runtime: &Runtime, stopping: Result<Stopping>) -> Result<()> {
+    fn end(self, runtime: &Runtime) {
         drop(self.control_socket);
-        if let Ok(Stopping::Asked(answer)) = stopping {
-            // Whoever asked waits for the end of this process besides.
-            let _: Result<(), _> = oneshot::Sender::send(answer, Reply::Ok(serde_json::Value::Null));
-        } else {
-            stopping?;
-        }
         // The loop has dropped its end of the commands, which ends the swarm.
         let goodbye = async { tokio::time::timeout(GOODBYE, self.swarm_task).await };
         if runtime.block_on(goodbye).is_err() {
             tracing::debug!("the swarm did not end in time");
         }
-        Ok(())
     }
 }
 

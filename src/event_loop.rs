@@ -55,7 +55,7 @@ const SEND_PATIENCE: Duration = Duration::from_millis(5);
 pub enum Local {
     /// A command asks.
     Control(Asked),
-    /// A signal asks to stop.
+    /// A signal or `hivevpn down` asks to stop.
     Stop,
 }
 
@@ -121,17 +121,9 @@ pub struct EventLoop {
     shown_record: Option<Vec<u8>>,
     pings: HashMap<u64, oneshot::Sender<Reply>>,
     next_token: u64,
-    stopping: Option<Stopping>,
+    stopping: bool,
     packets: PacketBatch,
     received: RecvBatch,
-}
-
-/// Why the loop ends.
-pub enum Stopping {
-    /// A signal.
-    Signal,
-    /// `hivevpn down`, which waits to hear that everything is undone.
-    Asked(oneshot::Sender<Reply>),
 }
 
 impl EventLoop {
@@ -155,14 +147,14 @@ impl EventLoop {
             shown_record: None,
             pings: HashMap::new(),
             next_token: 0,
-            stopping: None,
+            stopping: false,
             packets: PacketBatch::new(),
             received: RecvBatch::new(),
         }
     }
 
     /// Runs until asked to stop. An error is one after which there is nothing to carry: the interface is gone.
-    pub fn run(mut self) -> Result<Stopping> {
+    pub fn run(mut self) -> Result<()> {
         self.carry_out(now());
         loop {
             self.wait()?;
@@ -176,9 +168,8 @@ impl EventLoop {
             self.receive_packets(now)?;
             self.receive_messages(now);
             self.flush()?;
-            if let Some(reason) = self.stopping.take() {
-                self.store.flush()?;
-                return Ok(reason);
+            if self.stopping {
+                return self.store.flush();
             }
         }
     }

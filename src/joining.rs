@@ -18,9 +18,9 @@ use tokio::sync::mpsc;
 
 use crate::{
     commands::TimedOut,
-    control::{Reply, Request},
+    control::Reply,
     control_socket::Asked,
-    event_loop::{Local, Socket, Stopping, now},
+    event_loop::{Local, Socket, now},
     footprint::Footprint,
     mailbox,
     swarm::{Command, Event, Protocol},
@@ -38,7 +38,7 @@ pub enum Outcome {
     /// We are a member.
     Joined(Box<Joined>),
     /// We were asked to stop.
-    Stopped(Stopping),
+    Stopped,
 }
 
 /// What joining works with.
@@ -99,10 +99,7 @@ impl Joining<'_> {
             }
             while let Some(message) = self.local.try_recv() {
                 match message {
-                    Local::Stop => return Ok(Outcome::Stopped(Stopping::Signal)),
-                    Local::Control(Asked { request: Request::Down, answer }) => {
-                        return Ok(Outcome::Stopped(Stopping::Asked(answer)));
-                    }
+                    Local::Stop => return Ok(Outcome::Stopped),
                     Local::Control(Asked { answer, .. }) => {
                         let network = &self.invite.terms().network_name;
                         // Whoever asked may have gone.

@@ -15,7 +15,7 @@ use hivevpn_core::membership::{
 use crate::{
     commands::BadUsage,
     config::Config,
-    event_loop::{Stopping, now},
+    event_loop::now,
     identity::{self, Identity},
     joining::Outcome,
     store::{Store, StoredMembership},
@@ -100,7 +100,7 @@ pub fn way(store: &Store, invite: Option<Invite>, config: &Config, state: &Path)
     Ok(Way::Found(state.to_owned()))
 }
 
-/// Goes that way. [`Err`] inside when we were asked to stop meanwhile.
+/// Goes that way. `None` when we were asked to stop meanwhile.
 pub fn obtain(
     way: Way,
     name: &str,
@@ -108,15 +108,12 @@ pub fn obtain(
     store: &Store,
     config: &Config,
     join: impl FnOnce(&Invite) -> Result<Outcome>,
-) -> Result<Result<Membership, Stopping>> {
+) -> Result<Option<Membership>> {
     let mut membership = match way {
         Way::Member(stored) => restore(&stored, identity, store)?,
         Way::Join(invite) => {
             tracing::info!(network = %invite.terms().network_name, "joining");
-            let joined = match join(&invite)? {
-                Outcome::Joined(joined) => joined,
-                Outcome::Stopped(why) => return Ok(Err(why)),
-            };
+            let Outcome::Joined(joined) = join(&invite)? else { return Ok(None) };
             let membership = Membership {
                 name: joined.certificate.name.clone(),
                 ipv4: joined.certificate.ipv4,
@@ -141,7 +138,7 @@ pub fn obtain(
     if let Some(chosen) = &config.name {
         membership.name = Name::parse(chosen)?;
     }
-    Ok(Ok(membership))
+    Ok(Some(membership))
 }
 
 fn restore(stored: &StoredMembership, identity: &Identity, store: &Store) -> Result<Membership> {

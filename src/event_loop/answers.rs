@@ -11,7 +11,7 @@ use hivevpn_core::{
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
-use super::{EventLoop, Stopping, now};
+use super::{EventLoop, now};
 use crate::{
     control::{Identity, Invite, Network, Node, Own, Peer, Pong, Reply, Request, Status},
     control_socket::Asked,
@@ -36,7 +36,7 @@ impl EventLoop {
             }
             Request::Ping { peer } => return self.ping(&peer, answer, now),
             Request::Down => {
-                self.stopping = Some(Stopping::Asked(answer));
+                self.stopping = true;
                 return;
             }
         };

@@ -2,7 +2,7 @@
 
 use hivevpn_core::node::{Now, Reach};
 
-use super::{EventLoop, Local, MESSAGES, Stopping};
+use super::{EventLoop, Local, MESSAGES};
 use crate::swarm::{Event, Protocol};
 
 impl EventLoop {
@@ -16,7 +16,7 @@ impl EventLoop {
         for _ in 0..MESSAGES {
             match self.local.try_recv() {
                 Some(Local::Control(asked)) => self.answer(asked, now),
-                Some(Local::Stop) => self.stopping = Some(Stopping::Signal),
+                Some(Local::Stop) => self.stopping = true,
                 None => break,
             }
             self.carry_out(now);
