@@ -49,7 +49,9 @@ pub struct Cli {
 impl Cli {
     /// The control socket's path.
     pub fn socket(&self) -> PathBuf {
-        self.socket.clone().unwrap_or_else(|| self.state.join("hivevpn.sock"))
+        self.socket
+            .clone()
+            .unwrap_or_else(|| self.state.join("hivevpn.sock"))
     }
 }
 
@@ -99,7 +101,12 @@ pub struct UpArgs {
     pub config: Option<PathBuf>,
 
     /// Join with this invite; `-` reads it from standard input
-    #[arg(long, value_name = "INVITE", env = "HIVEVPN_INVITE", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "INVITE",
+        env = "HIVEVPN_INVITE",
+        hide_env_values = true
+    )]
     pub join: Option<String>,
 
     /// Name of the network to found
@@ -232,7 +239,8 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         'd' => Some(24 * 60 * 60),
         _ => None,
     };
-    let wrong = || format!("'{text}' is no span of time: write a number and s, m, h or d, e.g. 24h");
+    let wrong =
+        || format!("'{text}' is no span of time: write a number and s, m, h or d, e.g. 24h");
     let last = text.chars().next_back().ok_or_else(wrong)?;
     let seconds_each: u64 = unit(last).ok_or_else(wrong)?;
     let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
@@ -257,7 +265,17 @@ mod tests {
     fn spans_of_time_have_a_unit_and_a_range() {
         assert_eq!(parse_duration("24h"), Ok(Duration::from_secs(86_400)));
         assert_eq!(parse_duration("7d"), Ok(Duration::from_secs(604_800)));
-        for wrong in ["", "24", "h", "-1h", "0s", "366d", "99999999999999999999d", "1 h", "1ü"] {
+        for wrong in [
+            "",
+            "24",
+            "h",
+            "-1h",
+            "0s",
+            "366d",
+            "99999999999999999999d",
+            "1 h",
+            "1ü",
+        ] {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
         }
     }

@@ -98,7 +98,11 @@ impl Paint {
     }
 
     fn with(self, code: &str, text: &str) -> String {
-        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.0 {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 
     /// A path's name: green direct, yellow stream and relay, red none.
@@ -119,7 +123,9 @@ struct Table {
 
 impl Table {
     fn new(headings: &[&str]) -> Self {
-        Self { rows: vec![headings.iter().map(|&heading| heading.to_owned()).collect()] }
+        Self {
+            rows: vec![headings.iter().map(|&heading| heading.to_owned()).collect()],
+        }
     }
 
     fn row(&mut self, cells: Vec<String>) {
@@ -129,7 +135,12 @@ impl Table {
     fn render(&self, paint: Paint) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
-            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+            self.rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
         };
         let widths: Vec<_> = (0..columns).map(width).collect();
         let mut text = String::new();
@@ -181,19 +192,30 @@ mod tests {
         assert_eq!(exit_code(&NoDaemon("/run/x".into()).into()), 3);
         assert_eq!(exit_code(&Starting("joining".into()).into()), 3);
         assert_eq!(exit_code(&TimedOut("late".into()).into()), 4);
-        assert_eq!(exit_code(&anyhow::Error::new(NoDaemon("/x".into())).context("asked")), 3);
+        assert_eq!(
+            exit_code(&anyhow::Error::new(NoDaemon("/x".into())).context("asked")),
+            3
+        );
     }
 
     #[test]
     fn bytes_are_shown_in_the_unit_that_fits() {
-        let shown: Vec<_> = [0, 999, 1000, 1_234_567, 999_999, u64::MAX].map(bytes).into();
-        assert_eq!(shown, ["0 B", "999 B", "1.0 kB", "1.2 MB", "1.0 MB", "18446.7 PB"]);
+        let shown: Vec<_> = [0, 999, 1000, 1_234_567, 999_999, u64::MAX]
+            .map(bytes)
+            .into();
+        assert_eq!(
+            shown,
+            ["0 B", "999 B", "1.0 kB", "1.2 MB", "1.0 MB", "18446.7 PB"]
+        );
     }
 
     #[test]
     fn a_table_lines_up_and_has_no_colours_in_a_pipe() {
         let mut table = Table::new(&["NAME", "PATH"]);
         table.row(vec!["a-long-name".into(), "direct".into()]);
-        assert_eq!(table.render(Paint(false)), "NAME         PATH\na-long-name  direct\n");
+        assert_eq!(
+            table.render(Paint(false)),
+            "NAME         PATH\na-long-name  direct\n"
+        );
     }
 }

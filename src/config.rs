@@ -112,8 +112,10 @@ impl Config {
     pub fn load(args: &UpArgs) -> Result<Self, ConfigError> {
         let mut config = Self::default();
         if let Some(path) = &args.config {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| ConfigError::Unreadable { path: path.clone(), error })?;
+            let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
+                path: path.clone(),
+                error,
+            })?;
             config.apply_file(path, &text)?;
         }
         config.apply_arguments(args)?;
@@ -126,8 +128,15 @@ impl Config {
             line: line_of(text, error.span().map_or(0, |span| span.start)),
             message: error.message().to_owned(),
         })?;
-        let place = |span: std::ops::Range<usize>| format!("{}:{}", path.display(), line_of(text, span.start));
-        let File { network, node, underlay, interface } = file;
+        let place = |span: std::ops::Range<usize>| {
+            format!("{}:{}", path.display(), line_of(text, span.start))
+        };
+        let File {
+            network,
+            node,
+            underlay,
+            interface,
+        } = file;
         if let Some(name) = network.name {
             self.set_network(name.get_ref(), &place(name.span()))?;
         }
@@ -138,7 +147,12 @@ impl Config {
             self.set_name(name.get_ref(), &place(name.span()))?;
         }
         if let Some(address) = node.address {
-            self.address = Some(parse(address.get_ref(), "node.address", &place(address.span()), "an IPv4 address such as 10.77.0.4")?);
+            self.address = Some(parse(
+                address.get_ref(),
+                "node.address",
+                &place(address.span()),
+                "an IPv4 address such as 10.77.0.4",
+            )?);
         }
         if let Some(port) = underlay.port {
             self.port = port;
@@ -203,18 +217,29 @@ impl Config {
     }
 
     fn add_bootstrap(&mut self, text: &str, place: &str) -> Result<(), ConfigError> {
-        const EXPECTED: &str = "a multiaddress such as /ip4/203.0.113.11/udp/7777/quic-v1/p2p/12D3…";
+        const EXPECTED: &str =
+            "a multiaddress such as /ip4/203.0.113.11/udp/7777/quic-v1/p2p/12D3…";
         let address: Multiaddr = parse(text, "underlay.bootstrap", place, EXPECTED)?;
         if !matches!(address.iter().last(), Some(Protocol::P2p(_))) {
-            let message = format!("'{text}' does not end in /p2p/<peer id>, so nobody could be held to it");
-            return Err(ConfigError::Value { place: place.to_owned(), option: "underlay.bootstrap", message });
+            let message =
+                format!("'{text}' does not end in /p2p/<peer id>, so nobody could be held to it");
+            return Err(ConfigError::Value {
+                place: place.to_owned(),
+                option: "underlay.bootstrap",
+                message,
+            });
         }
         self.bootstrap.push(address);
         Ok(())
     }
 
     fn add_external(&mut self, text: &str, place: &str) -> Result<(), ConfigError> {
-        self.external.push(parse(text, "underlay.external", place, "an IP address such as 203.0.113.11")?);
+        self.external.push(parse(
+            text,
+            "underlay.external",
+            place,
+            "an IP address such as 203.0.113.11",
+        )?);
         Ok(())
     }
 
@@ -222,10 +247,18 @@ impl Config {
         let is_valid = (1..=MAX_INTERFACE_NAME).contains(&name.len())
             && name != "."
             && name != ".."
-            && !name.contains(|c: char| c == '/' || c == ':' || c == '%' || c.is_whitespace() || c.is_control());
+            && !name.contains(|c: char| {
+                c == '/' || c == ':' || c == '%' || c.is_whitespace() || c.is_control()
+            });
         if !is_valid {
-            let message = format!("'{name}' is no interface name: 1 to {MAX_INTERFACE_NAME} characters without space, '/', ':' and '%'");
-            return Err(ConfigError::Value { place: place.to_owned(), option: "interface.name", message });
+            let message = format!(
+                "'{name}' is no interface name: 1 to {MAX_INTERFACE_NAME} characters without space, '/', ':' and '%'"
+            );
+            return Err(ConfigError::Value {
+                place: place.to_owned(),
+                option: "interface.name",
+                message,
+            });
         }
         self.interface = name.to_owned();
         Ok(())
@@ -233,15 +266,26 @@ impl Config {
 
     fn set_mtu(&mut self, mtu: u16, place: &str) -> Result<(), ConfigError> {
         if !(MIN_MTU..=MAX_MTU).contains(&mtu) {
-            let message = format!("{mtu} is out of range: {MIN_MTU} (the least that IPv6 allows) to {MAX_MTU} bytes");
-            return Err(ConfigError::Value { place: place.to_owned(), option: "interface.mtu", message });
+            let message = format!(
+                "{mtu} is out of range: {MIN_MTU} (the least that IPv6 allows) to {MAX_MTU} bytes"
+            );
+            return Err(ConfigError::Value {
+                place: place.to_owned(),
+                option: "interface.mtu",
+                message,
+            });
         }
         self.mtu = mtu;
         Ok(())
     }
 }
 
-fn parse<T: std::str::FromStr>(text: &str, option: &'static str, place: &str, expected: &str) -> Result<T, ConfigError> {
+fn parse<T: std::str::FromStr>(
+    text: &str,
+    option: &'static str,
+    place: &str,
+    expected: &str,
+) -> Result<T, ConfigError> {
     text.parse().map_err(|_| ConfigError::Value {
         place: place.to_owned(),
         option,
@@ -250,15 +294,22 @@ fn parse<T: std::str::FromStr>(text: &str, option: &'static str, place: &str, ex
 }
 
 fn check_name(name: &str, option: &'static str, place: &str) -> Result<(), ConfigError> {
-    hivevpn_core::membership::Name::parse(name).map(drop).map_err(|error| ConfigError::Value {
-        place: place.to_owned(),
-        option,
-        message: error.to_string(),
-    })
+    hivevpn_core::membership::Name::parse(name)
+        .map(drop)
+        .map_err(|error| ConfigError::Value {
+            place: place.to_owned(),
+            option,
+            message: error.to_string(),
+        })
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
-    1 + text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count()
+    1 + text
+        .as_bytes()
+        .iter()
+        .take(offset)
+        .filter(|byte| **byte == b'\n')
+        .count()
 }
 
 // ---- the file's shape ------------------------------------------------------------------------------------
@@ -320,7 +371,9 @@ impl<'de> Deserialize<'de> for RelayOption {
             Ok(Shape::Bool(true)) => Ok(Self(RelayMode::Always)),
             Ok(Shape::Bool(false)) => Ok(Self(RelayMode::Never)),
             Ok(Shape::Text(text)) if text == "auto" => Ok(Self(RelayMode::Auto)),
-            Ok(Shape::Text(_)) | Err(_) => Err(serde::de::Error::custom("relay is true, false or \"auto\"")),
+            Ok(Shape::Text(_)) | Err(_) => {
+                Err(serde::de::Error::custom("relay is true, false or \"auto\""))
+            }
         }
     }
 }
@@ -343,7 +396,10 @@ mod tests {
     #[test]
     fn the_example_file_equals_the_defaults() {
         let example = include_str!("../config/network.toml");
-        let config = Config { name: None, ..from_text(example).unwrap() };
+        let config = Config {
+            name: None,
+            ..from_text(example).unwrap()
+        };
         assert_eq!(config, Config::default());
     }
 
@@ -354,7 +410,13 @@ mod tests {
         let uncommented: String = example
             .lines()
             .map(|line| match line.strip_prefix("# ") {
-                Some(option) if option.split_once(" = ").is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase())) => option,
+                Some(option)
+                    if option
+                        .split_once(" = ")
+                        .is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase())) =>
+                {
+                    option
+                }
                 Some(_) | None => line,
             })
             .flat_map(|line| [line, "\n"])
@@ -370,26 +432,41 @@ mod tests {
             error("[interface]\nname = \"hive0\"\nmtu = 100\n"),
             "network.toml:3: interface.mtu: 100 is out of range: 1280 (the least that IPv6 allows) to 9000 bytes"
         );
-        assert!(error("[underlay]\nprot = 1\n").starts_with("network.toml:2: unknown field `prot`"));
+        assert!(
+            error("[underlay]\nprot = 1\n").starts_with("network.toml:2: unknown field `prot`")
+        );
         assert!(error("[underlay]\nport = 70000\n").starts_with("network.toml:2: "));
         assert!(error("[underlay\n").starts_with("network.toml:1: "));
-        assert!(error("\n[underlay]\nrelay = \"maybe\"\n").contains("relay is true, false or \"auto\""));
-        assert!(error("[node]\naddress = \"10.77.0\"").contains("'10.77.0' is not an IPv4 address"));
-        assert!(error("[underlay]\nbootstrap = [\n\"/ip4/1.2.3.4/udp/1/quic-v1\"]").starts_with("network.toml:3: underlay.bootstrap"));
+        assert!(
+            error("\n[underlay]\nrelay = \"maybe\"\n").contains("relay is true, false or \"auto\"")
+        );
+        assert!(
+            error("[node]\naddress = \"10.77.0\"").contains("'10.77.0' is not an IPv4 address")
+        );
+        assert!(
+            error("[underlay]\nbootstrap = [\n\"/ip4/1.2.3.4/udp/1/quic-v1\"]")
+                .starts_with("network.toml:3: underlay.bootstrap")
+        );
         assert!(error("[interface]\nname = \"much-too-long-a-name\"").contains("interface.name"));
     }
 
     #[test]
     fn the_command_line_wins_over_the_file() {
         let mut config = from_text("[underlay]\nport = 1\nrelay = true\n").unwrap();
-        let args = UpArgs { port: Some(2), ..UpArgs::default() };
+        let args = UpArgs {
+            port: Some(2),
+            ..UpArgs::default()
+        };
         config.apply_arguments(&args).unwrap();
         assert_eq!((config.port, config.relay), (2, RelayMode::Always));
     }
 
     #[test]
     fn an_invite_is_never_printed() {
-        let config = Config { invite: Some(Invite("hive1secret".into())), ..Config::default() };
+        let config = Config {
+            invite: Some(Invite("hive1secret".into())),
+            ..Config::default()
+        };
         assert!(!format!("{config:?}").contains("secret"));
     }
 }

@@ -225,16 +225,23 @@ pub fn stop(socket: &Path) -> Result<()> {
         Ok(Reply::Ok(_) | Reply::Starting(_)) | Err(_) => {}
     }
     if connect(socket).is_ok() {
-        bail!("the daemon is still there after {} s: look at its log", ANSWER_LIMIT.as_secs());
+        bail!(
+            "the daemon is still there after {} s: look at its log",
+            ANSWER_LIMIT.as_secs()
+        );
     }
     Ok(())
 }
 
 fn connect(socket: &Path) -> Result<BufReader<UnixStream>> {
     let stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
-        ErrorKind::NotFound | ErrorKind::ConnectionRefused => anyhow::Error::new(NoDaemon(socket.to_owned())),
-        ErrorKind::PermissionDenied => anyhow::Error::new(error)
-            .context(format!("{}: only the user who runs the daemon may ask it (try sudo)", socket.display())),
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+            anyhow::Error::new(NoDaemon(socket.to_owned()))
+        }
+        ErrorKind::PermissionDenied => anyhow::Error::new(error).context(format!(
+            "{}: only the user who runs the daemon may ask it (try sudo)",
+            socket.display()
+        )),
         _ => anyhow::Error::new(error).context(socket.display().to_string()),
     })?;
     stream.set_read_timeout(Some(ANSWER_LIMIT))?;
@@ -244,10 +251,16 @@ fn connect(socket: &Path) -> Result<BufReader<UnixStream>> {
 fn send(connection: &mut BufReader<UnixStream>, request: &Request) -> Result<()> {
     let mut line = serde_json::to_string(request)?;
     line.push('\n');
-    connection.get_mut().write_all(line.as_bytes()).context("the daemon hung up")
+    connection
+        .get_mut()
+        .write_all(line.as_bytes())
+        .context("the daemon hung up")
 }
 
-fn converse<T: DeserializeOwned>(connection: &mut BufReader<UnixStream>, request: &Request) -> Result<T> {
+fn converse<T: DeserializeOwned>(
+    connection: &mut BufReader<UnixStream>,
+    request: &Request,
+) -> Result<T> {
     send(connection, request)?;
     let mut answer = String::new();
     let read = connection.take(MAX_LINE).read_line(&mut answer);
@@ -256,10 +269,11 @@ fn converse<T: DeserializeOwned>(connection: &mut BufReader<UnixStream>, request
         Ok(_) => {}
         Err(error) => return Err(error).context("the daemon does not answer"),
     }
-    match serde_json::from_str(&answer).context("the daemon's answer is damaged: is it another version?")? {
-        Reply::Ok(value) => {
-            serde_json::from_value(value).context("the daemon's answer has another shape: is it another version?")
-        }
+    match serde_json::from_str(&answer)
+        .context("the daemon's answer is damaged: is it another version?")?
+    {
+        Reply::Ok(value) => serde_json::from_value(value)
+            .context("the daemon's answer has another shape: is it another version?"),
         Reply::Error(message) => Err(anyhow::Error::msg(message)),
         Reply::Starting(message) => Err(Starting(message).into()),
     }

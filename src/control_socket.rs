@@ -46,19 +46,29 @@ impl ControlSocket {
     pub fn bind(path: &Path) -> Result<Self> {
         let shown = path.display();
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            bail!("another daemon already answers on {shown}: stop it with 'hivevpn down', or choose another --socket");
+            bail!(
+                "another daemon already answers on {shown}: stop it with 'hivevpn down', or choose another --socket"
+            );
         }
         if path.try_exists().unwrap_or(false) {
-            fs::remove_file(path).with_context(|| format!("cannot remove the stale socket {shown}"))?;
+            fs::remove_file(path)
+                .with_context(|| format!("cannot remove the stale socket {shown}"))?;
         }
-        let listener = UnixListener::bind(path).with_context(|| format!("cannot create the control socket {shown}"))?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).with_context(|| shown.to_string())?;
-        Ok(Self { path: path.to_owned(), listener: Some(listener) })
+        let listener = UnixListener::bind(path)
+            .with_context(|| format!("cannot create the control socket {shown}"))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+            .with_context(|| shown.to_string())?;
+        Ok(Self {
+            path: path.to_owned(),
+            listener: Some(listener),
+        })
     }
 
     /// Serves requests on the current runtime, until that ends.
     pub fn serve(&mut self, to_loop: mailbox::Sender<Local>) {
-        let Some(listener) = self.listener.take() else { return };
+        let Some(listener) = self.listener.take() else {
+            return;
+        };
         tokio::spawn(async move {
             loop {
                 match listener.accept().await {
@@ -92,7 +102,9 @@ async fn converse(stream: UnixStream, to_loop: mailbox::Sender<Local>) -> Result
     let (read, mut write) = stream.into_split();
     let reply = if asker.uid == 0 || asker.uid == privileges::effective_uid() {
         let mut line = String::new();
-        BufReader::new(read.take(MAX_REQUEST)).read_line(&mut line).await?;
+        BufReader::new(read.take(MAX_REQUEST))
+            .read_line(&mut line)
+            .await?;
         match serde_json::from_str(&line) {
             Ok(Request::Down) => {
                 to_loop.send(Local::Stop).await?;
@@ -100,7 +112,9 @@ async fn converse(stream: UnixStream, to_loop: mailbox::Sender<Local>) -> Result
                 std::future::pending::<Reply>().await
             }
             Ok(request) => ask_loop(request, &to_loop).await?,
-            Err(error) => Reply::Error(format!("the daemon does not understand the request: {error}")),
+            Err(error) => Reply::Error(format!(
+                "the daemon does not understand the request: {error}"
+            )),
         }
     } else {
         Reply::Error("only root and the user who runs the daemon may ask it".to_owned())
@@ -118,9 +132,15 @@ async fn ask_loop(request: Request, to_loop: &mailbox::Sender<Local>) -> Result<
             "the daemon is too busy to answer".to_owned()
         }
     };
-    let limit = if matches!(request, Request::Ping { .. }) { Duration::from_secs(1) } else { LOOP_LIMIT };
+    let limit = if matches!(request, Request::Ping { .. }) {
+        Duration::from_secs(1)
+    } else {
+        LOOP_LIMIT
+    };
     let (answer, answered) = oneshot::channel();
-    to_loop.send(Local::Control(Asked { request, answer })).await?;
+    to_loop
+        .send(Local::Control(Asked { request, answer }))
+        .await?;
     Ok(match tokio::time::timeout(limit, answered).await {
         Ok(Ok(reply)) => reply,
         Ok(Err(_)) => Reply::Error("the daemon is stopping".to_owned()),

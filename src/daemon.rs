@@ -62,7 +62,11 @@ pub fn run(config: &Config, state: &Path, socket: &Path) -> Result<()> {
         "no permission to create a network interface: run as root (sudo hivevpn up …), or grant the program the \
          capability with 'setcap cap_net_admin+ep'"
     );
-    let invite = config.invite.as_ref().map(|invite| parse_invite(&invite.0)).transpose()?;
+    let invite = config
+        .invite
+        .as_ref()
+        .map(|invite| parse_invite(&invite.0))
+        .transpose()?;
     if let Err(error) = privileges::disable_core_dumps() {
         tracing::debug!(%error, "core dumps stay enabled");
     }
@@ -79,12 +83,23 @@ pub fn run(config: &Config, state: &Path, socket: &Path) -> Result<()> {
     result
 }
 
-fn up(config: &Config, invite: Option<Invite>, state: &Path, socket: &Path, footprint: &Footprint) -> Result<()> {
+fn up(
+    config: &Config,
+    invite: Option<Invite>,
+    state: &Path,
+    socket: &Path,
+    footprint: &Footprint,
+) -> Result<()> {
     let identity = Identity::load_or_create(state)?;
     let store = Store::open(state)?;
     let way = membership::way(&store, invite, config, state)?;
     // Before joining, so that a machine without TUN does not use up an invite.
-    let mut tun = Tun::open(&TunConfig { name: config.interface.clone(), ipv4: None, ipv6: None, mtu: config.mtu })?;
+    let mut tun = Tun::open(&TunConfig {
+        name: config.interface.clone(),
+        ipv4: None,
+        ipv6: None,
+        mtu: config.mtu,
+    })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("hivevpn-swarm")
@@ -93,7 +108,8 @@ fn up(config: &Config, invite: Option<Invite>, state: &Path, socket: &Path, foot
         .context("cannot start the network side of this node")?;
     let mut network_side = NetworkSide::start(config, &identity, socket, &runtime)?;
 
-    let Some(membership) = network_side.become_member(way, &identity, &store, config, footprint)? else {
+    let Some(membership) = network_side.become_member(way, &identity, &store, config, footprint)?
+    else {
         return Ok(());
     };
     footprint.keep();
@@ -112,7 +128,12 @@ fn up(config: &Config, invite: Option<Invite>, state: &Path, socket: &Path, foot
     result
 }
 
-fn node(membership: Membership, identity: &Identity, store: &Store, config: &Config) -> Result<Node> {
+fn node(
+    membership: Membership,
+    identity: &Identity,
+    store: &Store,
+    config: &Config,
+) -> Result<Node> {
     let start = Start {
         signer: identity.signer()?,
         wireguard: session::Identity::new(*identity.wireguard),
@@ -121,7 +142,11 @@ fn node(membership: Membership, identity: &Identity, store: &Store, config: &Con
         delegation: membership.delegation,
         name: membership.name,
         mtu: config.mtu,
-        seed: u64::from_be_bytes(identity::random_bytes()[..8].try_into().context("eight bytes")?),
+        seed: u64::from_be_bytes(
+            identity::random_bytes()[..8]
+                .try_into()
+                .context("eight bytes")?,
+        ),
         descriptor_seq: store.descriptor_seq()?,
         time_floor: membership.time_floor,
         records: membership.records,
@@ -138,7 +163,10 @@ fn node(membership: Membership, identity: &Identity, store: &Store, config: &Con
 fn parse_invite(text: &str) -> Result<Invite> {
     let invite = if text == "-" {
         let mut text = String::new();
-        std::io::stdin().take(64 << 10).read_to_string(&mut text).context("cannot read the invite from standard input")?;
+        std::io::stdin()
+            .take(64 << 10)
+            .read_to_string(&mut text)
+            .context("cannot read the invite from standard input")?;
         Invite::parse(&text)
     } else {
         Invite::parse(text)
@@ -161,7 +189,12 @@ struct NetworkSide {
 }
 
 impl NetworkSide {
-    fn start(config: &Config, identity: &Identity, socket: &Path, runtime: &Runtime) -> Result<Self> {
+    fn start(
+        config: &Config,
+        identity: &Identity,
+        socket: &Path,
+        runtime: &Runtime,
+    ) -> Result<Self> {
         let waker = Waker::new().context("cannot make an event descriptor")?;
         let (to_loop, swarm_events) = mailbox::channel(QUEUE, waker.clone());
         let (to_loop_local, local) = mailbox::channel(QUEUE, waker.clone());
@@ -173,11 +206,14 @@ impl NetworkSide {
         let mut sockets = Vec::new();
         let mut shared = Vec::new();
         for udp in udp {
-            let (for_quic, quic) = SharedSocket::new(udp.try_clone().context("cannot share the UDP socket")?);
+            let (for_quic, quic) =
+                SharedSocket::new(udp.try_clone().context("cannot share the UDP socket")?);
             sockets.push(Socket { udp, quic });
             shared.push(for_quic);
         }
-        let port = sockets.first().map_or(Ok(config.port), |socket| socket.udp.local_addr().map(|a| a.port()))?;
+        let port = sockets.first().map_or(Ok(config.port), |socket| {
+            socket.udp.local_addr().map(|a| a.port())
+        })?;
         let quic = QuicTransport::new(&identity.keypair, shared)
             .context("cannot start QUIC")?
             .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
@@ -185,8 +221,15 @@ impl NetworkSide {
         let swarm = Swarm::new(
             swarm::Config {
                 quic: Some(quic),
-                listen: sockets.iter().flat_map(|socket| listen_addresses(socket, port)).collect(),
-                external: config.external.iter().flat_map(|ip| transports(*ip, port)).collect(),
+                listen: sockets
+                    .iter()
+                    .flat_map(|socket| listen_addresses(socket, port))
+                    .collect(),
+                external: config
+                    .external
+                    .iter()
+                    .flat_map(|ip| transports(*ip, port))
+                    .collect(),
                 relay: config.relay,
                 mdns: true,
                 ..swarm::Config::new(identity.keypair.clone())
@@ -250,7 +293,13 @@ impl NetworkSide {
             store,
             greet,
         };
-        (parts, Rest { swarm_task: self.swarm_task, control_socket: self.control_socket })
+        (
+            parts,
+            Rest {
+                swarm_task: self.swarm_task,
+                control_socket: self.control_socket,
+            },
+        )
     }
 }
 
@@ -276,7 +325,10 @@ fn bind(port: u16) -> Result<Vec<UdpSocket>, UdpError> {
     let mut sockets = Vec::new();
     let mut port = port;
     let mut missing = None;
-    for ip in [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)] {
+    for ip in [
+        IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        IpAddr::from(Ipv6Addr::UNSPECIFIED),
+    ] {
         match UdpSocket::bind(SocketAddr::new(ip, port)) {
             Ok(socket) => {
                 port = socket.local_addr().map_or(port, |address| address.port());
@@ -303,7 +355,9 @@ fn listen_addresses(socket: &Socket, port: u16) -> Vec<Multiaddr> {
 fn transports(ip: IpAddr, port: u16) -> [Multiaddr; 2] {
     let host = Multiaddr::from(ip);
     [
-        host.clone().with(Protocol::Udp(port)).with(Protocol::QuicV1),
+        host.clone()
+            .with(Protocol::Udp(port))
+            .with(Protocol::QuicV1),
         host.with(Protocol::Tcp(port)),
     ]
 }

@@ -26,7 +26,7 @@ use hivevpn_core::{
 use hivevpn_platform::{
     poll::{self, Waker},
     tun::{PacketBatch, Tun},
-    udp::{RecvBatch, Received, Transmit, UdpSocket},
+    udp::{Received, RecvBatch, Transmit, UdpSocket},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -35,7 +35,11 @@ use crate::{
     control_socket::Asked,
     mailbox,
     store::Store,
-    swarm::{self, Carrier, Command, addresses::Addresses, quic::{QuicDatagram, QuicInbox}},
+    swarm::{
+        self, Carrier, Command,
+        addresses::Addresses,
+        quic::{QuicDatagram, QuicInbox},
+    },
 };
 
 mod answers;
@@ -177,8 +181,15 @@ impl EventLoop {
     fn wait(&self) -> Result<()> {
         let mut sources = vec![self.waker.as_fd(), self.tun.as_fd()];
         sources.extend(self.sockets.iter().map(|socket| socket.udp.as_fd()));
-        let until = self.node.poll_timeout().saturating_duration_since(Instant::now());
-        let timeout = if self.unsent.is_empty() { until } else { until.min(Duration::from_millis(10)) };
+        let until = self
+            .node
+            .poll_timeout()
+            .saturating_duration_since(Instant::now());
+        let timeout = if self.unsent.is_empty() {
+            until
+        } else {
+            until.min(Duration::from_millis(10))
+        };
         poll::wait(&sources, Some(timeout)).context("cannot wait for packets")?;
         Ok(())
     }
@@ -201,7 +212,9 @@ impl EventLoop {
                 let (node, quic) = (&mut self.node, &self.sockets[at].quic);
                 for received in self.received.iter() {
                     let from = Path::Direct(received.from);
-                    demultiplex(quic, &received, |datagram| node.handle_datagram(from, datagram, now.instant));
+                    demultiplex(quic, &received, |datagram| {
+                        node.handle_datagram(from, datagram, now.instant)
+                    });
                 }
                 self.carry_out(now);
                 self.flush()?;
@@ -240,7 +253,9 @@ impl EventLoop {
             match path {
                 Path::Direct(endpoint) => send_run(sockets, endpoint, run, segment),
                 Path::Carrier(connection) => {
-                    let Some(carrier) = carriers.get(&connection) else { continue };
+                    let Some(carrier) = carriers.get(&connection) else {
+                        continue;
+                    };
                     for datagram in run.chunks(segment) {
                         // Dropped and counted by the carrier: its queue is short on purpose.
                         let _ = carrier.try_send(datagram.to_vec());
@@ -271,8 +286,13 @@ impl EventLoop {
 
 /// The moment, by both clocks.
 pub fn now() -> Now {
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    Now { instant: Instant::now(), unix: UnixTime(unix) }
+    let unix = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    Now {
+        instant: Instant::now(),
+        unix: UnixTime(unix),
+    }
 }
 
 /// Every WireGuard datagram to `wireguard`, everything else to QUIC.
@@ -298,8 +318,15 @@ fn demultiplex(quic: &QuicInbox, received: &Received<'_>, mut wireguard: impl Fn
 }
 
 fn send_run(sockets: &[Socket], endpoint: SocketAddr, run: &[u8], segment: usize) {
-    let of_family = |socket: &&Socket| socket.udp.local_addr().is_ok_and(|local| local.is_ipv4() == endpoint.is_ipv4());
-    let Some(socket) = sockets.iter().find(of_family) else { return };
+    let of_family = |socket: &&Socket| {
+        socket
+            .udp
+            .local_addr()
+            .is_ok_and(|local| local.is_ipv4() == endpoint.is_ipv4())
+    };
+    let Some(socket) = sockets.iter().find(of_family) else {
+        return;
+    };
     let transmit = Transmit {
         destination: endpoint,
         ecn: None,
@@ -308,7 +335,9 @@ fn send_run(sockets: &[Socket], endpoint: SocketAddr, run: &[u8], segment: usize
         src_ip: None,
     };
     let mut sent = socket.udp.send(&transmit);
-    if sent.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    if sent
+        .as_ref()
+        .is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
         && poll::wait_writable(socket.udp.as_fd(), Some(SEND_PATIENCE)).unwrap_or(false)
     {
         sent = socket.udp.send(&transmit);

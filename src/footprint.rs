@@ -7,7 +7,14 @@ use std::{
 };
 
 /// Everything that a start may create in the state directory.
-const NAMES: [&str; 6] = ["identity.key", "wg.key", "authority.key", "db", "lock", "hivevpn.sock"];
+const NAMES: [&str; 6] = [
+    "identity.key",
+    "wg.key",
+    "authority.key",
+    "db",
+    "lock",
+    "hivevpn.sock",
+];
 
 /// What did not exist before this start.
 pub struct Footprint {
@@ -20,8 +27,17 @@ pub struct Footprint {
 impl Footprint {
     /// Looks at the state directory before anything is made.
     pub fn before(state: &Path) -> Self {
-        let new = NAMES.iter().map(|name| state.join(name)).filter(|path| !path.exists()).collect();
-        Self { state: state.to_owned(), state_is_new: !state.exists(), new, keep: Cell::new(false) }
+        let new = NAMES
+            .iter()
+            .map(|name| state.join(name))
+            .filter(|path| !path.exists())
+            .collect();
+        Self {
+            state: state.to_owned(),
+            state_is_new: !state.exists(),
+            new,
+            keep: Cell::new(false),
+        }
     }
 
     /// From here on somebody else counts on what we have: it stays, whatever happens.
@@ -40,7 +56,11 @@ impl Footprint {
             return;
         }
         for path in &self.new {
-            let gone = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+            let gone = if path.is_dir() {
+                fs::remove_dir_all(path)
+            } else {
+                fs::remove_file(path)
+            };
             if let Err(error) = gone
                 && error.kind() != std::io::ErrorKind::NotFound
             {

@@ -42,7 +42,10 @@ impl Identity {
 /// Loads the node's identity without making one, for commands that need no daemon.
 pub fn load_keypair(state: &Path) -> Result<Option<Keypair>> {
     let path = state.join("identity.key");
-    if path.try_exists().with_context(|| path.display().to_string())? {
+    if path
+        .try_exists()
+        .with_context(|| path.display().to_string())?
+    {
         Ok(Some(load_or_create_keypair(&path)?))
     } else {
         Ok(None)
@@ -62,18 +65,28 @@ pub fn random_bytes() -> Zeroizing<[u8; 32]> {
 }
 
 fn load_or_create_keypair(path: &Path) -> Result<Keypair> {
-    if path.try_exists().with_context(|| path.display().to_string())? {
+    if path
+        .try_exists()
+        .with_context(|| path.display().to_string())?
+    {
         let bytes = secret_file::read(path)?;
         return Keypair::from_protobuf_encoding(&bytes).with_context(|| damaged(path));
     }
     let keypair = Keypair::generate_ed25519();
-    let bytes = Zeroizing::new(keypair.to_protobuf_encoding().context("an ed25519 key has an encoding")?);
+    let bytes = Zeroizing::new(
+        keypair
+            .to_protobuf_encoding()
+            .context("an ed25519 key has an encoding")?,
+    );
     secret_file::create(path, &bytes)?;
     Ok(keypair)
 }
 
 fn load_or_create_wireguard(path: &Path) -> Result<Zeroizing<[u8; 32]>> {
-    if path.try_exists().with_context(|| path.display().to_string())? {
+    if path
+        .try_exists()
+        .with_context(|| path.display().to_string())?
+    {
         let text = secret_file::read(path)?;
         let trimmed = text.trim_ascii();
         let bytes = Zeroizing::new(BASE64.decode(trimmed).with_context(|| damaged(path))?);

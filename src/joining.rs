@@ -103,7 +103,9 @@ impl Joining<'_> {
                     Local::Control(Asked { answer, .. }) => {
                         let network = &self.invite.terms().network_name;
                         // Whoever asked may have gone.
-                        let _ = answer.send(Reply::Starting(format!("this node is still joining '{network}'")));
+                        let _ = answer.send(Reply::Starting(format!(
+                            "this node is still joining '{network}'"
+                        )));
                     }
                 }
             }
@@ -124,7 +126,11 @@ impl Joining<'_> {
 
     fn dial(&self, issuer: PeerId) -> Result<()> {
         let addresses = self.invite.addresses().to_vec();
-        self.send(Command::Dial { peer: issuer, addresses, even_if_connected: false })
+        self.send(Command::Dial {
+            peer: issuer,
+            addresses,
+            even_if_connected: false,
+        })
     }
 
     fn on_event(&mut self, event: Event, issuer: PeerId) -> Result<Step> {
@@ -133,7 +139,11 @@ impl Joining<'_> {
                 self.early.push_back(event);
                 self.ask(issuer)?;
             }
-            Event::Response { token: TOKEN, outcome: Ok(body), .. } => {
+            Event::Response {
+                token: TOKEN,
+                outcome: Ok(body),
+                ..
+            } => {
                 let unix = now().unix;
                 return match JoinAnswer::accept(&body, self.invite, &self.signer.key(), unix) {
                     Ok(joined) => Ok(Step::Answered(Box::new(joined))),
@@ -143,7 +153,12 @@ impl Joining<'_> {
                     }
                 };
             }
-            Event::Response { token: TOKEN, outcome: Err(error), .. } | Event::DialFailed { error, .. } => {
+            Event::Response {
+                token: TOKEN,
+                outcome: Err(error),
+                ..
+            }
+            | Event::DialFailed { error, .. } => {
                 tracing::debug!(%error, "the issuer was not reached");
                 return Ok(Step::Failed(error));
             }
@@ -156,15 +171,28 @@ impl Joining<'_> {
         // From now on the issuer may have spent the invite on us: only this identity can ask again.
         self.footprint.keep();
         let body = JoinRequest::seal(self.invite, self.signer, self.name, self.ipv4);
-        self.send(Command::Request { peer: issuer, protocol: Protocol::Join, token: TOKEN, body })
+        self.send(Command::Request {
+            peer: issuer,
+            protocol: Protocol::Join,
+            token: TOKEN,
+            body,
+        })
     }
 
     fn send(&self, command: Command) -> Result<()> {
-        self.commands.try_send(command).ok().context("the network side of this node has stopped")
+        self.commands
+            .try_send(command)
+            .ok()
+            .context("the network side of this node has stopped")
     }
 
     fn nobody(&self, last_error: &str) -> TimedOut {
-        let addresses: Vec<_> = self.invite.addresses().iter().map(ToString::to_string).collect();
+        let addresses: Vec<_> = self
+            .invite
+            .addresses()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         TimedOut(format!(
             "the node that made the invite was not reached within {} s ({last_error}).\n\
              It must be running, and reachable at one of:\n  {}\n\

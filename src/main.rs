@@ -11,7 +11,8 @@ const DEFAULT_LOG: &str = "warn,hivevpn=info,hivevpn_core=info,hivevpn_platform=
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_env("HIVEVPN_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
+    let filter =
+        EnvFilter::try_from_env("HIVEVPN_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

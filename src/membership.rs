@@ -66,7 +66,10 @@ impl Membership {
         let genesis = self.network.genesis();
         OwnAddresses {
             ipv4: (self.ipv4, genesis.ipv4_prefix().prefix_len()),
-            ipv6: (address::ipv6(&genesis.id(), &signer.key()), address::ipv6_prefix(&genesis.id()).prefix_len()),
+            ipv6: (
+                address::ipv6(&genesis.id(), &signer.key()),
+                address::ipv6_prefix(&genesis.id()).prefix_len(),
+            ),
         }
     }
 }
@@ -75,7 +78,8 @@ impl Membership {
 pub fn way(store: &Store, invite: Option<Invite>, config: &Config, state: &Path) -> Result<Way> {
     if let Some(stored) = store.membership()? {
         if let Some(invite) = invite {
-            let network = Network::decode(&stored.network).context("the stored network is damaged")?;
+            let network =
+                Network::decode(&stored.network).context("the stored network is damaged")?;
             ensure!(
                 invite.terms().network == network.id(),
                 BadUsage(format!(
@@ -95,7 +99,10 @@ pub fn way(store: &Store, invite: Option<Invite>, config: &Config, state: &Path)
     }
     ensure!(
         config.bootstrap.is_empty(),
-        BadUsage("underlay.bootstrap is set but this node is no member: it needs an invite as well".to_owned())
+        BadUsage(
+            "underlay.bootstrap is set but this node is no member: it needs an invite as well"
+                .to_owned()
+        )
     );
     Ok(Way::Found(state.to_owned()))
 }
@@ -113,7 +120,9 @@ pub fn obtain(
         Way::Member(stored) => restore(&stored, identity, store)?,
         Way::Join(invite) => {
             tracing::info!(network = %invite.terms().network_name, "joining");
-            let Outcome::Joined(joined) = join(&invite)? else { return Ok(None) };
+            let Outcome::Joined(joined) = join(&invite)? else {
+                return Ok(None);
+            };
             let membership = Membership {
                 name: joined.certificate.name.clone(),
                 ipv4: joined.certificate.ipv4,
@@ -151,7 +160,11 @@ fn restore(stored: &StoredMembership, identity: &Identity, store: &Store) -> Res
         anyhow::anyhow!("this node's certificate cannot be used ({rejection}): join again with a new invite and a new --state directory")
     })?;
     // A redemption that cannot be read would let its invite be used twice: better not to start.
-    let redemptions = store.redemptions()?.iter().map(|bytes| Redemption::decode(bytes)).collect::<Result<_, _>>();
+    let redemptions = store
+        .redemptions()?
+        .iter()
+        .map(|bytes| Redemption::decode(bytes))
+        .collect::<Result<_, _>>();
     Ok(Membership {
         name: certificate.name.clone(),
         ipv4: certificate.ipv4,
@@ -159,7 +172,9 @@ fn restore(stored: &StoredMembership, identity: &Identity, store: &Store) -> Res
         credential,
         delegation: stored.delegation.clone(),
         records: store.records()?,
-        redemptions: redemptions.context("the list of used invites is damaged: restore the state directory from a backup")?,
+        redemptions: redemptions.context(
+            "the list of used invites is damaged: restore the state directory from a backup",
+        )?,
         time_floor,
         is_founded_now: false,
     })
@@ -172,15 +187,27 @@ fn found(name: &str, identity: &Identity, config: &Config, state: &Path) -> Resu
         name: Name::parse(&config.network)?,
         ipv4_prefix: genesis::DEFAULT_IPV4_PREFIX,
         certificate_lifetime: genesis::DEFAULT_CERTIFICATE_LIFETIME,
-        founder_name: Name::sanitised(name).with_context(|| format!("'{name}' cannot be this node's name: give one with --name"))?,
+        founder_name: Name::sanitised(name).with_context(|| {
+            format!("'{name}' cannot be this node's name: give one with --name")
+        })?,
         founder_ipv4: config.address,
     };
     let random = identity::random_bytes();
     let mut salt = [0; 16];
     salt.copy_from_slice(&random[..16]);
     let unix = now().unix;
-    let founded = Network::found(founding, &authority, &signer, salt, identity::random_bytes(), unix)?;
-    let certificate = founded.credential.verify(founded.network.genesis(), unix, &signer.peer_id())?;
+    let founded = Network::found(
+        founding,
+        &authority,
+        &signer,
+        salt,
+        identity::random_bytes(),
+        unix,
+    )?;
+    let certificate =
+        founded
+            .credential
+            .verify(founded.network.genesis(), unix, &signer.peer_id())?;
     tracing::info!(network = %founded.network.genesis().name(), id = %founded.network.id(), "founded a network");
     Ok(Membership {
         name: certificate.name.clone(),

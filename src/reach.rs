@@ -17,7 +17,11 @@ pub fn all(addresses: &Addresses) -> Vec<Multiaddr> {
 
 /// What a descriptor says: everything, with what others see us as. `None` before anything is known.
 pub fn announced(addresses: &Addresses) -> Option<Vec<Multiaddr>> {
-    let observed = addresses.observed.iter().filter(|address| is_quic(address)).take(MAX_OBSERVED);
+    let observed = addresses
+        .observed
+        .iter()
+        .filter(|address| is_quic(address))
+        .take(MAX_OBSERVED);
     let known = all(addresses);
     let announced = deduplicated(known.iter().chain(observed));
     (!announced.is_empty()).then_some(announced)
@@ -28,14 +32,23 @@ pub fn for_invite(addresses: &Addresses) -> Vec<Multiaddr> {
     let mut known = all(addresses);
     known.sort_by_key(|address| !is_quic(address));
     // A circuit is the only way in for some; it must not be cut off by a machine's many interfaces.
-    let (circuits, direct): (Vec<_>, Vec<_>) = known.into_iter().partition(|a| addresses.relayed.contains(a));
+    let (circuits, direct): (Vec<_>, Vec<_>) = known
+        .into_iter()
+        .partition(|a| addresses.relayed.contains(a));
     let room = MAX_INVITE - circuits.len().min(2);
-    direct.into_iter().take(room).chain(circuits.into_iter().take(2)).collect()
+    direct
+        .into_iter()
+        .take(room)
+        .chain(circuits.into_iter().take(2))
+        .collect()
 }
 
 /// The addresses with our identity behind each, ready to be dialled.
 pub fn dialable(addresses: &Addresses, us: PeerId) -> Vec<Multiaddr> {
-    all(addresses).into_iter().filter_map(|address| address.with_p2p(us).ok()).collect()
+    all(addresses)
+        .into_iter()
+        .filter_map(|address| address.with_p2p(us).ok())
+        .collect()
 }
 
 /// `public` when anybody can dial us, `private` when only through relays or on our own site, `unknown` before there is
@@ -66,12 +79,18 @@ mod tests {
 
     fn addresses(listen: &[&str], relayed: &[&str]) -> Addresses {
         let parse = |list: &[&str]| list.iter().map(|a| a.parse().unwrap()).collect();
-        Addresses { listen: parse(listen), relayed: parse(relayed), ..Addresses::default() }
+        Addresses {
+            listen: parse(listen),
+            relayed: parse(relayed),
+            ..Addresses::default()
+        }
     }
 
     #[test]
     fn an_invite_keeps_its_circuit_however_many_interfaces_there_are() {
-        let listen: Vec<_> = (0..20).map(|n| format!("/ip4/10.0.{n}.1/udp/7777/quic-v1")).collect();
+        let listen: Vec<_> = (0..20)
+            .map(|n| format!("/ip4/10.0.{n}.1/udp/7777/quic-v1"))
+            .collect();
         let listen: Vec<_> = listen.iter().map(String::as_str).collect();
         let relay = PeerId::random();
         let circuit = format!("/ip4/203.0.113.1/udp/7777/quic-v1/p2p/{relay}/p2p-circuit");
@@ -82,9 +101,21 @@ mod tests {
 
     #[test]
     fn reachability_is_what_others_can_do() {
-        assert_eq!(reachability(&addresses(&["/ip4/203.0.113.1/tcp/1"], &[])), "public");
-        assert_eq!(reachability(&addresses(&["/ip4/10.0.0.1/tcp/1"], &[])), "unknown");
-        let circuit = format!("/ip4/203.0.113.1/tcp/1/p2p/{}/p2p-circuit", PeerId::random());
-        assert_eq!(reachability(&addresses(&["/ip4/10.0.0.1/tcp/1"], &[&circuit])), "private");
+        assert_eq!(
+            reachability(&addresses(&["/ip4/203.0.113.1/tcp/1"], &[])),
+            "public"
+        );
+        assert_eq!(
+            reachability(&addresses(&["/ip4/10.0.0.1/tcp/1"], &[])),
+            "unknown"
+        );
+        let circuit = format!(
+            "/ip4/203.0.113.1/tcp/1/p2p/{}/p2p-circuit",
+            PeerId::random()
+        );
+        assert_eq!(
+            reachability(&addresses(&["/ip4/10.0.0.1/tcp/1"], &[&circuit])),
+            "private"
+        );
     }
 }

@@ -53,14 +53,21 @@ impl Store {
                 Some(_) => bail!("it was written by a newer hivevpn: update this one"),
             }
             let (records, redemptions) = (db.open_tree("records")?, db.open_tree("redemptions")?);
-            Ok(Self { own, records, redemptions, db })
+            Ok(Self {
+                own,
+                records,
+                redemptions,
+                db,
+            })
         };
         open().with_context(|| format!("cannot open the database {}", path.display()))
     }
 
     /// The membership of an earlier run.
     pub fn membership(&self) -> Result<Option<StoredMembership>> {
-        let (Some(network), Some(credential)) = (self.own.get("network")?, self.own.get("credential")?) else {
+        let (Some(network), Some(credential)) =
+            (self.own.get("network")?, self.own.get("credential")?)
+        else {
             return Ok(None);
         };
         Ok(Some(StoredMembership {
@@ -91,7 +98,11 @@ impl Store {
 
     /// Every member record.
     pub fn records(&self) -> Result<Vec<Vec<u8>>> {
-        self.records.iter().values().map(|value| Ok(value?.to_vec())).collect()
+        self.records
+            .iter()
+            .values()
+            .map(|value| Ok(value?.to_vec()))
+            .collect()
     }
 
     /// Saves a member's record.
@@ -108,15 +119,19 @@ impl Store {
 
     /// Every used invite.
     pub fn redemptions(&self) -> Result<Vec<Vec<u8>>> {
-        self.redemptions.iter().values().map(|value| Ok(value?.to_vec())).collect()
+        self.redemptions
+            .iter()
+            .values()
+            .map(|value| Ok(value?.to_vec()))
+            .collect()
     }
 
     /// Marks an invite as used, in one transaction: of any number at once, one succeeds. Returns whether this
     /// call did, and only once it is on the disk.
     pub fn redeem(&self, invite: &[u8], redemption: &[u8]) -> Result<bool> {
-        let outcome = self
-            .redemptions
-            .compare_and_swap(invite, None as Option<&[u8]>, Some(redemption))?;
+        let outcome =
+            self.redemptions
+                .compare_and_swap(invite, None as Option<&[u8]>, Some(redemption))?;
         self.flush()?;
         Ok(outcome.is_ok())
     }
@@ -145,13 +160,18 @@ impl Store {
 
     /// Returns once everything is on the disk.
     pub fn flush(&self) -> Result<()> {
-        self.db.flush().context("cannot write the database: is the disk full?")?;
+        self.db
+            .flush()
+            .context("cannot write the database: is the disk full?")?;
         Ok(())
     }
 
     fn number(&self, key: &str) -> Result<u64> {
-        let Some(value) = self.own.get(key)? else { return Ok(0) };
-        let bytes = <[u8; 8]>::try_from(value.as_ref()).with_context(|| format!("the database's {key} is damaged"))?;
+        let Some(value) = self.own.get(key)? else {
+            return Ok(0);
+        };
+        let bytes = <[u8; 8]>::try_from(value.as_ref())
+            .with_context(|| format!("the database's {key} is damaged"))?;
         Ok(u64::from_be_bytes(bytes))
     }
 }
@@ -172,8 +192,15 @@ mod tests {
         };
         store.save_membership(&membership).unwrap();
         drop(store);
-        let found = Store::open(dir.path()).unwrap().membership().unwrap().unwrap();
-        assert_eq!((found.network.as_slice(), found.credential, found.delegation), (&[1, 2][..], vec![3], Some(vec![4])));
+        let found = Store::open(dir.path())
+            .unwrap()
+            .membership()
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            (found.network.as_slice(), found.credential, found.delegation),
+            (&[1, 2][..], vec![3], Some(vec![4]))
+        );
     }
 
     #[test]
@@ -182,8 +209,13 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         let winners: usize = std::thread::scope(|scope| {
             let store = &store;
-            let tries: Vec<_> = (0..20_u8).map(|who| scope.spawn(move || store.redeem(b"invite", &[who]).unwrap())).collect();
-            tries.into_iter().map(|t| usize::from(t.join().unwrap())).sum()
+            let tries: Vec<_> = (0..20_u8)
+                .map(|who| scope.spawn(move || store.redeem(b"invite", &[who]).unwrap()))
+                .collect();
+            tries
+                .into_iter()
+                .map(|t| usize::from(t.join().unwrap()))
+                .sum()
         });
         assert_eq!(winners, 1);
         assert_eq!(store.redemptions().unwrap().len(), 1);

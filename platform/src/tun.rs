@@ -144,8 +144,16 @@ impl Tun {
     }
 
     /// Replaces the interface's addresses. Those that stay are not touched, so that connections over them live on.
-    pub fn set_addresses(&mut self, ipv4: Option<(Ipv4Addr, u8)>, ipv6: Option<(Ipv6Addr, u8)>) -> Result<(), TunError> {
-        let after = TunConfig { ipv4, ipv6, ..self.config.clone() };
+    pub fn set_addresses(
+        &mut self,
+        ipv4: Option<(Ipv4Addr, u8)>,
+        ipv6: Option<(Ipv6Addr, u8)>,
+    ) -> Result<(), TunError> {
+        let after = TunConfig {
+            ipv4,
+            ipv6,
+            ..self.config.clone()
+        };
         check(&after)?;
         self.device.change_addresses(&self.config, &after)?;
         self.config = after;

@@ -19,7 +19,10 @@ pub fn run(args: &IdArgs, state: &Path, socket: &Path) -> Result<()> {
         Err(error) => return Err(error),
     };
     if args.base64 {
-        super::print(&format!("{}\n", BASE64.encode(serde_json::to_vec(&identity)?)))
+        super::print(&format!(
+            "{}\n",
+            BASE64.encode(serde_json::to_vec(&identity)?)
+        ))
     } else if args.json {
         super::print_json(&identity)
     } else {
@@ -29,7 +32,13 @@ pub fn run(args: &IdArgs, state: &Path, socket: &Path) -> Result<()> {
 
 fn offline(state: &Path) -> Result<Identity> {
     let Some(keypair) = identity::load_keypair(state)? else {
-        bail!("{} holds no identity yet: 'hivevpn up' makes one", state.display());
+        bail!(
+            "{} holds no identity yet: 'hivevpn up' makes one",
+            state.display()
+        );
     };
-    Ok(Identity { id: keypair.public().to_peer_id().to_string(), addresses: Vec::new() })
+    Ok(Identity {
+        id: keypair.public().to_peer_id().to_string(),
+        addresses: Vec::new(),
+    })
 }

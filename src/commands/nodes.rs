@@ -25,7 +25,8 @@ pub fn run(args: &JsonArg, socket: &Path) -> Result<()> {
         };
         table.row(vec![
             node.name,
-            node.ipv4.map_or("-".to_owned(), |address| address.to_string()),
+            node.ipv4
+                .map_or("-".to_owned(), |address| address.to_string()),
             node.ipv6.to_string(),
             state.to_owned(),
             if node.relays { "yes" } else { "no" }.to_owned(),

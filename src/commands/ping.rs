@@ -15,7 +15,9 @@ use crate::{
 pub fn run(args: &PingArgs, socket: &Path) -> Result<()> {
     let interval = Duration::try_from_secs_f64(args.interval)
         .ok()
-        .filter(|interval| (Duration::from_millis(10)..=Duration::from_secs(3600)).contains(interval))
+        .filter(|interval| {
+            (Duration::from_millis(10)..=Duration::from_secs(3600)).contains(interval)
+        })
         .ok_or_else(|| BadUsage("--interval is between 0.01 and 3600 seconds".to_owned()))?;
     let paint = Paint::for_stdout();
     let mut answered = 0_u32;
@@ -26,14 +28,22 @@ pub fn run(args: &PingArgs, socket: &Path) -> Result<()> {
             std::thread::sleep(interval);
         }
         sent += 1;
-        match ask::<Pong>(socket, &Request::Ping { peer: args.peer.clone() }) {
+        match ask::<Pong>(
+            socket,
+            &Request::Ping {
+                peer: args.peer.clone(),
+            },
+        ) {
             Ok(pong) => {
                 answered += 1;
                 show(args, &pong, last_path.as_deref(), paint)?;
                 last_path = Some(pong.path);
             }
             Err(error) if error.is::<NoDaemon>() => return Err(error),
-            Err(error) if args.json => super::print(&format!("{}\n", serde_json::json!({ "error": error.to_string() })))?,
+            Err(error) if args.json => super::print(&format!(
+                "{}\n",
+                serde_json::json!({ "error": error.to_string() })
+            ))?,
             Err(error) => super::print(&format!("{}\n", paint.bad(&error.to_string())))?,
         }
     }
@@ -57,5 +67,8 @@ fn show(args: &PingArgs, pong: &Pong, last_path: Option<&str>, paint: Paint) -> 
         Some(_) | None => String::new(),
     };
     let path = paint.path(&pong.path, 0);
-    super::print(&format!("{} ({}): {path}{way}  {:.1} ms{change}\n", pong.name, pong.address, pong.rtt_ms))
+    super::print(&format!(
+        "{} ({}): {path}{way}  {:.1} ms{change}\n",
+        pong.name, pong.address, pong.rtt_ms
+    ))
 }

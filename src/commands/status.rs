@@ -38,7 +38,9 @@ fn wait(args: &StatusArgs, wanted: WaitFor, socket: &Path) -> Result<Status> {
         let unmet = match ask::<Status>(socket, &Request::Status) {
             Ok(status) => match unmet(&status, wanted, args.peer.as_deref()) {
                 None => return Ok(status),
-                Some(reason) => anyhow::Error::new(TimedOut(format!("after {} s: {reason}", args.timeout))),
+                Some(reason) => {
+                    anyhow::Error::new(TimedOut(format!("after {} s: {reason}", args.timeout)))
+                }
             },
             // A daemon that is still starting has no socket or no network yet: a reason to wait, unless time is up.
             Err(error) if error.is::<NoDaemon>() || error.is::<Starting>() => error,
@@ -76,7 +78,10 @@ fn is_called(peer: &Peer, name: &str) -> bool {
 
 fn render(status: &Status, paint: Paint) -> String {
     let node = &status.node;
-    let address = node.ipv4.map_or_else(|| node.ipv6.to_string(), |ipv4| format!("{ipv4}  {}", node.ipv6));
+    let address = node.ipv4.map_or_else(
+        || node.ipv6.to_string(),
+        |ipv4| format!("{ipv4}  {}", node.ipv6),
+    );
     let mut text = format!(
         "{} {}\n{}  {}  on {}\nreachability: {}, listening on:\n",
         paint.strong(&status.network.name),
@@ -90,12 +95,18 @@ fn render(status: &Status, paint: Paint) -> String {
         text.push_str(&format!("  {listen}\n"));
     }
     if status.peers.is_empty() {
-        text.push_str("\nno other member yet: 'hivevpn invite' prints a string that lets one join\n");
+        text.push_str(
+            "\nno other member yet: 'hivevpn invite' prints a string that lets one join\n",
+        );
     } else {
         text.push('\n');
         text.push_str(&peers(status).render(paint));
     }
-    let drops: Vec<_> = status.drops.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    let drops: Vec<_> = status
+        .drops
+        .iter()
+        .map(|(reason, count)| format!("{reason} {count}"))
+        .collect();
     if !drops.is_empty() {
         text.push_str(&format!("\ndropped: {}\n", drops.join(", ")));
     }
@@ -103,19 +114,34 @@ fn render(status: &Status, paint: Paint) -> String {
 }
 
 fn peers(status: &Status) -> Table {
-    let mut table = Table::new(&["PEER", "ADDRESS", "STATE", "PATH", "BY", "RTT", "SENT", "RECEIVED", "HANDSHAKE"]);
+    let mut table = Table::new(&[
+        "PEER",
+        "ADDRESS",
+        "STATE",
+        "PATH",
+        "BY",
+        "RTT",
+        "SENT",
+        "RECEIVED",
+        "HANDSHAKE",
+    ]);
     for peer in &status.peers {
         let dash = || "-".to_owned();
         table.row(vec![
             peer.name.clone(),
-            peer.ipv4.map_or_else(|| peer.ipv6.to_string(), |address| address.to_string()),
+            peer.ipv4
+                .map_or_else(|| peer.ipv6.to_string(), |address| address.to_string()),
             if peer.online { "online" } else { "offline" }.to_owned(),
             peer.path.clone(),
-            peer.relay.clone().or_else(|| peer.endpoint.clone()).unwrap_or_else(dash),
+            peer.relay
+                .clone()
+                .or_else(|| peer.endpoint.clone())
+                .unwrap_or_else(dash),
             peer.rtt_ms.map_or_else(dash, |rtt| format!("{rtt:.1} ms")),
             super::bytes(peer.tx_bytes),
             super::bytes(peer.rx_bytes),
-            peer.last_handshake_s.map_or_else(dash, |seconds| format!("{seconds} s ago")),
+            peer.last_handshake_s
+                .map_or_else(dash, |seconds| format!("{seconds} s ago")),
         ]);
     }
     table
@@ -128,7 +154,10 @@ mod tests {
 
     fn status() -> Status {
         Status {
-            network: Network { name: "home".into(), id: "00ff".into() },
+            network: Network {
+                name: "home".into(),
+                id: "00ff".into(),
+            },
             node: Own {
                 name: "a".into(),
                 peer_id: "12D3a".into(),
@@ -161,8 +190,14 @@ mod tests {
         for name in ["b", "10.77.0.2", "fd00::2", "12D3b"] {
             assert_eq!(unmet(&status(), WaitFor::Relay, Some(name)), None, "{name}");
         }
-        assert_eq!(unmet(&status(), WaitFor::Direct, Some("b")).unwrap(), "b is online, path relay");
-        assert_eq!(unmet(&status(), WaitFor::Online, Some("c")).unwrap(), "no member is called c");
+        assert_eq!(
+            unmet(&status(), WaitFor::Direct, Some("b")).unwrap(),
+            "b is online, path relay"
+        );
+        assert_eq!(
+            unmet(&status(), WaitFor::Online, Some("c")).unwrap(),
+            "no member is called c"
+        );
     }
 
     #[test]

@@ -80,8 +80,9 @@ impl DatagramBatch {
 
     /// Each datagram by itself.
     pub fn datagrams(&self) -> impl Iterator<Item = (Path, &[u8])> {
-        self.runs()
-            .flat_map(|(path, bytes, segment)| bytes.chunks(segment).map(move |datagram| (path, datagram)))
+        self.runs().flat_map(|(path, bytes, segment)| {
+            bytes.chunks(segment).map(move |datagram| (path, datagram))
+        })
     }
 
     /// Bytes waiting.
@@ -133,7 +134,9 @@ impl PacketBatch {
 
     /// The packets.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.packets.iter().map(|&(start, end)| &self.buffer[start..end])
+        self.packets
+            .iter()
+            .map(|&(start, end)| &self.buffer[start..end])
     }
 
     /// How many packets wait.

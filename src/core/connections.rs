@@ -72,7 +72,12 @@ pub struct Connections {
 impl Connections {
     /// Nobody is wanted yet.
     pub fn new(us: PeerId, now: Instant) -> Self {
-        Self { us, open: BTreeMap::new(), wishes: BTreeMap::new(), next_tick: now }
+        Self {
+            us,
+            open: BTreeMap::new(),
+            wishes: BTreeMap::new(),
+            next_tick: now,
+        }
     }
 
     /// Wants a connection to this member at one of these addresses. News about a member that is away are a
@@ -86,7 +91,14 @@ impl Connections {
                 wish.failures = 0;
             }
             None => {
-                let wish = Wish { addresses, next_dial: now, dialled: None, failures: 0, next_punch: None, punches: 0 };
+                let wish = Wish {
+                    addresses,
+                    next_dial: now,
+                    dialled: None,
+                    failures: 0,
+                    next_punch: None,
+                    punches: 0,
+                };
                 self.wishes.insert(peer, wish);
             }
         }
@@ -109,12 +121,23 @@ impl Connections {
 
     /// A connection came up. It carries nothing until both ends are authenticated.
     pub fn opened(&mut self, id: ConnectionId, peer: PeerId, link: Link, now: Instant) {
-        self.open.insert(id, Connection { peer, link, opened: now, authenticated: false, carrier: false });
+        self.open.insert(
+            id,
+            Connection {
+                peer,
+                link,
+                opened: now,
+                authenticated: false,
+                carrier: false,
+            },
+        );
     }
 
     /// Both ends of the connection are members. Returns whether it is the first such to this peer.
     pub fn authenticated(&mut self, id: ConnectionId, now: Instant) -> bool {
-        let Some(connection) = self.open.get_mut(&id) else { return false };
+        let Some(connection) = self.open.get_mut(&id) else {
+            return false;
+        };
         connection.authenticated = true;
         connection.opened = now;
         let peer = connection.peer;
@@ -146,9 +169,13 @@ impl Connections {
 
     /// A dial came to nothing. Returns how often in a row.
     pub fn dial_failed(&mut self, peer: &PeerId, now: Instant) -> u32 {
-        let Some(wish) = self.wishes.get_mut(peer) else { return 0 };
+        let Some(wish) = self.wishes.get_mut(peer) else {
+            return 0;
+        };
         wish.dialled = None;
-        let backoff = BACKOFF.saturating_mul(1 << wish.failures.min(6)).min(MAX_BACKOFF);
+        let backoff = BACKOFF
+            .saturating_mul(1 << wish.failures.min(6))
+            .min(MAX_BACKOFF);
         wish.failures = wish.failures.saturating_add(1);
         wish.next_dial = now + backoff;
         wish.failures
@@ -163,7 +190,9 @@ impl Connections {
 
     /// Whether the connection has a carrier stream.
     pub fn has_carrier(&self, id: ConnectionId) -> bool {
-        self.open.get(&id).is_some_and(|connection| connection.carrier)
+        self.open
+            .get(&id)
+            .is_some_and(|connection| connection.carrier)
     }
 
     /// The authenticated connections to a peer.
@@ -176,12 +205,17 @@ impl Connections {
 
     /// Whom a connection leads to, authenticated or not.
     pub fn peer_of(&self, id: ConnectionId) -> Option<(PeerId, Link)> {
-        self.open.get(&id).map(|connection| (connection.peer, connection.link))
+        self.open
+            .get(&id)
+            .map(|connection| (connection.peer, connection.link))
     }
 
     /// The peers with an authenticated connection.
     pub fn connected(&self) -> impl Iterator<Item = PeerId> + '_ {
-        self.wishes.keys().copied().filter(|peer| self.of(peer).next().is_some())
+        self.wishes
+            .keys()
+            .copied()
+            .filter(|peer| self.of(peer).next().is_some())
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is wanted next.
@@ -190,7 +224,11 @@ impl Connections {
     }
 
     /// Says what to dial and what to close now. `is_direct` tells which peers have a proven direct path.
-    pub fn handle_timeout(&mut self, now: Instant, is_direct: impl Fn(&PeerId) -> bool) -> Vec<Output> {
+    pub fn handle_timeout(
+        &mut self,
+        now: Instant,
+        is_direct: impl Fn(&PeerId) -> bool,
+    ) -> Vec<Output> {
         if now < self.next_tick {
             return Vec::new();
         }
@@ -202,7 +240,9 @@ impl Connections {
             let is_away = links.is_empty();
             let best = links.iter().map(|(_, link)| preference(link)).min();
             let we_lead = self.us < peer;
-            let Some(wish) = self.wishes.get_mut(&peer) else { continue };
+            let Some(wish) = self.wishes.get_mut(&peer) else {
+                continue;
+            };
             if is_away {
                 wish.next_punch = None;
                 outputs.extend(wish.dial(peer, now));
@@ -227,7 +267,9 @@ impl Connections {
                 .filter(|(_, c)| c.authenticated && c.peer == *peer && now >= c.opened + SETTLE)
         };
         let rank = |id: ConnectionId, c: &Connection| (preference(&c.link), Reverse(id));
-        let Some(best) = settled().map(|(id, c)| rank(*id, c)).min() else { return Vec::new() };
+        let Some(best) = settled().map(|(id, c)| rank(*id, c)).min() else {
+            return Vec::new();
+        };
         settled()
             .filter(|(id, c)| rank(**id, c) > best)
             .map(|(id, _)| Output::Close(*id))
@@ -242,17 +284,28 @@ impl Wish {
             return None;
         }
         self.dialled = Some(now);
-        Some(Output::Dial { peer, addresses: self.addresses.clone(), even_if_connected: false })
+        Some(Output::Dial {
+            peer,
+            addresses: self.addresses.clone(),
+            even_if_connected: false,
+        })
     }
 
-    fn punch(&mut self, peer: PeerId, is_relayed: bool, we_lead: bool, now: Instant) -> Vec<Output> {
+    fn punch(
+        &mut self,
+        peer: PeerId,
+        is_relayed: bool,
+        we_lead: bool,
+        now: Instant,
+    ) -> Vec<Output> {
         let due = *self.next_punch.get_or_insert(now + PUNCHES[0]);
         if now < due {
             return Vec::new();
         }
         self.punches += 1;
         self.next_punch = Some(now + PUNCHES[self.punches.min(PUNCHES.len() - 1)]);
-        let (circuits, mut direct): (Vec<_>, Vec<_>) = self.addresses.iter().cloned().partition(is_circuit);
+        let (circuits, mut direct): (Vec<_>, Vec<_>) =
+            self.addresses.iter().cloned().partition(is_circuit);
         if !is_relayed {
             direct.retain(is_quic);
         }
@@ -260,7 +313,11 @@ impl Wish {
         [direct, if again { circuits } else { Vec::new() }]
             .into_iter()
             .filter(|addresses| !addresses.is_empty())
-            .map(|addresses| Output::Dial { peer, addresses, even_if_connected: true })
+            .map(|addresses| Output::Dial {
+                peer,
+                addresses,
+                even_if_connected: true,
+            })
             .collect()
     }
 }
@@ -282,7 +339,9 @@ fn is_quic(address: &Multiaddr) -> bool {
 }
 
 fn is_circuit(address: &Multiaddr) -> bool {
-    address.iter().any(|part| matches!(part, Protocol::P2pCircuit))
+    address
+        .iter()
+        .any(|part| matches!(part, Protocol::P2pCircuit))
 }
 
 #[cfg(test)]

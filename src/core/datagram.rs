@@ -81,9 +81,15 @@ mod tests {
         assert_eq!(of(1, 148), Some(WireGuardDatagram::Initiation));
         assert_eq!(of(1, 147), None);
         assert_eq!(of(2, 92), Some(WireGuardDatagram::Response { receiver: 0 }));
-        assert_eq!(of(3, 64), Some(WireGuardDatagram::CookieReply { receiver: 0 }));
+        assert_eq!(
+            of(3, 64),
+            Some(WireGuardDatagram::CookieReply { receiver: 0 })
+        );
         assert_eq!(of(4, 31), None);
-        assert_eq!(of(4, 32), Some(WireGuardDatagram::TransportData { receiver: 0 }));
+        assert_eq!(
+            of(4, 32),
+            Some(WireGuardDatagram::TransportData { receiver: 0 })
+        );
         assert_eq!(of(5, 148), None);
     }
 }

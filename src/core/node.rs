@@ -21,8 +21,8 @@ use crate::{
     batch::{DatagramBatch, PacketBatch},
     connections::Connections,
     membership::{
-        Certificate, Credential, Directory, Issuer, MemberRecord, Name, Network, Redemption, Rejection, Signer,
-        SignerKey, TimeFloor, UnixTime, address,
+        Certificate, Credential, Directory, Issuer, MemberRecord, Name, Network, Redemption,
+        Rejection, Signer, SignerKey, TimeFloor, UnixTime, address,
     },
     output::Output,
     path::Path,
@@ -125,7 +125,11 @@ impl Node {
         let us = start.signer.peer_id();
         let certificate = start.credential.verify(&genesis, unix, &us)?;
         let issuer = match start.delegation {
-            Some(delegation) => Some(Issuer::new(start.signer.clone(), delegation, genesis.clone())?),
+            Some(delegation) => Some(Issuer::new(
+                start.signer.clone(),
+                delegation,
+                genesis.clone(),
+            )?),
             None => None,
         };
         let addresses = OverlayAddresses {
@@ -134,7 +138,13 @@ impl Node {
         };
         let wireguard_key = start.wireguard.public().0;
         let mut node = Self {
-            tunnels: Tunnels::new(addresses, start.wireguard, start.mtu, start.seed, now.instant),
+            tunnels: Tunnels::new(
+                addresses,
+                start.wireguard,
+                start.mtu,
+                start.seed,
+                now.instant,
+            ),
             connections: Connections::new(us, now.instant),
             directory: Directory::new(genesis),
             signer: start.signer,
@@ -211,16 +221,27 @@ impl Node {
 
     /// When [`handle_timeout`](Self::handle_timeout) is wanted next.
     pub fn poll_timeout(&self) -> Instant {
-        let rare = self.next_expiry.min(self.next_anti_entropy).min(self.next_publish);
-        self.tunnels.poll_timeout().min(self.connections.poll_timeout()).min(rare)
+        let rare = self
+            .next_expiry
+            .min(self.next_anti_entropy)
+            .min(self.next_publish);
+        self.tunnels
+            .poll_timeout()
+            .min(self.connections.poll_timeout())
+            .min(rare)
     }
 
     /// Lets everything act on the time that passed.
     pub fn handle_timeout(&mut self, now: Now) {
         self.tunnels.handle_timeout(now.instant);
         let tunnels = &self.tunnels;
-        let is_direct = |peer: &PeerId| tunnels.peer(peer).is_some_and(|peer| peer.paths().is_direct());
-        self.outputs.extend(self.connections.handle_timeout(now.instant, is_direct));
+        let is_direct = |peer: &PeerId| {
+            tunnels
+                .peer(peer)
+                .is_some_and(|peer| peer.paths().is_direct())
+        };
+        self.outputs
+            .extend(self.connections.handle_timeout(now.instant, is_direct));
         if now.instant >= self.next_expiry {
             self.next_expiry = now.instant + EXPIRY_PERIOD;
             self.expire(now);
@@ -259,7 +280,9 @@ impl Node {
 
     /// Our own record: what we show to whoever proves that it knows the network.
     pub fn own_record(&self) -> Option<Vec<u8>> {
-        self.directory.get(&self.peer_id()).map(|member| member.record.encode())
+        self.directory
+            .get(&self.peer_id())
+            .map(|member| member.record.encode())
     }
 
     /// The member that `text` names: by name, overlay address or peer id.
@@ -283,7 +306,11 @@ impl Node {
     }
 
     fn member_record(&self, descriptor: Vec<u8>) -> Vec<u8> {
-        MemberRecord { credential: self.credential.clone(), descriptor }.encode()
+        MemberRecord {
+            credential: self.credential.clone(),
+            descriptor,
+        }
+        .encode()
     }
 }
 

@@ -240,8 +240,9 @@ impl Paths {
                 known.probed = None;
             }
         }
-        self.list
-            .retain(|known| known.anchored || known.is_alive() || matches!(known.path, Path::Carrier(_)));
+        self.list.retain(|known| {
+            known.anchored || known.is_alive() || matches!(known.path, Path::Carrier(_))
+        });
         self.choose();
     }
 
@@ -291,7 +292,9 @@ impl Paths {
     }
 
     fn in_use(&self) -> Option<&Tracked> {
-        self.list.iter().find(|known| Some(known.path) == self.current)
+        self.list
+            .iter()
+            .find(|known| Some(known.path) == self.current)
     }
 
     fn find(&mut self, path: Path) -> Option<&mut Tracked> {

@@ -122,7 +122,12 @@ impl Peer {
     }
 
     /// Sends a packet through the tunnel, or keeps it and starts a handshake.
-    pub fn send(&mut self, packet: &[u8], sealing: &mut Sealing<'_>, now: Instant) -> Result<(), DropReason> {
+    pub fn send(
+        &mut self,
+        packet: &[u8],
+        sealing: &mut Sealing<'_>,
+        now: Instant,
+    ) -> Result<(), DropReason> {
         self.paths.active(now);
         if let (true, Some(path)) = (self.session.can_seal(), self.paths.current()) {
             self.seal(packet, path, sealing)?;
@@ -198,9 +203,16 @@ impl Peer {
         let _ = self.seal(&packet, path, sealing);
     }
 
-    fn seal(&mut self, packet: &[u8], path: Path, sealing: &mut Sealing<'_>) -> Result<(), DropReason> {
+    fn seal(
+        &mut self,
+        packet: &[u8],
+        path: Path,
+        sealing: &mut Sealing<'_>,
+    ) -> Result<(), DropReason> {
         let slot = sealing.outbox.slot(sealed_length(packet.len()));
-        let length = self.session.seal(packet, sealing.mtu, sealing.scratch, slot)?;
+        let length = self
+            .session
+            .seal(packet, sealing.mtu, sealing.scratch, slot)?;
         sealing.outbox.commit(path, length);
         Ok(())
     }

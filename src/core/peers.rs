@@ -33,7 +33,8 @@ impl Peers {
         while self.by_index.contains_key(&index) {
             index = PeerIndex::new(draw());
         }
-        self.by_index.insert(index, Peer::new(keys, identity, index));
+        self.by_index
+            .insert(index, Peer::new(keys, identity, index));
         self.by_id.insert(keys.id, index);
         self.by_key.insert(keys.key, index);
         Some(index)

@@ -153,10 +153,16 @@ impl Session {
         if !self.can_seal {
             return Err(DropReason::QueueFull);
         }
-        if output.len() < sealed_length(packet.len()) || packet.len() + OVERHEAD + PADDING > MAX_DATAGRAM {
+        if output.len() < sealed_length(packet.len())
+            || packet.len() + OVERHEAD + PADDING > MAX_DATAGRAM
+        {
             return Err(DropReason::TooLong);
         }
-        let padded = packet.len().next_multiple_of(PADDING).min(mtu).max(packet.len());
+        let padded = packet
+            .len()
+            .next_multiple_of(PADDING)
+            .min(mtu)
+            .max(packet.len());
         let packet = if padded == packet.len() {
             packet
         } else {
@@ -200,7 +206,9 @@ impl Session {
                 if is_cookie {
                     return Err(DropReason::UnderLoad);
                 }
-                while let TunnResult::WriteToNetwork(answer) = self.tunnel.decapsulate(None, &[], output) {
+                while let TunnResult::WriteToNetwork(answer) =
+                    self.tunnel.decapsulate(None, &[], output)
+                {
                     reply(answer);
                 }
                 Opened::Handshake
@@ -218,7 +226,8 @@ impl Session {
     /// Starts a handshake unless one is in progress. `output` must be at least [`MIN_BUFFER`] long.
     pub fn initiate(&mut self, output: &mut [u8], mut send: impl FnMut(&[u8])) {
         self.tick(output, &mut send);
-        if let TunnResult::WriteToNetwork(initiation) = self.tunnel.format_handshake_initiation(output, false)
+        if let TunnResult::WriteToNetwork(initiation) =
+            self.tunnel.format_handshake_initiation(output, false)
         {
             send(initiation);
         }
@@ -261,9 +270,9 @@ fn reason(error: &WireGuardError) -> DropReason {
         | WireGuardError::InvalidAeadTag
         | WireGuardError::WrongKey
         | WireGuardError::UnexpectedPacket => DropReason::Unauthentic,
-        WireGuardError::WrongIndex | WireGuardError::NoCurrentSession | WireGuardError::ConnectionExpired => {
-            DropReason::UnknownSession
-        }
+        WireGuardError::WrongIndex
+        | WireGuardError::NoCurrentSession
+        | WireGuardError::ConnectionExpired => DropReason::UnknownSession,
         WireGuardError::UnderLoad => DropReason::UnderLoad,
         WireGuardError::InvalidPacket => DropReason::InnerNotIp,
         WireGuardError::DestinationBufferTooSmall

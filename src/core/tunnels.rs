@@ -95,7 +95,13 @@ pub struct Tunnels {
 
 impl Tunnels {
     /// No peers yet. `seed` feeds jitter and session indexes, nothing secret.
-    pub fn new(us: OverlayAddresses, identity: Identity, mtu: u16, seed: u64, now: Instant) -> Self {
+    pub fn new(
+        us: OverlayAddresses,
+        identity: Identity,
+        mtu: u16,
+        seed: u64,
+        now: Instant,
+    ) -> Self {
         Self {
             us,
             identity,
@@ -138,7 +144,8 @@ impl Tunnels {
         };
         let Some(index) = index else { return };
         self.allowed_ips.remove_owner(index);
-        self.allowed_ips.insert(IpAddr::from(keys.ipv6).into(), index);
+        self.allowed_ips
+            .insert(IpAddr::from(keys.ipv6).into(), index);
         if let Some(ipv4) = keys.ipv4 {
             self.allowed_ips.insert(IpAddr::from(ipv4).into(), index);
         }
@@ -273,9 +280,17 @@ impl Tunnels {
         }
     }
 
-    fn receive_datagram(&mut self, from: Path, datagram: &[u8], now: Instant) -> Result<(), DropReason> {
+    fn receive_datagram(
+        &mut self,
+        from: Path,
+        datagram: &[u8],
+        now: Instant,
+    ) -> Result<(), DropReason> {
         let index = self.addressee(from, datagram)?;
-        let peer = self.peers.get_mut(index).ok_or(DropReason::UnknownSession)?;
+        let peer = self
+            .peers
+            .get_mut(index)
+            .ok_or(DropReason::UnknownSession)?;
         let had_keys = peer.session().can_seal();
         let outbox = &mut self.outbox;
         let slot = self.inbox.slot(datagram.len().max(MIN_BUFFER));
@@ -302,8 +317,12 @@ impl Tunnels {
                 let outbox = &mut self.outbox;
                 let key = self
                     .identity
-                    .initiator(source_address(from), datagram, |cookie| outbox.push(from, cookie))?;
-                self.peers.index_of_key(&key).ok_or(DropReason::UnknownPeer)?
+                    .initiator(source_address(from), datagram, |cookie| {
+                        outbox.push(from, cookie)
+                    })?;
+                self.peers
+                    .index_of_key(&key)
+                    .ok_or(DropReason::UnknownPeer)?
             }
             WireGuardDatagram::Response { receiver }
             | WireGuardDatagram::CookieReply { receiver }
@@ -326,8 +345,12 @@ impl Tunnels {
         length: usize,
         now: Instant,
     ) -> Result<(), DropReason> {
-        let peer = self.peers.get_mut(index).ok_or(DropReason::UnknownSession)?;
-        let packet = IpPacket::parse(&self.inbox.slot(length)[..length]).ok_or(DropReason::InnerNotIp)?;
+        let peer = self
+            .peers
+            .get_mut(index)
+            .ok_or(DropReason::UnknownSession)?;
+        let packet =
+            IpPacket::parse(&self.inbox.slot(length)[..length]).ok_or(DropReason::InnerNotIp)?;
         if let Some(probe) = Probe::parse(&packet, peer.keys().ipv6, self.us.ipv6) {
             self.handle_probe(index, from, probe, now);
             return Ok(());

@@ -28,12 +28,17 @@ impl EventLoop {
             Request::Status => Reply::of(&self.status()),
             Request::Nodes => Reply::of(&self.nodes()),
             Request::Id => Reply::of(&self.identity()),
-            Request::Invite { name, address, expires_s } => {
-                match self.invite(name, address, Duration::from_secs(expires_s), now) {
-                    Ok((invite, expires)) => Reply::of(&Invite { invite: invite.to_string(), expires_at: expires.0 }),
-                    Err(message) => Reply::Error(message),
-                }
-            }
+            Request::Invite {
+                name,
+                address,
+                expires_s,
+            } => match self.invite(name, address, Duration::from_secs(expires_s), now) {
+                Ok((invite, expires)) => Reply::of(&Invite {
+                    invite: invite.to_string(),
+                    expires_at: expires.0,
+                }),
+                Err(message) => Reply::Error(message),
+            },
             Request::Ping { peer } => return self.ping(&peer, answer, now),
             Request::Down => {
                 self.stopping = true;
@@ -46,7 +51,11 @@ impl EventLoop {
 
     fn status(&self) -> Status {
         let us = self.node.peer_id();
-        let own = self.node.members().into_iter().find(|member| member.peer_id == us);
+        let own = self
+            .node
+            .members()
+            .into_iter()
+            .find(|member| member.peer_id == us);
         let own_name = self.node.name_of(&us).to_string();
         Status {
             network: Network {
@@ -59,11 +68,24 @@ impl EventLoop {
                 ipv4: self.node.ipv4(),
                 ipv6: own.map_or(std::net::Ipv6Addr::UNSPECIFIED, |own| own.ipv6),
                 interface: self.tun.name().to_owned(),
-                listen: reach::all(&self.addresses).iter().map(ToString::to_string).collect(),
+                listen: reach::all(&self.addresses)
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect(),
                 reachability: reach::reachability(&self.addresses).to_owned(),
             },
-            peers: self.node.peers().into_iter().map(|peer| self.peer(peer)).collect(),
-            drops: self.node.drops().iter().map(|(reason, count)| (reason.to_string(), count)).collect(),
+            peers: self
+                .node
+                .peers()
+                .into_iter()
+                .map(|peer| self.peer(peer))
+                .collect(),
+            drops: self
+                .node
+                .drops()
+                .iter()
+                .map(|(reason, count)| (reason.to_string(), count))
+                .collect(),
         }
     }
 
@@ -109,7 +131,10 @@ impl EventLoop {
     fn identity(&self) -> Identity {
         Identity {
             id: self.node.peer_id().to_string(),
-            addresses: reach::dialable(&self.addresses, self.node.peer_id()).iter().map(ToString::to_string).collect(),
+            addresses: reach::dialable(&self.addresses, self.node.peer_id())
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
         }
     }
 
@@ -120,14 +145,21 @@ impl EventLoop {
         lifetime: Duration,
         now: Now,
     ) -> Result<(Zeroizing<String>, UnixTime), String> {
-        let name = name.map(|name| Name::parse(&name)).transpose().map_err(|error| error.to_string())?;
+        let name = name
+            .map(|name| Name::parse(&name))
+            .transpose()
+            .map_err(|error| error.to_string())?;
         let addresses = reach::for_invite(&self.addresses);
         if addresses.is_empty() {
             return Err("this node has no address yet at which the invited machine could reach it: try again when \
                         it is connected to a network"
                 .to_owned());
         }
-        let request = InviteRequest { name, ipv4, lifetime };
+        let request = InviteRequest {
+            name,
+            ipv4,
+            lifetime,
+        };
         let invite = self
             .node
             .invite(request, addresses, identity::random_bytes(), now)
@@ -142,7 +174,9 @@ impl EventLoop {
         }
         if let Ok((invite, _)) = self.invite(None, None, FIRST_INVITE, now()) {
             self.greet = false;
-            eprintln!("One machine may join within 24 hours with this invite ('hivevpn invite' prints more):");
+            eprintln!(
+                "One machine may join within 24 hours with this invite ('hivevpn invite' prints more):"
+            );
             eprintln!("  sudo hivevpn up --join {}…", &invite[..12]);
             println!("{}", *invite);
         }
@@ -153,7 +187,9 @@ impl EventLoop {
     fn ping(&mut self, name: &str, answer: oneshot::Sender<Reply>, now: Now) {
         self.pings.retain(|_, waiting| !waiting.is_closed());
         let Some(peer) = self.node.resolve(name) else {
-            let _ = answer.send(Reply::Error(format!("no member is called {name}: 'hivevpn nodes' lists them")));
+            let _ = answer.send(Reply::Error(format!(
+                "no member is called {name}: 'hivevpn nodes' lists them"
+            )));
             return;
         };
         let token = self.next_token();
@@ -165,17 +201,26 @@ impl EventLoop {
     }
 
     pub(super) fn answer_ping(&mut self, came: PingAnswer) {
-        let Some(waiting) = self.pings.remove(&came.token) else { return };
+        let Some(waiting) = self.pings.remove(&came.token) else {
+            return;
+        };
         let members = self.node.members();
         let address = members
             .iter()
             .find(|member| member.peer_id == came.peer)
-            .map_or_else(String::new, |member| member.ipv4.map_or_else(|| member.ipv6.to_string(), |ip| ip.to_string()));
+            .map_or_else(String::new, |member| {
+                member
+                    .ipv4
+                    .map_or_else(|| member.ipv6.to_string(), |ip| ip.to_string())
+            });
         let pong = Pong {
             name: self.node.name_of(&came.peer).to_string(),
             address,
             path: came.path.kind.name().to_owned(),
-            endpoint: self.node.endpoint_of(&came.path.path).map(|endpoint| endpoint.to_string()),
+            endpoint: self
+                .node
+                .endpoint_of(&came.path.path)
+                .map(|endpoint| endpoint.to_string()),
             relay: self.relay_name(&came.path),
             rtt_ms: milliseconds(came.round_trip),
         };

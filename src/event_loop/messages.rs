@@ -9,7 +9,9 @@ impl EventLoop {
     pub(super) fn receive_messages(&mut self, now: Now) {
         self.waker.drain();
         for _ in 0..MESSAGES {
-            let Some(event) = self.early.pop_front().or_else(|| self.swarm.try_recv()) else { break };
+            let Some(event) = self.early.pop_front().or_else(|| self.swarm.try_recv()) else {
+                break;
+            };
             self.on_swarm_event(event, now);
             self.carry_out(now);
         }
@@ -30,22 +32,46 @@ impl EventLoop {
     fn on_swarm_event(&mut self, event: Event, now: Now) {
         let node = &mut self.node;
         match event {
-            Event::ConnectionOpened { connection, peer, link, dialed: _ } => {
+            Event::ConnectionOpened {
+                connection,
+                peer,
+                link,
+                dialed: _,
+            } => {
                 node.handle_connection_opened(connection, peer, link, now);
             }
-            Event::ConnectionMoved { connection, link } => node.handle_connection_moved(connection, link, now),
-            Event::ConnectionClosed { connection, peer: _ } => {
+            Event::ConnectionMoved { connection, link } => {
+                node.handle_connection_moved(connection, link, now)
+            }
+            Event::ConnectionClosed {
+                connection,
+                peer: _,
+            } => {
                 self.carriers.remove(&connection);
                 node.handle_connection_closed(connection, now);
             }
-            Event::Credential { connection, peer, credential } => {
+            Event::Credential {
+                connection,
+                peer,
+                credential,
+            } => {
                 node.handle_credential(connection, peer, &credential, now);
             }
-            Event::Authenticated { connection, peer: _ } => node.handle_authenticated(connection, now),
-            Event::RefusedByPeer { connection: _, peer } => {
+            Event::Authenticated {
+                connection,
+                peer: _,
+            } => node.handle_authenticated(connection, now),
+            Event::RefusedByPeer {
+                connection: _,
+                peer,
+            } => {
                 tracing::warn!(%peer, "the member does not accept our certificate");
             }
-            Event::CarrierOpened { connection, peer: _, carrier } => {
+            Event::CarrierOpened {
+                connection,
+                peer: _,
+                carrier,
+            } => {
                 self.carriers.insert(connection, carrier);
                 node.handle_carrier_opened(connection, now);
             }
@@ -55,17 +81,39 @@ impl EventLoop {
             }
             Event::Frames { connection, frames } => {
                 for frame in frames {
-                    node.handle_datagram(hivevpn_core::path::Path::Carrier(connection), &frame, now.instant);
+                    node.handle_datagram(
+                        hivevpn_core::path::Path::Carrier(connection),
+                        &frame,
+                        now.instant,
+                    );
                 }
             }
-            Event::Request { request, peer, protocol: Protocol::Join, body } => {
+            Event::Request {
+                request,
+                peer,
+                protocol: Protocol::Join,
+                body,
+            } => {
                 node.handle_join_request(request, peer, &body, now);
             }
-            Event::Request { request, peer, protocol: Protocol::Sync, body } => {
+            Event::Request {
+                request,
+                peer,
+                protocol: Protocol::Sync,
+                body,
+            } => {
                 node.handle_sync_request(request, peer, &body, now);
             }
-            Event::Response { token: _, peer, outcome: Ok(body) } => node.handle_sync_answer(peer, &body, now),
-            Event::Response { token: _, peer, outcome: Err(error) } => {
+            Event::Response {
+                token: _,
+                peer,
+                outcome: Ok(body),
+            } => node.handle_sync_answer(peer, &body, now),
+            Event::Response {
+                token: _,
+                peer,
+                outcome: Err(error),
+            } => {
                 tracing::debug!(%peer, %error, "no answer to a sync message");
             }
             Event::DialFailed { peer, error } => {
@@ -87,7 +135,15 @@ impl EventLoop {
     }
 
     fn tell_reach(&mut self, now: Now) {
-        let Some(addresses) = crate::reach::announced(&self.addresses) else { return };
-        self.node.handle_reach(Reach { addresses, relays: self.relays }, now);
+        let Some(addresses) = crate::reach::announced(&self.addresses) else {
+            return;
+        };
+        self.node.handle_reach(
+            Reach {
+                addresses,
+                relays: self.relays,
+            },
+            now,
+        );
     }
 }

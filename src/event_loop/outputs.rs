@@ -22,23 +22,47 @@ impl EventLoop {
 
     fn carry_out_one(&mut self, output: Output) {
         match output {
-            Output::Dial { peer, addresses, even_if_connected } => {
-                self.command(Command::Dial { peer, addresses, even_if_connected });
+            Output::Dial {
+                peer,
+                addresses,
+                even_if_connected,
+            } => {
+                self.command(Command::Dial {
+                    peer,
+                    addresses,
+                    even_if_connected,
+                });
             }
             Output::Close(connection) => self.command(Command::Close { connection }),
             Output::Admit(connection) => self.command(Command::Admit { connection }),
-            Output::Refuse { connection, reason } => self.command(Command::Refuse { connection, reason }),
+            Output::Refuse { connection, reason } => {
+                self.command(Command::Refuse { connection, reason })
+            }
             Output::Sync { peer, body } => {
                 let token = self.next_token();
-                self.command(Command::Request { peer, protocol: Protocol::Sync, token, body });
+                self.command(Command::Request {
+                    peer,
+                    protocol: Protocol::Sync,
+                    token,
+                    body,
+                });
             }
             Output::Respond { request, body } => self.command(Command::Respond { request, body }),
-            Output::Redeem { request, invite, redemption, accepted, refused } => {
+            Output::Redeem {
+                request,
+                invite,
+                redemption,
+                accepted,
+                refused,
+            } => {
                 let body = match self.store.redeem(&invite, &redemption) {
                     Ok(true) => accepted,
                     Ok(false) => refused,
                     Err(error) => {
-                        tracing::error!(error = format!("{error:#}"), "an admission could not be saved");
+                        tracing::error!(
+                            error = format!("{error:#}"),
+                            "an admission could not be saved"
+                        );
                         self.node.handle_redeem_failed(invite);
                         refused
                     }
@@ -49,13 +73,25 @@ impl EventLoop {
                 let saved = self.store.save_record(&peer.to_bytes(), &record);
                 report(saved, "a member's record");
             }
-            Output::ForgetRecord(peer) => report(self.store.remove_record(&peer.to_bytes()), "a member's record"),
-            Output::SaveDescriptorSeq(seq) => report(self.store.save_descriptor_seq(seq), "our descriptor's number"),
+            Output::ForgetRecord(peer) => report(
+                self.store.remove_record(&peer.to_bytes()),
+                "a member's record",
+            ),
+            Output::SaveDescriptorSeq(seq) => report(
+                self.store.save_descriptor_seq(seq),
+                "our descriptor's number",
+            ),
             Output::SaveTimeFloor(time) => report(self.store.save_time_floor(time.0), "the time"),
             Output::SaveCredential(credential) => {
-                report(self.store.save_credential(&credential), "our renewed certificate");
+                report(
+                    self.store.save_credential(&credential),
+                    "our renewed certificate",
+                );
             }
-            Output::Publish { key, record } => self.command(Command::Publish { key: key.to_vec(), value: record }),
+            Output::Publish { key, record } => self.command(Command::Publish {
+                key: key.to_vec(),
+                value: record,
+            }),
             Output::Lookup { key } => self.command(Command::Lookup { key: key.to_vec() }),
             Output::Relays(relays) => self.command(Command::Relays(relays)),
             Output::SetIpv4(ipv4) => self.set_ipv4(ipv4),
@@ -71,7 +107,10 @@ impl EventLoop {
         self.shown_record = record.clone();
         if let Some(credential) = record {
             let network = self.node.network().clone();
-            self.command(Command::EnterNetwork { network, credential });
+            self.command(Command::EnterNetwork {
+                network,
+                credential,
+            });
         }
     }
 
@@ -82,10 +121,15 @@ impl EventLoop {
         }
         match ipv4 {
             Some(address) => tracing::warn!(%address, "our overlay IPv4 address changed"),
-            None => tracing::warn!("an older member holds our overlay IPv4 address: we are reached by IPv6 only"),
+            None => tracing::warn!(
+                "an older member holds our overlay IPv4 address: we are reached by IPv6 only"
+            ),
         }
         let length = self.node.network().genesis().ipv4_prefix().prefix_len();
-        if let Err(error) = self.tun.set_addresses(ipv4.map(|address| (address, length)), before.ipv6) {
+        if let Err(error) = self
+            .tun
+            .set_addresses(ipv4.map(|address| (address, length)), before.ipv6)
+        {
             tracing::error!(%error, "the interface does not take the new address");
         }
     }
@@ -102,7 +146,9 @@ impl EventLoop {
     /// The swarm may be behind; commands keep their order.
     fn send_commands(&mut self) {
         while !self.unsent.is_empty() {
-            let Ok(room) = self.commands.try_reserve() else { return };
+            let Ok(room) = self.commands.try_reserve() else {
+                return;
+            };
             if let Some(command) = self.unsent.pop_front() {
                 room.send(command);
             }
@@ -112,6 +158,9 @@ impl EventLoop {
 
 fn report(saved: anyhow::Result<()>, what: &str) {
     if let Err(error) = saved {
-        tracing::error!(error = format!("{error:#}"), "{what} could not be saved: is the disk full?");
+        tracing::error!(
+            error = format!("{error:#}"),
+            "{what} could not be saved: is the disk full?"
+        );
     }
 }

@@ -55,10 +55,16 @@ impl Device {
     }
 
     /// Brings the interface's addresses from what `before` says to what `after` says.
-    pub(super) fn change_addresses(&self, before: &TunConfig, after: &TunConfig) -> Result<(), TunError> {
+    pub(super) fn change_addresses(
+        &self,
+        before: &TunConfig,
+        after: &TunConfig,
+    ) -> Result<(), TunError> {
         let name = &after.name;
-        let index = if_nametoindex(name.as_str()).map_err(|errno| io_error("find", name, errno.into()))?;
-        let mut kernel = Conversation::open().map_err(|source| io_error("configure", name, source))?;
+        let index =
+            if_nametoindex(name.as_str()).map_err(|errno| io_error("find", name, errno.into()))?;
+        let mut kernel =
+            Conversation::open().map_err(|source| io_error("configure", name, source))?;
         let mut remove = |address: IpAddr, prefix_len| {
             kernel
                 .remove_address(index, IpNet::new_assert(address, prefix_len))
@@ -191,7 +197,11 @@ fn configure(config: &TunConfig) -> Result<(), TunError> {
     add_addresses(&mut kernel, index, config)
 }
 
-fn add_addresses(kernel: &mut Conversation, index: u32, config: &TunConfig) -> Result<(), TunError> {
+fn add_addresses(
+    kernel: &mut Conversation,
+    index: u32,
+    config: &TunConfig,
+) -> Result<(), TunError> {
     let name = &config.name;
     let fail = |action| move |source| io_error(action, name, source);
     if let Some((address, prefix_len)) = config.ipv4 {

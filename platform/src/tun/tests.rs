@@ -130,15 +130,24 @@ fn receive(socket: &UdpSocket) -> Vec<u8> {
 #[test]
 fn addresses_are_changed_without_touching_those_that_stay() {
     namespace::inside(|| {
-        let mut tun = Tun::open(&TunConfig { ipv4: None, ipv6: None, ..config("hive0") }).unwrap();
+        let mut tun = Tun::open(&TunConfig {
+            ipv4: None,
+            ipv6: None,
+            ..config("hive0")
+        })
+        .unwrap();
         let addresses = || -> Vec<IpAddr> {
             let all = local_addresses().unwrap().into_iter();
-            all.filter(|(name, _)| name == "hive0").map(|(_, network)| network.addr()).collect()
+            all.filter(|(name, _)| name == "hive0")
+                .map(|(_, network)| network.addr())
+                .collect()
         };
         assert_eq!(addresses(), [] as [IpAddr; 0]);
-        tun.set_addresses(Some((US, 16)), Some((US_V6, 64))).unwrap();
+        tun.set_addresses(Some((US, 16)), Some((US_V6, 64)))
+            .unwrap();
         assert_eq!(addresses(), [IpAddr::from(US), US_V6.into()]);
-        tun.set_addresses(Some((PEER, 16)), Some((US_V6, 64))).unwrap();
+        tun.set_addresses(Some((PEER, 16)), Some((US_V6, 64)))
+            .unwrap();
         let mut now = addresses();
         now.sort();
         assert_eq!(now, [IpAddr::from(PEER), US_V6.into()]);

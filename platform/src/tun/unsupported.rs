@@ -21,7 +21,11 @@ impl Device {
         })
     }
 
-    pub(super) fn change_addresses(&self, _before: &TunConfig, _after: &TunConfig) -> Result<(), TunError> {
+    pub(super) fn change_addresses(
+        &self,
+        _before: &TunConfig,
+        _after: &TunConfig,
+    ) -> Result<(), TunError> {
         match self.0 {}
     }
 

@@ -23,13 +23,25 @@ impl Story {
     fn between(us: PeerId, peer: PeerId) -> Self {
         let now = Instant::now();
         let mut connections = Connections::new(us, now);
-        let addresses = ["/ip4/10.0.0.2/udp/7777/quic-v1", "/ip4/203.0.113.9/udp/7777/quic-v1/p2p-circuit"];
-        connections.want(peer, addresses.iter().map(|a| a.parse().unwrap()).collect(), now);
-        Self { connections, peer, now }
+        let addresses = [
+            "/ip4/10.0.0.2/udp/7777/quic-v1",
+            "/ip4/203.0.113.9/udp/7777/quic-v1/p2p-circuit",
+        ];
+        connections.want(
+            peer,
+            addresses.iter().map(|a| a.parse().unwrap()).collect(),
+            now,
+        );
+        Self {
+            connections,
+            peer,
+            now,
+        }
     }
 
     fn open(&mut self, id: u64, link: Link) {
-        self.connections.opened(ConnectionId(id), self.peer, link, self.now);
+        self.connections
+            .opened(ConnectionId(id), self.peer, link, self.now);
         self.connections.authenticated(ConnectionId(id), self.now);
     }
 
@@ -48,17 +60,28 @@ fn quic() -> Link {
 }
 
 fn relayed() -> Link {
-    Link::Relayed { relay: PeerId::random() }
+    Link::Relayed {
+        relay: PeerId::random(),
+    }
 }
 
 fn dials(outputs: &[Output]) -> usize {
-    outputs.iter().filter(|output| matches!(output, Output::Dial { .. })).count()
+    outputs
+        .iter()
+        .filter(|output| matches!(output, Output::Dial { .. }))
+        .count()
 }
 
 fn closes(outputs: &[Output]) -> Vec<u64> {
     outputs
         .iter()
-        .filter_map(|output| if let Output::Close(id) = output { Some(id.0) } else { None })
+        .filter_map(|output| {
+            if let Output::Close(id) = output {
+                Some(id.0)
+            } else {
+                None
+            }
+        })
         .collect()
 }
 
@@ -70,7 +93,9 @@ fn a_member_that_is_away_is_dialled_ever_more_rarely() {
         let outputs = story.pass(1);
         count += dials(&outputs);
         for _ in 0..dials(&outputs) {
-            story.connections.dial_failed(&story.peer.clone(), story.now);
+            story
+                .connections
+                .dial_failed(&story.peer.clone(), story.now);
         }
     }
     assert!((10..=18).contains(&count), "{count} dials in ten minutes");
@@ -88,7 +113,11 @@ fn news_of_its_addresses_and_waiting_packets_are_reasons_to_try_at_once() {
     story.connections.hurry(&peer, story.now);
     assert_eq!(dials(&story.pass(1)), 1);
     story.connections.dial_failed(&peer, story.now);
-    story.connections.want(peer, vec!["/ip4/10.0.0.3/tcp/7777".parse().unwrap()], story.now);
+    story.connections.want(
+        peer,
+        vec!["/ip4/10.0.0.3/tcp/7777".parse().unwrap()],
+        story.now,
+    );
     assert_eq!(dials(&story.pass(1)), 1);
 }
 
@@ -106,7 +135,11 @@ fn a_relayed_member_is_tried_directly_and_with_fresh_circuits_but_no_storm() {
     let early = story.pass(3);
     assert_eq!(dials(&early), 1, "its own addresses, at once: {early:?}");
     let later = story.pass(25);
-    assert_eq!(dials(&later), 2, "its own addresses and a fresh circuit: {later:?}");
+    assert_eq!(
+        dials(&later),
+        2,
+        "its own addresses and a fresh circuit: {later:?}"
+    );
     assert!(dials(&story.pass(3600)) <= 30);
 }
 
@@ -115,7 +148,16 @@ fn a_member_connected_over_tcp_is_tried_over_quic() {
     let mut story = Story::new();
     story.open(1, Link::Tcp("192.0.2.1:7777".parse().unwrap()));
     let early = story.pass(3);
-    let [Output::Dial { addresses, even_if_connected: true, .. }] = early.as_slice() else { panic!("{early:?}") };
+    let [
+        Output::Dial {
+            addresses,
+            even_if_connected: true,
+            ..
+        },
+    ] = early.as_slice()
+    else {
+        panic!("{early:?}")
+    };
     assert_eq!(addresses.len(), 1);
     story.open(2, quic());
     assert_eq!(dials(&story.pass(600)), 0);
@@ -129,7 +171,10 @@ fn the_relayed_connection_goes_once_a_direct_one_has_settled() {
     story.open(2, quic());
     assert_eq!(closes(&story.pass(9)), [] as [u64; 0]);
     let closed = closes(&story.pass(2));
-    assert!(!closed.is_empty() && closed.iter().all(|id| *id == 1), "{closed:?}");
+    assert!(
+        !closed.is_empty() && closed.iter().all(|id| *id == 1),
+        "{closed:?}"
+    );
 }
 
 #[test]
@@ -147,7 +192,10 @@ fn of_two_equal_connections_the_newer_stays() {
     story.open(1, quic());
     story.open(2, quic());
     let closed = closes(&story.pass(11));
-    assert!(!closed.is_empty() && closed.iter().all(|id| *id == 1), "{closed:?}");
+    assert!(
+        !closed.is_empty() && closed.iter().all(|id| *id == 1),
+        "{closed:?}"
+    );
 }
 
 #[test]

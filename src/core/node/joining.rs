@@ -50,7 +50,10 @@ pub(super) struct JoinLimit {
 
 impl JoinLimit {
     fn admits(&mut self, now: Instant) -> bool {
-        if self.second.is_none_or(|start| now >= start + Duration::from_secs(1)) {
+        if self
+            .second
+            .is_none_or(|start| now >= start + Duration::from_secs(1))
+        {
             self.second = Some(now);
             self.count = 0;
         }
@@ -102,7 +105,13 @@ impl Node {
         }
     }
 
-    fn decide_join(&mut self, request: RequestId, peer: PeerId, body: &[u8], now: Now) -> Result<Output, JoinRefusal> {
+    fn decide_join(
+        &mut self,
+        request: RequestId,
+        peer: PeerId,
+        body: &[u8],
+        now: Now,
+    ) -> Result<Output, JoinRefusal> {
         let unix = self.time.now(now.unix);
         let asked = JoinRequest::open(body, &peer)?;
         let issuer = self.issuer.as_ref().ok_or(JoinRefusal::UnknownInvite)?;
@@ -110,19 +119,27 @@ impl Node {
         let is_first = redeemed.is_none();
         let redemption = issuer.decide(&asked, unix, &mut self.directory, redeemed)?;
         let us = self.signer.peer_id();
-        let admission = JoinAnswer::admitted(&self.network, redemption.credential.clone(), &us, &self.directory);
+        let admission = JoinAnswer::admitted(
+            &self.network,
+            redemption.credential.clone(),
+            &us,
+            &self.directory,
+        );
         let body = admission.encode().to_vec();
         if !is_first {
             return Ok(Output::Respond { request, body });
         }
         tracing::info!(%peer, "admitted by invite");
-        self.redemptions.insert(redemption.invite, redemption.clone());
+        self.redemptions
+            .insert(redemption.invite, redemption.clone());
         Ok(Output::Redeem {
             request,
             invite: *redemption.invite.as_bytes(),
             redemption: redemption.encode(),
             accepted: body,
-            refused: JoinAnswer::Refused(JoinRefusal::Unavailable).encode().to_vec(),
+            refused: JoinAnswer::Refused(JoinRefusal::Unavailable)
+                .encode()
+                .to_vec(),
         })
     }
 

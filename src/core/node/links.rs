@@ -19,7 +19,13 @@ const MAX_STRANGERS: usize = 256;
 
 impl Node {
     /// A connection came up; nobody has proven anything yet.
-    pub fn handle_connection_opened(&mut self, id: ConnectionId, peer: PeerId, link: Link, now: Now) {
+    pub fn handle_connection_opened(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        link: Link,
+        now: Now,
+    ) {
         self.connections.opened(id, peer, link, now.instant);
     }
 
@@ -27,18 +33,27 @@ impl Node {
     pub fn handle_credential(&mut self, id: ConnectionId, peer: PeerId, record: &[u8], now: Now) {
         let verdict = match self.admit(record, Some(peer), now) {
             Ok(shown) if shown == peer => Output::Admit(id),
-            Ok(_) => Output::Refuse { connection: id, reason: "the record is another member's".to_owned() },
-            Err(rejection) => Output::Refuse { connection: id, reason: rejection.to_string() },
+            Ok(_) => Output::Refuse {
+                connection: id,
+                reason: "the record is another member's".to_owned(),
+            },
+            Err(rejection) => Output::Refuse {
+                connection: id,
+                reason: rejection.to_string(),
+            },
         };
         self.outputs.push_back(verdict);
     }
 
     /// Both ends of the connection are members.
     pub fn handle_authenticated(&mut self, id: ConnectionId, now: Now) {
-        let Some((peer, link)) = self.connections.peer_of(id) else { return };
+        let Some((peer, link)) = self.connections.peer_of(id) else {
+            return;
+        };
         let is_first = self.connections.authenticated(id, now.instant);
         if let Link::Quic(endpoint) = link {
-            self.tunnels.open_path(&peer, Path::Direct(endpoint), PathKind::Direct, now.instant);
+            self.tunnels
+                .open_path(&peer, Path::Direct(endpoint), PathKind::Direct, now.instant);
         }
         if is_first {
             self.compare_directory_with(peer);
@@ -52,37 +67,47 @@ impl Node {
     }
 
     pub(super) fn open_carrier_path(&mut self, id: ConnectionId, now: Now) {
-        let Some((peer, link)) = self.connections.peer_of(id) else { return };
+        let Some((peer, link)) = self.connections.peer_of(id) else {
+            return;
+        };
         let kind = match link {
             Link::Quic(_) | Link::Tcp(_) => PathKind::Stream,
             Link::Relayed { relay } => PathKind::Relay(relay),
         };
-        self.tunnels.open_path(&peer, Path::Carrier(id), kind, now.instant);
+        self.tunnels
+            .open_path(&peer, Path::Carrier(id), kind, now.instant);
     }
 
     /// The connection's carrier stream broke.
     pub fn handle_carrier_closed(&mut self, id: ConnectionId, now: Now) {
         self.connections.set_carrier(id, false);
         if let Some((peer, _)) = self.connections.peer_of(id) {
-            self.tunnels.close_path(&peer, Path::Carrier(id), now.instant);
+            self.tunnels
+                .close_path(&peer, Path::Carrier(id), now.instant);
         }
     }
 
     /// The connection's endpoint changed under it: the peer's address, or a NAT's mapping.
     pub fn handle_connection_moved(&mut self, id: ConnectionId, link: Link, now: Now) {
-        let Some((peer, before)) = self.connections.peer_of(id) else { return };
+        let Some((peer, before)) = self.connections.peer_of(id) else {
+            return;
+        };
         let is_authenticated = self.connections.of(&peer).any(|(known, _)| known == id);
         self.connections.moved(id, link);
         if let (true, Link::Quic(endpoint)) = (is_authenticated, link) {
-            self.tunnels.open_path(&peer, Path::Direct(endpoint), PathKind::Direct, now.instant);
+            self.tunnels
+                .open_path(&peer, Path::Direct(endpoint), PathKind::Direct, now.instant);
         }
         self.close_direct_path(&peer, before, now);
     }
 
     /// The connection is gone.
     pub fn handle_connection_closed(&mut self, id: ConnectionId, now: Now) {
-        let Some((peer, link)) = self.connections.closed(id, now.instant) else { return };
-        self.tunnels.close_path(&peer, Path::Carrier(id), now.instant);
+        let Some((peer, link)) = self.connections.closed(id, now.instant) else {
+            return;
+        };
+        self.tunnels
+            .close_path(&peer, Path::Carrier(id), now.instant);
         self.close_direct_path(&peer, link, now);
     }
 
@@ -90,7 +115,8 @@ impl Node {
     fn close_direct_path(&mut self, peer: &PeerId, link: Link, now: Now) {
         let Link::Quic(endpoint) = link else { return };
         if !self.connections.of(peer).any(|(_, other)| other == link) {
-            self.tunnels.close_path(peer, Path::Direct(endpoint), now.instant);
+            self.tunnels
+                .close_path(peer, Path::Direct(endpoint), now.instant);
         }
     }
 
@@ -98,7 +124,9 @@ impl Node {
     pub fn handle_dial_failed(&mut self, peer: &PeerId, now: Now) {
         let failures = self.connections.dial_failed(peer, now.instant);
         if failures % 4 == 2 {
-            self.outputs.push_back(Output::Lookup { key: self.network.record_key(peer) });
+            self.outputs.push_back(Output::Lookup {
+                key: self.network.record_key(peer),
+            });
         }
     }
 
@@ -109,14 +137,21 @@ impl Node {
         }
         let links: Vec<_> = self.connections.of(&peer).collect();
         let is_member = self.directory.get(&peer).is_some();
-        if links.iter().any(|(_, link)| link.is_direct()) || !is_member && !self.try_stranger(peer, now.instant) {
+        if links.iter().any(|(_, link)| link.is_direct())
+            || !is_member && !self.try_stranger(peer, now.instant)
+        {
             return;
         }
-        self.outputs.push_back(Output::Dial { peer, addresses, even_if_connected: !links.is_empty() });
+        self.outputs.push_back(Output::Dial {
+            peer,
+            addresses,
+            even_if_connected: !links.is_empty(),
+        });
     }
 
     fn try_stranger(&mut self, peer: PeerId, now: Instant) -> bool {
-        self.strangers.retain(|_, tried| now < *tried + STRANGER_PERIOD);
+        self.strangers
+            .retain(|_, tried| now < *tried + STRANGER_PERIOD);
         if self.strangers.contains_key(&peer) || self.strangers.len() >= MAX_STRANGERS {
             return false;
         }

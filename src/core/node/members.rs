@@ -7,12 +7,12 @@ use libp2p_identity::PeerId;
 
 use super::{Node, Now};
 use crate::{
+    connection::Link,
     membership::{
         Change, Descriptor, Features, Rejection, SyncMessage, descriptor::next_seq, sync::Records,
     },
     output::{Output, RequestId},
     path::{Path, PathKind},
-    connection::Link,
     peer::PeerKeys,
     session::WireGuardKey,
     tunnels::OverlayAddresses,
@@ -23,14 +23,19 @@ impl Node {
     pub(super) fn announce_ourselves(&mut self, now: Now) {
         let millis = self.time.now(now.unix).as_millis();
         self.descriptor_seq = next_seq(self.descriptor_seq, millis);
-        self.outputs.push_back(Output::SaveDescriptorSeq(self.descriptor_seq));
+        self.outputs
+            .push_back(Output::SaveDescriptorSeq(self.descriptor_seq));
         let descriptor = Descriptor {
             network: self.network.id(),
             seq: self.descriptor_seq,
             wireguard_key: self.wireguard_key,
             name: self.name.clone(),
             addresses: self.reach.addresses.clone(),
-            features: if self.reach.relays { Features::RELAY } else { Features::NONE },
+            features: if self.reach.relays {
+                Features::RELAY
+            } else {
+                Features::NONE
+            },
         };
         let record = self.member_record(descriptor.seal(&self.signer));
         if let Err(reason) = self.admit(&record, None, now) {
@@ -40,10 +45,19 @@ impl Node {
     }
 
     /// Takes in a record, whoever delivered it, and passes on what is new.
-    pub(super) fn admit(&mut self, record: &[u8], from: Option<PeerId>, now: Now) -> Result<PeerId, Rejection> {
+    pub(super) fn admit(
+        &mut self,
+        record: &[u8],
+        from: Option<PeerId>,
+        now: Now,
+    ) -> Result<PeerId, Rejection> {
         let admitted = self.directory.admit(record, self.time.now(now.unix))?;
         let peer = admitted.peer;
-        let Some(member) = self.directory.get(&peer).filter(|_| admitted.change != Change::Unchanged) else {
+        let Some(member) = self
+            .directory
+            .get(&peer)
+            .filter(|_| admitted.change != Change::Unchanged)
+        else {
             return Ok(peer);
         };
         self.time.saw(member.certificate.not_before);
@@ -51,7 +65,10 @@ impl Node {
         if admitted.change == Change::New && peer != self.peer_id() {
             tracing::info!(member = %member.descriptor.name, %peer, "a member");
         }
-        self.outputs.push_back(Output::SaveRecord { peer, record: record.clone() });
+        self.outputs.push_back(Output::SaveRecord {
+            peer,
+            record: record.clone(),
+        });
         self.apply(&peer, now);
         for disturbed in &admitted.disturbed {
             self.apply(disturbed, now);
@@ -63,10 +80,15 @@ impl Node {
 
     /// Brings tunnels and connections in line with what the directory says of a member.
     fn apply(&mut self, peer: &PeerId, now: Now) {
-        let Some(member) = self.directory.get(peer) else { return };
+        let Some(member) = self.directory.get(peer) else {
+            return;
+        };
         let ipv4 = self.directory.ipv4_of(peer);
         if *peer == self.peer_id() {
-            self.tunnels.set_addresses(OverlayAddresses { ipv4, ipv6: member.ipv6 });
+            self.tunnels.set_addresses(OverlayAddresses {
+                ipv4,
+                ipv6: member.ipv6,
+            });
             self.outputs.push_back(Output::SetIpv4(ipv4));
             return;
         }
@@ -76,7 +98,11 @@ impl Node {
             ipv4,
             ipv6: member.ipv6,
         });
-        self.connections.want(*peer, dialable(&member.descriptor.addresses, peer), now.instant);
+        self.connections.want(
+            *peer,
+            dialable(&member.descriptor.addresses, peer),
+            now.instant,
+        );
         self.restore_paths(peer, now);
     }
 
@@ -85,7 +111,8 @@ impl Node {
         let links: Vec<_> = self.connections.of(peer).collect();
         for (connection, link) in links {
             if let Link::Quic(endpoint) = link {
-                self.tunnels.open_path(peer, Path::Direct(endpoint), PathKind::Direct, now.instant);
+                self.tunnels
+                    .open_path(peer, Path::Direct(endpoint), PathKind::Direct, now.instant);
             }
             if self.connections.has_carrier(connection) {
                 self.open_carrier_path(connection, now);
@@ -96,8 +123,14 @@ impl Node {
     /// Tells the connected members, but the one it came from and the one it is about.
     fn announce(&mut self, record: &[u8], about: &PeerId, from: Option<PeerId>) {
         let body = SyncMessage::announcement(record.to_vec()).encode();
-        let others = self.connections.connected().filter(|peer| Some(*peer) != from && peer != about);
-        self.outputs.extend(others.map(|peer| Output::Sync { peer, body: body.clone() }));
+        let others = self
+            .connections
+            .connected()
+            .filter(|peer| Some(*peer) != from && peer != about);
+        self.outputs.extend(others.map(|peer| Output::Sync {
+            peer,
+            body: body.clone(),
+        }));
     }
 
     fn offer_relays(&mut self) {
@@ -105,10 +138,13 @@ impl Node {
         let relays: Vec<_> = self
             .directory
             .members()
-            .filter(|member| member.peer_id != us && member.descriptor.features.include(Features::RELAY))
+            .filter(|member| {
+                member.peer_id != us && member.descriptor.features.include(Features::RELAY)
+            })
             .map(|member| {
                 let mut addresses = dialable(&member.descriptor.addresses, &member.peer_id);
-                addresses.retain(|address| !address.iter().any(|part| part == Protocol::P2pCircuit));
+                addresses
+                    .retain(|address| !address.iter().any(|part| part == Protocol::P2pCircuit));
                 (member.peer_id, addresses)
             })
             .filter(|(_, addresses)| !addresses.is_empty())
@@ -152,7 +188,10 @@ impl Node {
                 SyncMessage::Records(Records::default())
             }
         };
-        self.outputs.push_back(Output::Respond { request, body: answer.encode() });
+        self.outputs.push_back(Output::Respond {
+            request,
+            body: answer.encode(),
+        });
     }
 
     /// A member's answer to our sync message.
@@ -196,7 +235,8 @@ impl Node {
     /// Lets go of members whose certificates have run out, and renews our own if that is ours to do.
     pub(super) fn expire(&mut self, now: Now) {
         let unix = self.time.now(now.unix);
-        self.outputs.push_back(Output::SaveTimeFloor(self.time.floor()));
+        self.outputs
+            .push_back(Output::SaveTimeFloor(self.time.floor()));
         self.renew_ourselves(now);
         let expired = self.directory.expire(unix);
         for peer in &expired.gone {
@@ -217,17 +257,24 @@ impl Node {
 
     fn renew_ourselves(&mut self, now: Now) {
         let unix = self.time.now(now.unix);
-        let Some(issuer) = self.issuer.as_ref().filter(|_| self.certificate.is_due_for_renewal(unix)) else {
+        let Some(issuer) = self
+            .issuer
+            .as_ref()
+            .filter(|_| self.certificate.is_due_for_renewal(unix))
+        else {
             return;
         };
         let us = self.peer_id();
-        let renewed = issuer.renew(&self.certificate, unix).and_then(|credential| {
-            let certificate = credential.verify(self.network.genesis(), unix, &us)?;
-            Ok((credential, certificate))
-        });
+        let renewed = issuer
+            .renew(&self.certificate, unix)
+            .and_then(|credential| {
+                let certificate = credential.verify(self.network.genesis(), unix, &us)?;
+                Ok((credential, certificate))
+            });
         match renewed {
             Ok((credential, certificate)) => {
-                self.outputs.push_back(Output::SaveCredential(credential.encode()));
+                self.outputs
+                    .push_back(Output::SaveCredential(credential.encode()));
                 (self.credential, self.certificate) = (credential, certificate);
                 self.announce_ourselves(now);
             }

@@ -73,7 +73,10 @@ impl Node {
 
     /// All members but this node, with the paths to them.
     pub fn peers(&self) -> Vec<PeerStatus> {
-        let others = self.members().into_iter().filter(|member| member.peer_id != self.peer_id());
+        let others = self
+            .members()
+            .into_iter()
+            .filter(|member| member.peer_id != self.peer_id());
         others.map(|member| self.peer_status(member)).collect()
     }
 
@@ -107,9 +110,9 @@ impl Node {
 
     /// What the network calls a member, the peer id when it is none.
     pub fn name_of(&self, peer: &PeerId) -> Name {
-        self.directory
-            .name_of(peer)
-            .unwrap_or_else(|| Name::sanitised(&peer.to_string()).unwrap_or_else(|| self.name.clone()))
+        self.directory.name_of(peer).unwrap_or_else(|| {
+            Name::sanitised(&peer.to_string()).unwrap_or_else(|| self.name.clone())
+        })
     }
 
     /// What went no further, and why.

@@ -51,7 +51,8 @@ fn founded(name: &str) -> (Network, Credential, Vec<u8>) {
         founder_ipv4: Some([10, 77, 0, 1].into()),
     };
     let secret = Zeroizing::new([77; 32]);
-    let founded = Network::found(founding, &signer(200), &signer(1), [9; 16], secret, UNIX).unwrap();
+    let founded =
+        Network::found(founding, &signer(200), &signer(1), [9; 16], secret, UNIX).unwrap();
     (founded.network, founded.credential, founded.delegation)
 }
 
@@ -78,10 +79,18 @@ impl World {
         let (network, credential, delegation) = founded("n1");
         let mut start = start(1, network, credential, Vec::new());
         start.delegation = Some(delegation);
-        let now = Now { instant: Instant::now(), unix: UNIX };
+        let now = Now {
+            instant: Instant::now(),
+            unix: UNIX,
+        };
         let node = Node::new(start, now).unwrap();
         let mut world = Self {
-            hosts: vec![Host { node, number: 1, answers: Vec::new(), refused: Vec::new() }],
+            hosts: vec![Host {
+                node,
+                number: 1,
+                answers: Vec::new(),
+                refused: Vec::new(),
+            }],
             start: now.instant,
             elapsed: Duration::ZERO,
             next_connection: 0,
@@ -92,30 +101,51 @@ impl World {
     }
 
     fn now(&self) -> Now {
-        Now { instant: self.start + self.elapsed, unix: UNIX.plus(self.elapsed) }
+        Now {
+            instant: self.start + self.elapsed,
+            unix: UNIX.plus(self.elapsed),
+        }
     }
 
     fn reach(&mut self, at: usize) {
-        let address = format!("/ip4/192.0.2.{}/udp/7777/quic-v1", self.hosts[at].number).parse().unwrap();
-        let reach = Reach { addresses: vec![address], relays: self.hosts[at].number == 1 };
+        let address = format!("/ip4/192.0.2.{}/udp/7777/quic-v1", self.hosts[at].number)
+            .parse()
+            .unwrap();
+        let reach = Reach {
+            addresses: vec![address],
+            relays: self.hosts[at].number == 1,
+        };
         let now = self.now();
         self.hosts[at].node.handle_reach(reach, now);
     }
 
     fn invite(&mut self, secret: u8) -> Invite {
-        let request = InviteRequest { name: None, ipv4: None, lifetime: Duration::from_secs(3600) };
+        let request = InviteRequest {
+            name: None,
+            ipv4: None,
+            lifetime: Duration::from_secs(3600),
+        };
         let now = self.now();
-        self.hosts[0].node.invite(request, Vec::new(), Zeroizing::new([secret; 32]), now).unwrap()
+        self.hosts[0]
+            .node
+            .invite(request, Vec::new(), Zeroizing::new([secret; 32]), now)
+            .unwrap()
     }
 
     /// Lets a stranger ask the founder.
     fn ask(&mut self, invite: &Invite, number: u8) -> Result<Joined, String> {
         let body = JoinRequest::seal(invite, &signer(number), &format!("n{number}"), None);
         let now = self.now();
-        self.hosts[0].node.handle_join_request(RequestId(0), signer(number).peer_id(), &body, now);
+        self.hosts[0]
+            .node
+            .handle_join_request(RequestId(0), signer(number).peer_id(), &body, now);
         self.settle();
-        let answer = self.hosts[0].answers.pop().expect("every request is answered");
-        JoinAnswer::accept(&answer, invite, &signer(number).key(), UNIX).map_err(|error| error.to_string())
+        let answer = self.hosts[0]
+            .answers
+            .pop()
+            .expect("every request is answered");
+        JoinAnswer::accept(&answer, invite, &signer(number).key(), UNIX)
+            .map_err(|error| error.to_string())
     }
 
     fn join(&mut self, number: u8) -> usize {
@@ -123,7 +153,12 @@ impl World {
         let joined = self.ask(&invite, number).unwrap();
         let start = start(number, joined.network, joined.credential, joined.records);
         let node = Node::new(start, self.now()).unwrap();
-        self.hosts.push(Host { node, number, answers: Vec::new(), refused: Vec::new() });
+        self.hosts.push(Host {
+            node,
+            number,
+            answers: Vec::new(),
+            refused: Vec::new(),
+        });
         self.reach(self.hosts.len() - 1);
         self.hosts.len() - 1
     }
@@ -163,13 +198,20 @@ impl World {
                     self.carry_out(here, output);
                 }
                 let from = Path::Direct(endpoint(self.hosts[here].number));
-                let outbox: Vec<_> =
-                    self.hosts[here].node.outbox().datagrams().map(|(to, d)| (to, d.to_vec())).collect();
+                let outbox: Vec<_> = self.hosts[here]
+                    .node
+                    .outbox()
+                    .datagrams()
+                    .map(|(to, d)| (to, d.to_vec()))
+                    .collect();
                 self.hosts[here].node.outbox().clear();
                 let now = self.now().instant;
                 for (to, datagram) in outbox {
                     quiet = false;
-                    let there = self.hosts.iter_mut().find(|host| to == Path::Direct(endpoint(host.number)));
+                    let there = self
+                        .hosts
+                        .iter_mut()
+                        .find(|host| to == Path::Direct(endpoint(host.number)));
                     if let Some(there) = there {
                         there.node.handle_datagram(from, &datagram, now);
                     }
@@ -190,13 +232,21 @@ impl World {
                     let ends = [self.hosts[*a].node.peer_id(), self.hosts[*b].node.peer_id()];
                     ends.contains(&us) && ends.contains(&peer)
                 });
-                let there = self.hosts.iter().position(|host| host.node.peer_id() == peer).filter(|_| is_connected);
+                let there = self
+                    .hosts
+                    .iter()
+                    .position(|host| host.node.peer_id() == peer)
+                    .filter(|_| is_connected);
                 let Some(there) = there else { return };
-                self.hosts[there].node.handle_sync_request(RequestId(1), us, &body, now);
+                self.hosts[there]
+                    .node
+                    .handle_sync_request(RequestId(1), us, &body, now);
                 let mut later = Vec::new();
                 while let Some(output) = self.hosts[there].node.poll_output() {
                     match output {
-                        Output::Respond { body, .. } => self.hosts[here].node.handle_sync_answer(peer, &body, now),
+                        Output::Respond { body, .. } => {
+                            self.hosts[here].node.handle_sync_answer(peer, &body, now)
+                        }
                         other => later.push(other),
                     }
                 }
@@ -242,7 +292,10 @@ impl World {
     }
 
     fn send(&mut self, from: usize, to: usize, text: &[u8]) -> Vec<Vec<u8>> {
-        let (source, destination) = (self.hosts[from].node.ipv4().unwrap(), self.hosts[to].node.ipv4().unwrap());
+        let (source, destination) = (
+            self.hosts[from].node.ipv4().unwrap(),
+            self.hosts[to].node.ipv4().unwrap(),
+        );
         let mut packet = vec![0; 20];
         packet.extend_from_slice(text);
         packet[0] = 0x45;
@@ -260,7 +313,12 @@ impl World {
     }
 
     fn names_known_to(&self, at: usize) -> BTreeSet<String> {
-        self.hosts[at].node.members().iter().map(|member| member.name.to_string()).collect()
+        self.hosts[at]
+            .node
+            .members()
+            .iter()
+            .map(|member| member.name.to_string())
+            .collect()
     }
 }
 
@@ -289,7 +347,10 @@ fn nodes_that_know_only_the_founder_learn_of_each_other_and_go_on_without_it() {
     world.hosts.remove(0);
     world.links.clear();
     world.connect(0, 1);
-    assert_eq!(world.send(0, 1, b"without the founder"), [b"without the founder".to_vec()]);
+    assert_eq!(
+        world.send(0, 1, b"without the founder"),
+        [b"without the founder".to_vec()]
+    );
 }
 
 #[test]
@@ -308,7 +369,9 @@ fn an_admission_that_was_not_saved_leaves_the_invite_good() {
     let mut world = World::new();
     let invite = world.invite(7);
     world.ask(&invite, 2).unwrap();
-    world.hosts[0].node.handle_redeem_failed(*invite.id().as_bytes());
+    world.hosts[0]
+        .node
+        .handle_redeem_failed(*invite.id().as_bytes());
     assert!(world.ask(&invite, 3).is_ok());
 }
 
@@ -317,19 +380,31 @@ fn a_flood_of_join_requests_is_cut_off_and_later_ones_are_heard_again() {
     let mut world = World::new();
     let invite = world.invite(7);
     let refusals = (10..60).filter_map(|number| world.ask(&invite, number).err());
-    let limited = refusals.filter(|refusal| *refusal == JoinRefusal::RateLimited.to_string()).count();
+    let limited = refusals
+        .filter(|refusal| *refusal == JoinRefusal::RateLimited.to_string())
+        .count();
     assert_eq!(limited, 30);
     world.pass(Duration::from_secs(1));
-    assert_eq!(world.ask(&invite, 99).unwrap_err(), JoinRefusal::UsedUp.to_string());
+    assert_eq!(
+        world.ask(&invite, 99).unwrap_err(),
+        JoinRefusal::UsedUp.to_string()
+    );
 }
 
 #[test]
 fn a_node_that_may_not_invite_says_who_may() {
     let mut world = World::new();
     let b = world.join(2);
-    let request = InviteRequest { name: None, ipv4: None, lifetime: Duration::from_secs(60) };
+    let request = InviteRequest {
+        name: None,
+        ipv4: None,
+        lifetime: Duration::from_secs(60),
+    };
     let now = world.now();
-    let refusal = world.hosts[b].node.invite(request, Vec::new(), Zeroizing::new([1; 32]), now).unwrap_err();
+    let refusal = world.hosts[b]
+        .node
+        .invite(request, Vec::new(), Zeroizing::new([1; 32]), now)
+        .unwrap_err();
     assert_eq!(refusal, NoInvite::NotDelegated);
     assert!(refusal.to_string().contains("founded the network"));
 }
@@ -359,8 +434,20 @@ fn a_certificate_of_another_network_is_refused() {
         founder_name: Name::parse("n5").unwrap(),
         founder_ipv4: None,
     };
-    let other = Network::found(founding, &signer(201), &signer(5), [1; 16], Zeroizing::new([1; 32]), UNIX).unwrap();
-    let stranger = Node::new(start(5, other.network, other.credential, Vec::new()), world.now()).unwrap();
+    let other = Network::found(
+        founding,
+        &signer(201),
+        &signer(5),
+        [1; 16],
+        Zeroizing::new([1; 32]),
+        UNIX,
+    )
+    .unwrap();
+    let stranger = Node::new(
+        start(5, other.network, other.credential, Vec::new()),
+        world.now(),
+    )
+    .unwrap();
     let (record, peer) = (stranger.own_record().unwrap(), stranger.peer_id());
     let now = world.now();
     let node = &mut world.hosts[0].node;
@@ -390,7 +477,12 @@ fn a_member_whose_certificate_ran_out_is_cut_off() {
     // Even a handshake of its own leads to nobody.
     let founder = world.hosts[0].node.peer_id();
     let now = world.now().instant;
-    world.hosts[b].node.tunnels.open_path(&founder, Path::Direct(endpoint(1)), crate::path::PathKind::Direct, now);
+    world.hosts[b].node.tunnels.open_path(
+        &founder,
+        Path::Direct(endpoint(1)),
+        crate::path::PathKind::Direct,
+        now,
+    );
     world.pass(Duration::from_secs(10));
     let drops = world.hosts[0].node.drops();
     assert!(drops.of(DropReason::UnknownPeer) + drops.of(DropReason::UnknownSession) > 0);
@@ -431,10 +523,18 @@ fn a_second_start_knows_what_the_first_one_learnt() {
     let (network, credential, delegation) = founded("n1");
     let mut again = start(1, network, credential, Vec::new());
     again.delegation = Some(delegation);
-    again.records = world.hosts[0].node.directory.members().map(|member| member.record.encode()).collect();
+    again.records = world.hosts[0]
+        .node
+        .directory
+        .members()
+        .map(|member| member.record.encode())
+        .collect();
     again.descriptor_seq = world.hosts[0].node.descriptor_seq;
     let node = Node::new(again, world.now()).unwrap();
     assert_eq!(node.resolve("n2"), Some(world.hosts[b].node.peer_id()));
-    assert_eq!(node.resolve(&IpAddr::from(world.hosts[b].node.ipv4().unwrap()).to_string()), node.resolve("n2"));
+    assert_eq!(
+        node.resolve(&IpAddr::from(world.hosts[b].node.ipv4().unwrap()).to_string()),
+        node.resolve("n2")
+    );
     assert!(node.descriptor_seq > world.hosts[0].node.descriptor_seq);
 }

@@ -128,7 +128,9 @@ fn a_flood_of_new_addresses_is_bounded_and_does_not_push_out_the_path_in_use() {
     let home = story.open_direct("192.0.2.1:7777");
     story.pass(1, &[home]);
     for port in 1..1000 {
-        story.paths.heard(Path::Direct(([203, 0, 113, 9], port).into()));
+        story
+            .paths
+            .heard(Path::Direct(([203, 0, 113, 9], port).into()));
     }
     assert!(story.paths.all().count() <= MAX_PATHS);
     assert_eq!(story.paths.current(), Some(home));

@@ -13,7 +13,10 @@ struct End {
 
 fn pair() -> (End, End) {
     let (a, b) = (Identity::new([1; 32]), Identity::new([2; 32]));
-    let (to_b, to_a) = (Session::new(&a, b.public(), 7), Session::new(&b, a.public(), 9));
+    let (to_b, to_a) = (
+        Session::new(&a, b.public(), 7),
+        Session::new(&b, a.public(), 9),
+    );
     (
         End {
             identity: a,
@@ -30,23 +33,26 @@ impl End {
     fn open(&mut self, datagram: &[u8]) -> (Result<Opened, DropReason>, Vec<u8>, Vec<Vec<u8>>) {
         let mut output = vec![0; datagram.len().max(MIN_BUFFER)];
         let mut replies = Vec::new();
-        let opened = self
-            .session
-            .open(None, datagram, &mut output, |reply| replies.push(reply.to_vec()));
+        let opened = self.session.open(None, datagram, &mut output, |reply| {
+            replies.push(reply.to_vec())
+        });
         (opened, output, replies)
     }
 
     fn seal(&mut self, packet: &[u8]) -> Result<Vec<u8>, DropReason> {
         let mut output = vec![0; sealed_length(packet.len())];
-        let length = self.session.seal(packet, MTU, &mut Vec::new(), &mut output)?;
+        let length = self
+            .session
+            .seal(packet, MTU, &mut Vec::new(), &mut output)?;
         output.truncate(length);
         Ok(output)
     }
 
     fn initiate(&mut self) -> Vec<u8> {
         let mut sent = Vec::new();
-        self.session
-            .initiate(&mut [0; MIN_BUFFER], |datagram| sent.push(datagram.to_vec()));
+        self.session.initiate(&mut [0; MIN_BUFFER], |datagram| {
+            sent.push(datagram.to_vec())
+        });
         sent.pop().expect("an initiation")
     }
 }
@@ -116,7 +122,11 @@ fn nothing_is_queued_inside_boringtun_before_there_are_keys() {
         b.open(&initiation)
     };
     let (_, _, replies) = a.open(&response[0]);
-    assert_eq!(replies.len(), 1, "only the keepalive that confirms the keys");
+    assert_eq!(
+        replies.len(),
+        1,
+        "only the keepalive that confirms the keys"
+    );
     assert_eq!(replies[0].len(), OVERHEAD);
 }
 
@@ -178,7 +188,10 @@ fn a_flood_of_handshakes_is_answered_with_cookies_and_a_returned_cookie_is_let_i
         panic!("a retransmission");
     };
     let mut second = vec![0; MIN_BUFFER];
-    let TunnResult::WriteToNetwork(second) = a.session.tunnel.format_handshake_initiation(&mut second, true)
+    let TunnResult::WriteToNetwork(second) = a
+        .session
+        .tunnel
+        .format_handshake_initiation(&mut second, true)
     else {
         panic!("a retransmission");
     };

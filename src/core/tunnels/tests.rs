@@ -32,7 +32,10 @@ fn host(number: u8) -> Host {
 }
 
 fn introduce(hosts: &mut [Host]) {
-    let known: Vec<_> = hosts.iter().map(|host| (host.keys, host.endpoint)).collect();
+    let known: Vec<_> = hosts
+        .iter()
+        .map(|host| (host.keys, host.endpoint))
+        .collect();
     for host in hosts {
         for (keys, _) in &known {
             if keys.id != host.keys.id {
@@ -69,7 +72,10 @@ fn connected(count: u8) -> (Vec<Host>, Instant) {
     let now = Instant::now();
     let mut hosts: Vec<_> = (1..=count).map(host).collect();
     introduce(&mut hosts);
-    let known: Vec<_> = hosts.iter().map(|host| (host.keys.id, host.endpoint)).collect();
+    let known: Vec<_> = hosts
+        .iter()
+        .map(|host| (host.keys.id, host.endpoint))
+        .collect();
     for host in &mut hosts {
         for (id, endpoint) in &known {
             if *id != host.keys.id {
@@ -130,7 +136,9 @@ fn packets_sent_before_the_handshake_arrive_after_it_in_order() {
         );
     }
     let (id, endpoint) = (hosts[1].keys.id, hosts[1].endpoint);
-    hosts[0].tunnels.open_path(&id, endpoint, PathKind::Direct, now);
+    hosts[0]
+        .tunnels
+        .open_path(&id, endpoint, PathKind::Direct, now);
     settle(&mut hosts, now);
     assert_eq!(received(&mut hosts[1]), sent);
 }
@@ -141,9 +149,14 @@ fn waiting_packets_are_few_and_the_rest_is_counted() {
     introduce(&mut hosts);
     let packet = udp(address(&hosts[0]), address(&hosts[1]), b"hello");
     for _ in 0..1000 {
-        hosts[0].tunnels.handle_overlay_packet(&packet, Instant::now());
+        hosts[0]
+            .tunnels
+            .handle_overlay_packet(&packet, Instant::now());
     }
-    assert_eq!(hosts[0].tunnels.drops().of(DropReason::QueueFull), 1000 - 16);
+    assert_eq!(
+        hosts[0].tunnels.drops().of(DropReason::QueueFull),
+        1000 - 16
+    );
 }
 
 /// A member with valid keys writes another member's address into its packets. "Is the source inside the
@@ -190,7 +203,9 @@ fn packets_to_nobody_and_from_foreign_sources_are_counted_apart() {
     hosts[0]
         .tunnels
         .handle_overlay_packet(&udp([192, 168, 0, 1].into(), us, b""), now);
-    hosts[0].tunnels.handle_overlay_packet(&udp(us, [224, 0, 0, 251].into(), b""), now);
+    hosts[0]
+        .tunnels
+        .handle_overlay_packet(&udp(us, [224, 0, 0, 251].into(), b""), now);
     hosts[0].tunnels.handle_overlay_packet(b"noise", now);
     let drops = hosts[0].tunnels.drops();
     assert_eq!(drops.of(DropReason::NoOwner), 1);
@@ -206,7 +221,14 @@ fn a_replayed_datagram_moves_no_endpoint() {
     let (mut hosts, now) = connected(2);
     let packet = udp(address(&hosts[0]), address(&hosts[1]), b"hello");
     hosts[0].tunnels.handle_overlay_packet(&packet, now);
-    let datagram = hosts[0].tunnels.outbox().datagrams().next().unwrap().1.to_vec();
+    let datagram = hosts[0]
+        .tunnels
+        .outbox()
+        .datagrams()
+        .next()
+        .unwrap()
+        .1
+        .to_vec();
     settle(&mut hosts, now);
     let attacker = Path::Direct("203.0.113.66:1".parse().unwrap());
     let before = hosts[1]
@@ -233,10 +255,19 @@ fn a_carrier_delivers_only_for_the_peer_it_ends_at() {
     let (mut hosts, now) = connected(3);
     let packet = udp(address(&hosts[1]), address(&hosts[0]), b"hello");
     hosts[1].tunnels.handle_overlay_packet(&packet, now);
-    let datagram = hosts[1].tunnels.outbox().datagrams().next().unwrap().1.to_vec();
+    let datagram = hosts[1]
+        .tunnels
+        .outbox()
+        .datagrams()
+        .next()
+        .unwrap()
+        .1
+        .to_vec();
     let carrier = Path::Carrier(ConnectionId(5));
     let third = hosts[2].keys.id;
-    hosts[0].tunnels.open_path(&third, carrier, PathKind::Stream, now);
+    hosts[0]
+        .tunnels
+        .open_path(&third, carrier, PathKind::Stream, now);
     hosts[0].tunnels.handle_datagram(carrier, &datagram, now);
     assert!(hosts[0].tunnels.inbox().is_empty());
     assert_eq!(hosts[0].tunnels.drops().of(DropReason::Unauthentic), 1);
@@ -266,7 +297,10 @@ fn a_ping_is_answered_with_the_path_it_took() {
     assert!(hosts[0].tunnels.ping(&id, 42, now));
     settle(&mut hosts, now + Duration::from_millis(3));
     let answer = hosts[0].tunnels.poll_ping().expect("an answer");
-    assert_eq!((answer.token, answer.peer, answer.path.path), (42, id, path));
+    assert_eq!(
+        (answer.token, answer.peer, answer.path.path),
+        (42, id, path)
+    );
     assert!(!hosts[0].tunnels.ping(&PeerId::random(), 43, now));
 }
 
@@ -276,7 +310,14 @@ fn a_new_wireguard_key_starts_a_new_tunnel_and_the_old_key_is_a_stranger() {
     let mut rotated = hosts[1].keys;
     rotated.key = WireGuardKey([9; 32]);
     hosts[0].tunnels.upsert(rotated);
-    assert!(!hosts[0].tunnels.peer(&rotated.id).unwrap().session().can_seal());
+    assert!(
+        !hosts[0]
+            .tunnels
+            .peer(&rotated.id)
+            .unwrap()
+            .session()
+            .can_seal()
+    );
     let (here, there) = (address(&hosts[0]), address(&hosts[1]));
     hosts[1]
         .tunnels
