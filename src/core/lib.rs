@@ -1,4 +1,17 @@
 //! The deciding half of hivevpn: no I/O, no clock, no async, no locks.
+//!
+//! Everything that decides lives here; the shell moves bytes. So whole networks can be simulated with a hand-driven
+//! clock. In the order of a packet's way out:
+//!
+//! - [`node`]: the front door; what goes in, what comes out
+//! - [`tunnels`]: every session, path and overlay address; the walks of packets and datagrams
+//! - [`allowed_ips`], [`peers`], [`peer`]: which peer owns an address, how peers are found, one peer
+//! - [`session`]: a WireGuard tunnel, the only file that knows boringtun
+//! - [`path`]: the ways to a peer, and which of them carries the tunnel now
+//! - [`batch`], [`ip_packet`], [`datagram`], [`drop_reason`]: what moves, and why it stopped
+//! - [`connection`], [`connections`]: libp2p connections, and which of them are wanted
+//! - [`membership`]: who belongs to the network, proven by signatures alone
+//! - [`output`]: everything that the core may ask the shell to do
 
 pub mod allowed_ips;
 pub mod batch;
@@ -14,4 +27,6 @@ pub mod path;
 pub mod peer;
 pub mod peers;
 pub mod session;
+#[cfg(test)]
+mod testing;
 pub mod tunnels;

@@ -259,9 +259,13 @@ impl Tunnels {
         if !self.us.contains(packet.source()) {
             return Err(DropReason::ForeignSource);
         }
+        let destination = packet.destination();
+        if destination.is_multicast() {
+            return Err(DropReason::Multicast);
+        }
         let index = self
             .allowed_ips
-            .owner(packet.destination())
+            .owner(destination)
             .ok_or(DropReason::NoOwner)?;
         let peer = self.peers.get_mut(index).ok_or(DropReason::NoOwner)?;
         let mut sealing = Sealing {

@@ -129,7 +129,7 @@ fn receive(socket: &UdpSocket) -> Vec<u8> {
 
 #[test]
 fn addresses_are_changed_without_touching_those_that_stay() {
-    namespace::inside(|| {
+    namespace::run(|| {
         let mut tun = Tun::open(&TunConfig {
             ipv4: None,
             ipv6: None,

@@ -1,6 +1,7 @@
 //! Dialling and closing, told with a hand-driven clock.
 
 use super::*;
+use crate::testing::epoch;
 
 struct Story {
     connections: Connections,
@@ -21,7 +22,7 @@ impl Story {
     }
 
     fn between(us: PeerId, peer: PeerId) -> Self {
-        let now = Instant::now();
+        let now = epoch();
         let mut connections = Connections::new(us, now);
         let addresses = [
             "/ip4/10.0.0.2/udp/7777/quic-v1",

@@ -8,6 +8,7 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::*;
+use crate::testing::epoch;
 use crate::{
     connection::{ConnectionId, Link},
     drop_reason::DropReason,
@@ -80,7 +81,7 @@ impl World {
         let mut start = start(1, network, credential, Vec::new());
         start.delegation = Some(delegation);
         let now = Now {
-            instant: Instant::now(),
+            instant: epoch(),
             unix: UNIX,
         };
         let node = Node::new(start, now).unwrap();
@@ -247,7 +248,21 @@ impl World {
                         Output::Respond { body, .. } => {
                             self.hosts[here].node.handle_sync_answer(peer, &body, now)
                         }
-                        other => later.push(other),
+                        other @ (Output::Dial { .. }
+                        | Output::Close(_)
+                        | Output::Admit(_)
+                        | Output::Refuse { .. }
+                        | Output::Sync { .. }
+                        | Output::Redeem { .. }
+                        | Output::SaveRecord { .. }
+                        | Output::ForgetRecord(_)
+                        | Output::SaveDescriptorSeq(_)
+                        | Output::SaveTimeFloor(_)
+                        | Output::SaveCredential(_)
+                        | Output::Publish { .. }
+                        | Output::Lookup { .. }
+                        | Output::Relays(_)
+                        | Output::SetIpv4(_)) => later.push(other),
                     }
                 }
                 for output in later {

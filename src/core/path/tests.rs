@@ -1,6 +1,7 @@
 //! Which path is used, told as stories with a hand-driven clock.
 
 use super::*;
+use crate::testing::epoch;
 
 const RELAY_CARRIER: Path = Path::Carrier(ConnectionId(1));
 
@@ -14,7 +15,7 @@ impl Story {
     fn new() -> Self {
         Self {
             paths: Paths::default(),
-            now: Instant::now(),
+            now: epoch(),
             next_id: 0,
         }
     }

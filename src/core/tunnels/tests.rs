@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::session::WireGuardKey;
+use crate::testing::epoch;
 
 struct Host {
     tunnels: Tunnels,
@@ -25,7 +26,7 @@ fn host(number: u8) -> Host {
         ipv6: keys.ipv6,
     };
     Host {
-        tunnels: Tunnels::new(us, identity, 1420, number.into(), Instant::now()),
+        tunnels: Tunnels::new(us, identity, 1420, number.into(), epoch()),
         keys,
         endpoint: Path::Direct(([192, 0, 2, number], 7777).into()),
     }
@@ -69,7 +70,7 @@ fn settle(hosts: &mut [Host], now: Instant) -> usize {
 }
 
 fn connected(count: u8) -> (Vec<Host>, Instant) {
-    let now = Instant::now();
+    let now = epoch();
     let mut hosts: Vec<_> = (1..=count).map(host).collect();
     introduce(&mut hosts);
     let known: Vec<_> = hosts
@@ -122,7 +123,7 @@ fn a_path_is_enough_for_a_session_and_a_proven_direct_path() {
 
 #[test]
 fn packets_sent_before_the_handshake_arrive_after_it_in_order() {
-    let now = Instant::now();
+    let now = epoch();
     let mut hosts = vec![host(1), host(2)];
     introduce(&mut hosts);
     let (from, to) = (address(&hosts[0]), address(&hosts[1]));
@@ -149,9 +150,7 @@ fn waiting_packets_are_few_and_the_rest_is_counted() {
     introduce(&mut hosts);
     let packet = udp(address(&hosts[0]), address(&hosts[1]), b"hello");
     for _ in 0..1000 {
-        hosts[0]
-            .tunnels
-            .handle_overlay_packet(&packet, Instant::now());
+        hosts[0].tunnels.handle_overlay_packet(&packet, epoch());
     }
     assert_eq!(
         hosts[0].tunnels.drops().of(DropReason::QueueFull),
