@@ -123,10 +123,15 @@ impl Config {
     }
 
     fn apply_file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
-        let file: File = toml::from_str(text).map_err(|error| ConfigError::Syntax {
-            path: path.to_owned(),
-            line: line_of(text, error.span().map_or(0, |span| span.start)),
-            message: error.message().to_owned(),
+        let file: File = toml::from_str(text).map_err(|error| {
+            let offset = error.span().map_or(0, |span| span.start);
+            let option =
+                option_at(text, offset).map_or(String::new(), |option| format!("{option}: "));
+            ConfigError::Syntax {
+                path: path.to_owned(),
+                line: line_of(text, offset),
+                message: format!("{option}{}", error.message()),
+            }
         })?;
         let place = |span: std::ops::Range<usize>| {
             format!("{}:{}", path.display(), line_of(text, span.start))
@@ -303,6 +308,18 @@ fn check_name(name: &str, option: &'static str, place: &str) -> Result<(), Confi
         })
 }
 
+/// The option on the line with this offset, with its section: `underlay.port`.
+fn option_at(text: &str, offset: usize) -> Option<String> {
+    let start = text.get(..offset)?.rfind('\n').map_or(0, |end| end + 1);
+    let line = text[start..].lines().next()?;
+    let key = line.split_once('=')?.0.trim();
+    let section = text[..start]
+        .lines()
+        .rev()
+        .find_map(|line| line.trim().strip_prefix('[')?.strip_suffix(']'));
+    Some(section.map_or(key.to_owned(), |section| format!("{section}.{key}")))
+}
+
 fn line_of(text: &str, offset: usize) -> usize {
     1 + text
         .as_bytes()
@@ -433,9 +450,10 @@ mod tests {
             "network.toml:3: interface.mtu: 100 is out of range: 1280 (the least that IPv6 allows) to 9000 bytes"
         );
         assert!(
-            error("[underlay]\nprot = 1\n").starts_with("network.toml:2: unknown field `prot`")
+            error("[underlay]\nprot = 1\n")
+                .starts_with("network.toml:2: underlay.prot: unknown field `prot`")
         );
-        assert!(error("[underlay]\nport = 70000\n").starts_with("network.toml:2: "));
+        assert!(error("[underlay]\nport = 70000\n").starts_with("network.toml:2: underlay.port: "));
         assert!(error("[underlay\n").starts_with("network.toml:1: "));
         assert!(
             error("\n[underlay]\nrelay = \"maybe\"\n").contains("relay is true, false or \"auto\"")

@@ -46,6 +46,7 @@ use crate::{
     store::Store,
     swarm::{
         self, Command, Swarm,
+        addresses::Overlay,
         quic::{QuicTransport, SharedSocket},
     },
 };
@@ -114,6 +115,7 @@ fn up(
     };
     footprint.keep();
     let own = membership.addresses(&identity.signer()?);
+    network_side.overlay.set(own.ranges().into());
     match tun.set_addresses(Some(own.ipv4), Some(own.ipv6)) {
         Err(error @ TunError::NoIpv6(_)) => tracing::warn!("{error}; going on with IPv4 alone"),
         result => result?,
@@ -182,6 +184,7 @@ struct NetworkSide {
     commands: mpsc::Sender<Command>,
     swarm: mailbox::Receiver<swarm::Event>,
     swarm_task: JoinHandle<()>,
+    overlay: Overlay,
     local: mailbox::Receiver<Local>,
     control_socket: ControlSocket,
     early: VecDeque<swarm::Event>,
@@ -236,6 +239,7 @@ impl NetworkSide {
             },
             to_loop,
         )?;
+        let overlay = swarm.overlay();
         let (commands, to_swarm) = mpsc::channel(QUEUE);
         let swarm_task = runtime.spawn(swarm.run(to_swarm));
         Ok(Self {
@@ -243,6 +247,7 @@ impl NetworkSide {
             commands,
             swarm: swarm_events,
             swarm_task,
+            overlay,
             local,
             control_socket,
             early: VecDeque::new(),
@@ -365,11 +370,13 @@ fn transports(ip: IpAddr, port: u16) -> [Multiaddr; 2] {
 fn forward_signals(to_loop: mailbox::Sender<Local>) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for Ctrl-C")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+    let mut hang_up = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
     tokio::spawn(async move {
         loop {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
+                _ = hang_up.recv() => {}
             }
             if to_loop.send(Local::Stop).await.is_err() {
                 return;

@@ -3,7 +3,7 @@
 //! With an invite or a bootstrap address a node never founds: two founders of one name are two networks.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
 };
 
@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use hivevpn_core::membership::{
     Credential, Founding, Invite, Name, Network, Redemption, Signer, UnixTime, address, genesis,
 };
+use ipnet::IpNet;
 
 use crate::{
     commands::BadUsage,
@@ -58,6 +59,17 @@ pub struct OwnAddresses {
     pub ipv4: (Ipv4Addr, u8),
     /// Self-certifying.
     pub ipv6: (Ipv6Addr, u8),
+}
+
+impl OwnAddresses {
+    /// The overlay's ranges, both families.
+    pub fn ranges(&self) -> [IpNet; 2] {
+        let range = |address: IpAddr, length| IpNet::new_assert(address, length).trunc();
+        [
+            range(self.ipv4.0.into(), self.ipv4.1),
+            range(self.ipv6.0.into(), self.ipv6.1),
+        ]
+    }
 }
 
 impl Membership {
@@ -196,6 +208,15 @@ fn found(name: &str, identity: &Identity, config: &Config, state: &Path) -> Resu
     let mut salt = [0; 16];
     salt.copy_from_slice(&random[..16]);
     let unix = now().unix;
+    if let Some(ipv4) = config.address {
+        ensure!(
+            address::is_usable(genesis::DEFAULT_IPV4_PREFIX, ipv4),
+            BadUsage(format!(
+                "{ipv4} is no usable address of the overlay: choose one inside {}",
+                genesis::DEFAULT_IPV4_PREFIX
+            ))
+        );
+    }
     let founded = Network::found(
         founding,
         &authority,

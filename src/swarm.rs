@@ -203,6 +203,12 @@ impl Swarm {
         })
     }
 
+    /// The address ranges of the overlay, which are kept out of the underlay. Set them before the overlay's interface
+    /// gets its addresses, or these are announced for a moment.
+    pub fn overlay(&self) -> Overlay {
+        self.overlay.clone()
+    }
+
     /// Runs until nobody sends commands or reads the mailbox any more. All connections close then.
     pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mailbox = self.mailbox.clone();

@@ -28,13 +28,17 @@ const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// A dial that has told nothing for this long is forgotten.
 const DIAL_LIMIT: Duration = Duration::from_secs(30);
 /// When a better connection is tried: at once by the addresses the peer gave (hole punching knows no LAN), later with
-/// a new circuit too, after the first hole punch gave up (three times five seconds).
-const PUNCHES: [Duration; 4] = [
+/// a new circuit too: the first hole punch may have begun before both ends knew how they are seen from outside.
+const PUNCHES: [Duration; 5] = [
     Duration::from_millis(200),
+    Duration::from_secs(5),
     Duration::from_secs(20),
     Duration::from_secs(60),
     Duration::from_secs(300),
 ];
+/// A circuit is dialled only when we know how we are seen from outside, because hole punching takes what is known at
+/// that moment; but not later than this.
+const CIRCUIT_PATIENCE: Duration = Duration::from_secs(1);
 /// Connections must have lived this long before one of them goes: packets in flight get through, and a better one
 /// has shown that it holds.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -54,6 +58,8 @@ struct Wish {
     addresses: Vec<Multiaddr>,
     next_dial: Instant,
     dialled: Option<Instant>,
+    /// The addresses are news: a dial under way does not try them.
+    is_news: bool,
     failures: u32,
     /// When the next attempt at a better connection is due, and how many were made.
     next_punch: Option<Instant>,
@@ -67,6 +73,8 @@ pub struct Connections {
     open: BTreeMap<ConnectionId, Connection>,
     wishes: BTreeMap<PeerId, Wish>,
     next_tick: Instant,
+    started: Instant,
+    is_seen: bool,
 }
 
 impl Connections {
@@ -77,7 +85,15 @@ impl Connections {
             open: BTreeMap::new(),
             wishes: BTreeMap::new(),
             next_tick: now,
+            started: now,
+            is_seen: false,
         }
+    }
+
+    /// Others have told us how they see us, or anybody can dial us: hole punching has something to work with.
+    pub fn seen(&mut self, now: Instant) {
+        self.is_seen = true;
+        self.next_tick = now;
     }
 
     /// Wants a connection to this member at one of these addresses. News about a member that is away are a
@@ -88,6 +104,7 @@ impl Connections {
             Some(wish) => {
                 wish.addresses = addresses;
                 wish.next_dial = now;
+                wish.is_news = true;
                 wish.failures = 0;
             }
             None => {
@@ -95,6 +112,7 @@ impl Connections {
                     addresses,
                     next_dial: now,
                     dialled: None,
+                    is_news: false,
                     failures: 0,
                     next_punch: None,
                     punches: 0,
@@ -234,6 +252,7 @@ impl Connections {
         }
         self.next_tick = now + TICK;
         let mut outputs = Vec::new();
+        let may_circuit = self.is_seen || now >= self.started + CIRCUIT_PATIENCE;
         let peers: Vec<_> = self.wishes.keys().copied().collect();
         for peer in peers {
             let links: Vec<_> = self.of(&peer).collect();
@@ -245,7 +264,7 @@ impl Connections {
             };
             if is_away {
                 wish.next_punch = None;
-                outputs.extend(wish.dial(peer, now));
+                outputs.extend(wish.dial(peer, may_circuit, now));
             } else if best > Some(QUIC) && !is_direct(&peer) {
                 outputs.extend(wish.punch(peer, best == Some(RELAYED), we_lead, now));
             } else {
@@ -278,16 +297,22 @@ impl Connections {
 }
 
 impl Wish {
-    fn dial(&mut self, peer: PeerId, now: Instant) -> Option<Output> {
+    fn dial(&mut self, peer: PeerId, may_circuit: bool, now: Instant) -> Option<Output> {
         let is_dialling = self.dialled.is_some_and(|since| now < since + DIAL_LIMIT);
-        if is_dialling || now < self.next_dial || self.addresses.is_empty() {
+        let must_wait = !may_circuit && self.addresses.iter().any(is_circuit);
+        if is_dialling && !self.is_news
+            || must_wait
+            || now < self.next_dial
+            || self.addresses.is_empty()
+        {
             return None;
         }
+        let is_news = std::mem::take(&mut self.is_news);
         self.dialled = Some(now);
         Some(Output::Dial {
             peer,
             addresses: self.addresses.clone(),
-            even_if_connected: false,
+            even_if_connected: is_news,
         })
     }
 

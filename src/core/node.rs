@@ -89,6 +89,8 @@ pub struct Reach {
     pub addresses: Vec<Multiaddr>,
     /// Whether we carry circuits for other members.
     pub relays: bool,
+    /// Whether we know how we are seen from outside, or need not, because anybody can dial us.
+    pub is_seen: bool,
 }
 
 /// A node.
@@ -292,6 +294,9 @@ impl Node {
 
     /// Where or how we are reached has changed.
     pub fn handle_reach(&mut self, reach: Reach, now: Now) {
+        if reach.is_seen {
+            self.connections.seen(now.instant);
+        }
         if self.reach != reach {
             self.reach = reach;
             self.announce_ourselves(now);

@@ -142,6 +142,7 @@ impl EventLoop {
             Reach {
                 addresses,
                 relays: self.relays,
+                is_seen: self.addresses.has_public() || !self.addresses.observed.is_empty(),
             },
             now,
         );

@@ -135,13 +135,44 @@ fn a_relayed_member_is_tried_directly_and_with_fresh_circuits_but_no_storm() {
     story.open(1, relayed());
     let early = story.pass(3);
     assert_eq!(dials(&early), 1, "its own addresses, at once: {early:?}");
-    let later = story.pass(25);
+    let later = story.pass(10);
     assert_eq!(
         dials(&later),
         2,
         "its own addresses and a fresh circuit: {later:?}"
     );
     assert!(dials(&story.pass(3600)) <= 30);
+}
+
+#[test]
+fn a_circuit_waits_until_we_know_how_we_are_seen_but_not_for_ever() {
+    let mut story = Story::new();
+    let now = story.now;
+    assert_eq!(dials(&story.connections.handle_timeout(now, |_| false)), 0);
+    story.connections.seen(now);
+    assert_eq!(dials(&story.connections.handle_timeout(now, |_| false)), 1);
+    assert_eq!(dials(&Story::new().pass(2)), 1);
+}
+
+#[test]
+fn new_addresses_are_tried_although_the_old_ones_are_still_being_dialled() {
+    let mut story = Story::new();
+    assert_eq!(dials(&story.pass(2)), 1);
+    let peer = story.peer;
+    let elsewhere = vec!["/ip4/10.0.0.3/tcp/7777".parse().unwrap()];
+    story.connections.want(peer, elsewhere.clone(), story.now);
+    let outputs = story.pass(2);
+    let [
+        Output::Dial {
+            addresses,
+            even_if_connected: true,
+            ..
+        },
+    ] = outputs.as_slice()
+    else {
+        panic!("one dial, whatever else is under way: {outputs:?}");
+    };
+    assert_eq!(*addresses, elsewhere);
 }
 
 #[test]

@@ -61,10 +61,10 @@ pub struct Founded {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FoundingError {
     /// The genesis breaks a rule.
-    #[error("the network cannot be founded: {0}")]
+    #[error("the network cannot be founded")]
     Genesis(#[from] Rejection),
     /// The founder cannot be what it asks to be.
-    #[error("the founder cannot be a member: {0}")]
+    #[error("this node cannot be its first member")]
     Founder(#[from] JoinRefusal),
 }
 

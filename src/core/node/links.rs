@@ -135,17 +135,16 @@ impl Node {
         if peer == self.peer_id() || addresses.is_empty() {
             return;
         }
-        let links: Vec<_> = self.connections.of(&peer).collect();
+        let is_direct = self.connections.of(&peer).any(|(_, link)| link.is_direct());
         let is_member = self.directory.get(&peer).is_some();
-        if links.iter().any(|(_, link)| link.is_direct())
-            || !is_member && !self.try_stranger(peer, now.instant)
-        {
+        if is_direct || !is_member && !self.try_stranger(peer, now.instant) {
             return;
         }
         self.outputs.push_back(Output::Dial {
             peer,
             addresses,
-            even_if_connected: !links.is_empty(),
+            // Nor is a dial under way a reason to refrain: it tries addresses of another place.
+            even_if_connected: true,
         });
     }
 

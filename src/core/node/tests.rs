@@ -115,6 +115,7 @@ impl World {
         let reach = Reach {
             addresses: vec![address],
             relays: self.hosts[at].number == 1,
+            is_seen: true,
         };
         let now = self.now();
         self.hosts[at].node.handle_reach(reach, now);

@@ -1,0 +1,165 @@
+//! Which protocols this node speaks, with whom, and within which bounds.
+//!
+//! | with everybody | why |
+//! |---|---|
+//! | identify, ping | libp2p works on them; no network name is in them |
+//! | join | a stranger becomes a member by it |
+//! | relay, both halves | it must be able to reach the node that invited it |
+//! | mDNS | finds the members of the same site |
+//!
+//! With members only, behind the [`Gate`]: the DHT, sync, the carrier and hole punching.
+
+use std::{io, time::Duration};
+
+use libp2p::{
+    PeerId, StreamProtocol,
+    connection_limits::{self, ConnectionLimits},
+    dcutr, identify,
+    identity::PublicKey,
+    kad::{self, store::{MemoryStore, MemoryStoreConfig}},
+    mdns, ping, relay,
+    request_response::{self, ProtocolSupport},
+    swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
+};
+
+use super::{
+    Event, candidates::Candidates, carrier, codec::Codec, gate::{Gate, Members}, relays,
+};
+use crate::mailbox;
+
+const IDENTIFY: &str = "/hivevpn/1";
+const AGENT: &str = concat!("hivevpn/", env!("CARGO_PKG_VERSION"));
+const JOIN: StreamProtocol = StreamProtocol::new("/hivevpn/join/1");
+const SYNC: StreamProtocol = StreamProtocol::new("/hivevpn/sync/1");
+
+/// The longest join message. The issuer's answer carries the network and a certificate, a few KiB.
+const MAX_JOIN: usize = 64 << 10;
+/// The longest sync message: some thousand records.
+const MAX_SYNC: usize = 1 << 20;
+
+/// How long a request may take, through the slowest relay, the other core's thinking included.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Requests that a stranger may have in work at once.
+const MAX_JOINS: usize = 2;
+/// Requests that a member may have in work at once, each up to [`MAX_SYNC`].
+const MAX_SYNCS: usize = 8;
+
+/// A handshake costs us a signature: as many strangers at once, and the rest wait in the kernel's queue.
+const MAX_PENDING_INCOMING: u32 = 64;
+/// Direct ones over each transport and a circuit or two, twice over while connections are being replaced.
+const MAX_ESTABLISHED_PER_PEER: u32 = 8;
+/// Apart, so that strangers who fill the one half do not keep us from dialing members.
+const MAX_ESTABLISHED_INCOMING: u32 = 2048;
+const MAX_ESTABLISHED_OUTGOING: u32 = 2048;
+
+/// What the DHT keeps for others: a record per member and some to spare, each as long as a record may be.
+const MAX_RECORDS: usize = 8192;
+const MAX_RECORD: usize = 16 << 10;
+
+/// All protocols.
+#[derive(NetworkBehaviour)]
+pub(super) struct Behaviour {
+    limits: connection_limits::Behaviour,
+    pub identify: identify::Behaviour,
+    ping: ping::Behaviour,
+    pub join: request_response::Behaviour<Codec>,
+    pub relay_server: relay::Behaviour,
+    relay_client: relay::client::Behaviour,
+    mdns: Toggle<mdns::tokio::Behaviour>,
+    pub candidates: Candidates,
+    pub gate: Gate<MemberProtocols>,
+}
+
+/// The protocols behind the gate.
+#[derive(NetworkBehaviour)]
+pub(super) struct MemberProtocols {
+    /// Absent until the network is known: its protocol name depends on it.
+    pub kad: Toggle<kad::Behaviour<MemoryStore>>,
+    pub sync: request_response::Behaviour<Codec>,
+    carrier: carrier::Behaviour,
+    dcutr: dcutr::Behaviour,
+}
+
+impl Behaviour {
+    /// Before the network is known.
+    pub fn new(
+        key: PublicKey,
+        relay_client: relay::client::Behaviour,
+        reservation: Duration,
+        mdns: bool,
+        mailbox: mailbox::Sender<Event>,
+    ) -> io::Result<Self> {
+        let local = key.to_peer_id();
+        let members = Members::default();
+        let mdns = mdns
+            .then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), local))
+            .transpose()?;
+        Ok(Self {
+            limits: connection_limits::Behaviour::new(limits()),
+            identify: identify::Behaviour::new(
+                identify::Config::new(IDENTIFY.to_owned(), key)
+                    .with_agent_version(AGENT.to_owned())
+                    .with_push_listen_addr_updates(true),
+            ),
+            ping: ping::Behaviour::default(),
+            join: requests(JOIN, MAX_JOIN, MAX_JOINS),
+            relay_server: relays::server(local, members.clone(), reservation),
+            relay_client,
+            mdns: mdns.into(),
+            candidates: Candidates::default(),
+            gate: Gate::new(
+                MemberProtocols {
+                    kad: None.into(),
+                    sync: requests(SYNC, MAX_SYNC, MAX_SYNCS),
+                    carrier: carrier::Behaviour::new(local, mailbox),
+                    dcutr: dcutr::Behaviour::new(local),
+                },
+                members,
+            ),
+        })
+    }
+}
+
+fn limits() -> ConnectionLimits {
+    ConnectionLimits::default()
+        .with_max_pending_incoming(Some(MAX_PENDING_INCOMING))
+        .with_max_established_per_peer(Some(MAX_ESTABLISHED_PER_PEER))
+        .with_max_established_incoming(Some(MAX_ESTABLISHED_INCOMING))
+        .with_max_established_outgoing(Some(MAX_ESTABLISHED_OUTGOING))
+}
+
+fn requests(
+    protocol: StreamProtocol,
+    limit: usize,
+    at_once: usize,
+) -> request_response::Behaviour<Codec> {
+    request_response::Behaviour::with_codec(
+        Codec::new(limit),
+        [(protocol, ProtocolSupport::Full)],
+        request_response::Config::default()
+            .with_request_timeout(REQUEST_TIMEOUT)
+            .with_max_concurrent_streams(at_once),
+    )
+}
+
+/// The DHT of the network whose name for it ends in `suffix`.
+pub(super) fn kad(local: PeerId, suffix: &str) -> kad::Behaviour<MemoryStore> {
+    let name = StreamProtocol::try_from_owned(format!("/hivevpn/kad/{suffix}/1"))
+        .expect("the name begins with a slash");
+    let mut config = kad::Config::new(name);
+    // The swarm inserts members when they are authenticated; nobody else gets in.
+    config.set_kbucket_inserts(kad::BucketInserts::Manual);
+    let store = MemoryStoreConfig {
+        max_records: MAX_RECORDS,
+        max_value_bytes: MAX_RECORD,
+        // Providers are not used.
+        max_providers_per_key: 1,
+        max_provided_keys: 1,
+    };
+    let store = MemoryStore::with_config(local, store);
+    let mut kad = kad::Behaviour::with_config(local, store, config);
+    // By itself it would be a client as long as it knows of no external address: a network that is all behind
+    // NATs would have no server.
+    kad.set_mode(Some(kad::Mode::Server));
+    kad
+}

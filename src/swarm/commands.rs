@@ -1,0 +1,156 @@
+//! From the data loop to libp2p.
+
+use std::num::NonZeroU8;
+
+use hivevpn_core::membership::{Network, address::ipv6_prefix};
+use libp2p::{
+    Multiaddr, PeerId,
+    kad::{Quorum, Record, RecordKey},
+    swarm::{
+        DialError,
+        dial_opts::{DialOpts, PeerCondition},
+    },
+};
+
+use super::{Command, Event, Protocol, RequestId, Swarm, behaviour, gate::Membership, numbers};
+
+/// Addresses of one peer that are dialed at once: all that a member may announce, so that a circuit does not
+/// wait until a dozen dead addresses have timed out.
+const DIALS_AT_ONCE: NonZeroU8 = NonZeroU8::new(32).expect("not zero");
+
+impl Swarm {
+    pub(super) fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::EnterNetwork {
+                network,
+                credential,
+            } => self.enter(network, credential),
+            Command::Admit { connection } => {
+                let gate = &mut self.inner.behaviour_mut().gate;
+                gate.admit(numbers::libp2ps(connection));
+            }
+            Command::Refuse { connection, reason } => {
+                if let Some(known) = self.connections.get(&connection) {
+                    tracing::info!(peer = %known.peer, "not admitted: {reason}");
+                }
+                let gate = &mut self.inner.behaviour_mut().gate;
+                gate.refuse(numbers::libp2ps(connection));
+            }
+            Command::Dial {
+                peer,
+                addresses,
+                even_if_connected,
+            } => self.dial(peer, addresses, even_if_connected),
+            Command::Close { connection } => {
+                self.inner.close_connection(numbers::libp2ps(connection));
+            }
+            Command::Request {
+                peer,
+                protocol,
+                token,
+                body,
+            } => self.request(peer, protocol, token, body),
+            Command::Respond { request, body } => self.respond(request, body),
+            Command::Publish { key, value } => self.publish(key, value),
+            Command::Lookup { key } => {
+                let gate = &mut self.inner.behaviour_mut().gate;
+                if let Some(kad) = gate.inner_mut().kad.as_mut() {
+                    kad.get_record(RecordKey::new(&key));
+                }
+            }
+            Command::Relays(relays) => self.reservations.offer(relays),
+        }
+    }
+
+    fn enter(&mut self, network: Network, credential: Vec<u8>) {
+        let local = *self.inner.local_peer_id();
+        let gate = &mut self.inner.behaviour_mut().gate;
+        match gate.membership() {
+            Some(entered) if *entered.network() != network => {
+                tracing::error!("this node is in a network already and stays there until it is restarted");
+                return;
+            }
+            Some(_) => {}
+            None => {
+                let kad = behaviour::kad(local, &network.kad_protocol_suffix());
+                gate.inner_mut().kad = Some(kad).into();
+                self.overlay.set(vec![
+                    network.genesis().ipv4_prefix().into(),
+                    ipv6_prefix(&network.id()).into(),
+                ]);
+            }
+        }
+        gate.enter(Membership::new(local, network, credential));
+    }
+
+    fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, even_if_connected: bool) {
+        let condition = if even_if_connected {
+            PeerCondition::Always
+        } else {
+            PeerCondition::DisconnectedAndNotDialing
+        };
+        let dial = DialOpts::peer_id(peer)
+            .condition(condition)
+            .override_dial_concurrency_factor(DIALS_AT_ONCE)
+            .addresses(addresses)
+            .build();
+        let id = dial.connection_id();
+        match self.inner.dial(dial) {
+            Ok(()) => {
+                self.dials.insert(id);
+            }
+            Err(DialError::DialPeerConditionFalse(_)) => {}
+            Err(error) => {
+                let error = error.to_string();
+                self.tell(Event::DialFailed { peer, error });
+            }
+        }
+    }
+
+    fn request(&mut self, peer: PeerId, protocol: Protocol, token: u64, body: Vec<u8>) {
+        // The behaviours would dial by themselves. Whom to dial and where is not theirs to decide.
+        let connected = self
+            .connections
+            .values()
+            .filter(|connection| connection.peer == peer)
+            .any(|connection| connection.authenticated || protocol == Protocol::Join);
+        if !connected {
+            let outcome = Err("the peer is not connected".to_owned());
+            return self.tell(Event::Response {
+                token,
+                peer,
+                outcome,
+            });
+        }
+        let behaviour = self.inner.behaviour_mut();
+        let id = match protocol {
+            Protocol::Join => behaviour.join.send_request(&peer, body),
+            Protocol::Sync => behaviour.gate.inner_mut().sync.send_request(&peer, body),
+        };
+        self.requests.sent(protocol, id, token);
+    }
+
+    fn respond(&mut self, request: RequestId, body: Vec<u8>) {
+        let Some((protocol, channel)) = self.requests.answer(request) else {
+            return tracing::debug!(?request, "the answer comes too late");
+        };
+        let behaviour = self.inner.behaviour_mut();
+        let sent = match protocol {
+            Protocol::Join => behaviour.join.send_response(channel, body),
+            Protocol::Sync => behaviour.gate.inner_mut().sync.send_response(channel, body),
+        };
+        if sent.is_err() {
+            tracing::debug!(?request, "nobody waits for the answer any more");
+        }
+    }
+
+    fn publish(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        let gate = &mut self.inner.behaviour_mut().gate;
+        let Some(kad) = gate.inner_mut().kad.as_mut() else { return };
+        // One copy elsewhere makes it a success. How many there will be is the DHT's replication factor.
+        let record = Record::new(RecordKey::new(&key), value);
+        if let Err(error) = kad.put_record(record, Quorum::One) {
+            tracing::warn!("the record is not published: {error}");
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What the data loop asks of the swarm, and what the swarm tells it.
+
+use hivevpn_core::{
+    connection::{ConnectionId, Link},
+    membership::Network,
+};
+pub use hivevpn_core::output::RequestId;
+use libp2p::{Multiaddr, PeerId};
+
+use super::{addresses::Addresses, carrier::Carrier};
+
+/// The request protocols.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// Between a stranger and a member. At most 64 KiB each way.
+    Join,
+    /// Between authenticated members. At most 1 MiB each way.
+    Sync,
+}
+
+/// What the swarm is to do. It carries out and decides nothing about membership.
+///
+/// Not `Debug`: a network's secret must not be printed.
+pub enum Command {
+    /// From now on we are a member: authenticate on every connection, the open ones included. Given again, it
+    /// renews our credential; the network cannot change.
+    EnterNetwork {
+        /// The network, which the gate, the DHT and the ranges of the overlay follow from.
+        network: Network,
+        /// What we show to other members.
+        credential: Vec<u8>,
+    },
+    /// The credential that was shown on this connection is good.
+    Admit {
+        /// The connection of [`Event::Credential`].
+        connection: ConnectionId,
+    },
+    /// The credential that was shown on this connection is not; the connection closes.
+    Refuse {
+        /// The connection of [`Event::Credential`].
+        connection: ConnectionId,
+        /// For the log; the peer does not learn it.
+        reason: String,
+    },
+    /// Connect to `peer` by whichever address answers first. The result is an [`Event::ConnectionOpened`] or an
+    /// [`Event::DialFailed`], or nothing if the peer is connected or being dialed already.
+    Dial {
+        /// Who must answer.
+        peer: PeerId,
+        /// Direct addresses and circuits, all tried at once.
+        addresses: Vec<Multiaddr>,
+        /// Whether to dial although there is a connection, to find a better one.
+        even_if_connected: bool,
+    },
+    /// Close a connection.
+    Close {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// Send a request to a connected peer. The result is an [`Event::Response`].
+    Request {
+        /// To whom.
+        peer: PeerId,
+        /// Sync only goes to authenticated members.
+        protocol: Protocol,
+        /// Comes back with the response.
+        token: u64,
+        /// The message.
+        body: Vec<u8>,
+    },
+    /// Answer an [`Event::Request`].
+    Respond {
+        /// Which.
+        request: RequestId,
+        /// The message.
+        body: Vec<u8>,
+    },
+    /// Put a record into the DHT, and keep it there.
+    Publish {
+        /// Where.
+        key: Vec<u8>,
+        /// What, at most 16 KiB.
+        value: Vec<u8>,
+    },
+    /// Look for records in the DHT. Each that is found is an [`Event::Found`].
+    Lookup {
+        /// Where.
+        key: Vec<u8>,
+    },
+    /// The members that offer to relay, and where they are.
+    Relays(Vec<(PeerId, Vec<Multiaddr>)>),
+}
+
+/// What happened.
+///
+/// The events of one connection come in this order: `ConnectionOpened`; then `Credential`, `Authenticated` and
+/// the others; `ConnectionClosed` last. Only those of the carrier may overtake `Authenticated`.
+#[derive(Debug)]
+pub enum Event {
+    /// There is a connection.
+    ConnectionOpened {
+        /// Its number.
+        connection: ConnectionId,
+        /// Who is at the other end: proven, but not yet known to be a member.
+        peer: PeerId,
+        /// How it gets there.
+        link: Link,
+        /// Whether we dialed. After a hole punch both sides may have.
+        dialed: bool,
+    },
+    /// QUIC noticed that the peer's endpoint changed.
+    ConnectionMoved {
+        /// Its number.
+        connection: ConnectionId,
+        /// How it gets there now.
+        link: Link,
+    },
+    /// The connection is gone, and its carrier with it.
+    ConnectionClosed {
+        /// Its number.
+        connection: ConnectionId,
+        /// Who was at the other end.
+        peer: PeerId,
+    },
+    /// The peer, who knows our network, showed its credential: [`Command::Admit`] or [`Command::Refuse`] must
+    /// follow within seconds. On an authenticated connection this is a renewed one.
+    Credential {
+        /// On this connection.
+        connection: ConnectionId,
+        /// Whose it must be.
+        peer: PeerId,
+        /// Unchecked.
+        credential: Vec<u8>,
+    },
+    /// Both sides admitted each other: the protocols of members can be used both ways.
+    Authenticated {
+        /// On this connection.
+        connection: ConnectionId,
+        /// The member.
+        peer: PeerId,
+    },
+    /// The peer did not accept our credential, and will close the connection.
+    RefusedByPeer {
+        /// On this connection.
+        connection: ConnectionId,
+        /// Who refused.
+        peer: PeerId,
+    },
+    /// Datagrams can be sent on this connection. If it had a carrier, this one takes its place.
+    CarrierOpened {
+        /// On this connection.
+        connection: ConnectionId,
+        /// The member.
+        peer: PeerId,
+        /// Sends to it.
+        carrier: Carrier,
+    },
+    /// The carrier broke; another may follow.
+    CarrierClosed {
+        /// On this connection.
+        connection: ConnectionId,
+    },
+    /// Datagrams came on the carrier, in the order in which they were sent.
+    Frames {
+        /// On this connection.
+        connection: ConnectionId,
+        /// None is empty.
+        frames: Vec<Vec<u8>>,
+    },
+    /// A peer asks; [`Command::Respond`] answers within half a minute.
+    Request {
+        /// Its number.
+        request: RequestId,
+        /// Who asks.
+        peer: PeerId,
+        /// A stranger only joins.
+        protocol: Protocol,
+        /// The message.
+        body: Vec<u8>,
+    },
+    /// The result of [`Command::Request`].
+    Response {
+        /// Of that request.
+        token: u64,
+        /// Who was asked.
+        peer: PeerId,
+        /// The answer, or why there is none.
+        outcome: Result<Vec<u8>, String>,
+    },
+    /// [`Command::Dial`] reached nobody.
+    DialFailed {
+        /// Who was dialed.
+        peer: PeerId,
+        /// Why, for each address.
+        error: String,
+    },
+    /// mDNS found a node on this site, of any network.
+    Discovered {
+        /// Who it says it is.
+        peer: PeerId,
+        /// Where.
+        addresses: Vec<Multiaddr>,
+    },
+    /// The DHT has this. A member put it there; whether it is true is for the core to judge.
+    Found {
+        /// Where.
+        key: Vec<u8>,
+        /// What.
+        value: Vec<u8>,
+    },
+    /// Our addresses changed: these are all.
+    Addresses(Addresses),
+    /// Whether we relay for others changed.
+    Relaying(bool),
+}
