@@ -6,7 +6,6 @@
 
 use std::{
     collections::VecDeque,
-    io::Read,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
     time::Duration,
@@ -35,7 +34,6 @@ use tokio::{
 };
 
 use crate::{
-    commands::BadUsage,
     config::Config,
     control_socket::ControlSocket,
     event_loop::{EventLoop, Local, Parts, Socket, now},
@@ -63,11 +61,6 @@ pub fn run(config: &Config, state: &Path, socket: &Path) -> Result<()> {
         "no permission to create a network interface: run as root (sudo hivevpn up …), or grant the program the \
          capability with 'setcap cap_net_admin+ep'"
     );
-    let invite = config
-        .invite
-        .as_ref()
-        .map(|invite| parse_invite(&invite.0))
-        .transpose()?;
     if let Err(error) = privileges::disable_core_dumps() {
         tracing::debug!(%error, "core dumps stay enabled");
     }
@@ -76,7 +69,7 @@ pub fn run(config: &Config, state: &Path, socket: &Path) -> Result<()> {
         .map_err(anyhow::Error::from)
         .and_then(|()| {
             let _lock = InstanceLock::acquire(state)?;
-            up(config, invite, state, socket, &footprint)
+            up(config, state, socket, &footprint)
         });
     if result.is_err() {
         footprint.undo();
@@ -84,16 +77,10 @@ pub fn run(config: &Config, state: &Path, socket: &Path) -> Result<()> {
     result
 }
 
-fn up(
-    config: &Config,
-    invite: Option<Invite>,
-    state: &Path,
-    socket: &Path,
-    footprint: &Footprint,
-) -> Result<()> {
+fn up(config: &Config, state: &Path, socket: &Path, footprint: &Footprint) -> Result<()> {
     let identity = Identity::load_or_create(state)?;
     let store = Store::open(state)?;
-    let way = membership::way(&store, invite, config, state)?;
+    let way = membership::way(&store, config, state)?;
     // Before joining, so that a machine without TUN does not use up an invite.
     let mut tun = Tun::open(&TunConfig {
         name: config.interface.clone(),
@@ -160,20 +147,6 @@ fn node(
              --state directory"
         )
     })
-}
-
-fn parse_invite(text: &str) -> Result<Invite> {
-    let invite = if text == "-" {
-        let mut text = String::new();
-        std::io::stdin()
-            .take(64 << 10)
-            .read_to_string(&mut text)
-            .context("cannot read the invite from standard input")?;
-        Invite::parse(&text)
-    } else {
-        Invite::parse(text)
-    };
-    invite.map_err(|error| BadUsage(error.to_string()).into())
 }
 
 // ---- sockets, swarm, control socket ----------------------------------------------------------------------

@@ -87,9 +87,9 @@ impl Membership {
 }
 
 /// Decides by what there is: a stored membership, an invite, or neither.
-pub fn way(store: &Store, invite: Option<Invite>, config: &Config, state: &Path) -> Result<Way> {
+pub fn way(store: &Store, config: &Config, state: &Path) -> Result<Way> {
     if let Some(stored) = store.membership()? {
-        if let Some(invite) = invite {
+        if let Some(invite) = &config.invite {
             let network =
                 Network::decode(&stored.network).context("the stored network is damaged")?;
             ensure!(
@@ -105,9 +105,9 @@ pub fn way(store: &Store, invite: Option<Invite>, config: &Config, state: &Path)
         }
         return Ok(Way::Member(stored));
     }
-    if let Some(invite) = invite {
+    if let Some(invite) = &config.invite {
         invite.check_time(now().unix)?;
-        return Ok(Way::Join(Box::new(invite)));
+        return Ok(Way::Join(Box::new(invite.clone())));
     }
     ensure!(
         config.bootstrap.is_empty(),
