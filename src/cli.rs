@@ -129,7 +129,7 @@ pub struct UpArgs {
     #[arg(long, value_name = "ADDRESS")]
     pub external: Vec<String>,
 
-    /// Member to contact first, as a multiaddress with /p2p/… (repeatable)
+    /// Member to contact first: a multiaddress with /p2p/…, or what `id --base64` prints (repeatable)
     #[arg(long, value_name = "MULTIADDR")]
     pub bootstrap: Vec<String>,
 

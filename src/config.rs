@@ -8,12 +8,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use hivevpn_core::membership::Invite;
-use libp2p::{Multiaddr, multiaddr::Protocol};
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::cli::UpArgs;
+use crate::{cli::UpArgs, control::Identity};
 
 /// The smallest MTU that IPv6 allows on a link (RFC 8200 §5).
 const MIN_MTU: u16 = 1280;
@@ -40,7 +41,7 @@ pub struct Config {
     /// UDP and TCP port; 0 takes any.
     pub port: u16,
     /// Members to contact first.
-    pub bootstrap: Vec<Multiaddr>,
+    pub bootstrap: Vec<(PeerId, Multiaddr)>,
     /// Public addresses of this node.
     pub external: Vec<IpAddr>,
     /// Whether to relay.
@@ -229,20 +230,30 @@ impl Config {
         Ok(())
     }
 
+    /// A multiaddress, or the string that `hivevpn id --base64` prints.
     fn add_bootstrap(&mut self, text: &str, place: &str) -> Result<(), ConfigError> {
-        const EXPECTED: &str =
-            "a multiaddress such as /ip4/203.0.113.11/udp/7777/quic-v1/p2p/12D3…";
-        let address: Multiaddr = parse(text, "underlay.bootstrap", place, EXPECTED)?;
-        if !matches!(address.iter().last(), Some(Protocol::P2p(_))) {
-            let message =
-                format!("'{text}' does not end in /p2p/<peer id>, so nobody could be held to it");
-            return Err(ConfigError::Value {
-                place: place.to_owned(),
-                option: "underlay.bootstrap",
-                message,
-            });
+        const EXPECTED: &str = "a multiaddress such as /ip4/203.0.113.11/udp/7777/quic-v1/p2p/12D3…, nor what \
+                                'hivevpn id --base64' prints";
+        let identity = BASE64
+            .decode(text)
+            .ok()
+            .and_then(|json| serde_json::from_slice::<Identity>(&json).ok());
+        let addresses =
+            identity.map_or_else(|| vec![text.to_owned()], |identity| identity.addresses);
+        for text in addresses {
+            let address: Multiaddr = parse(&text, "underlay.bootstrap", place, EXPECTED)?;
+            let Some(Protocol::P2p(peer)) = address.iter().last() else {
+                let message = format!(
+                    "'{text}' does not end in /p2p/<peer id>, so nobody could be held to it"
+                );
+                return Err(ConfigError::Value {
+                    place: place.to_owned(),
+                    option: "underlay.bootstrap",
+                    message,
+                });
+            };
+            self.bootstrap.push((peer, address));
         }
-        self.bootstrap.push(address);
         Ok(())
     }
 
@@ -492,6 +503,19 @@ mod tests {
                 .starts_with("network.toml:2: network.invite: ")
         );
         assert!(error("[interface]\nname = \"much-too-long-a-name\"").contains("interface.name"));
+    }
+
+    #[test]
+    fn a_bootstrap_string_is_what_id_prints() {
+        let peer = PeerId::random();
+        let address = format!("/ip4/203.0.113.11/udp/7777/quic-v1/p2p/{peer}");
+        let identity = Identity {
+            id: peer.to_string(),
+            addresses: vec![address.clone()],
+        };
+        let string = BASE64.encode(serde_json::to_vec(&identity).unwrap());
+        let config = from_text(&format!("[underlay]\nbootstrap = [\"{string}\"]")).unwrap();
+        assert_eq!(config.bootstrap, [(peer, address.parse().unwrap())]);
     }
 
     #[test]

@@ -140,6 +140,7 @@ fn node(
         time_floor: membership.time_floor,
         records: membership.records,
         redemptions: membership.redemptions,
+        bootstrap: config.bootstrap.clone(),
     };
     Node::new(start, now()).map_err(|rejection| {
         anyhow::anyhow!(

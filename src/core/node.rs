@@ -44,6 +44,8 @@ const EXPIRY_PERIOD: Duration = Duration::from_secs(60);
 const ANTI_ENTROPY_PERIOD: Duration = Duration::from_secs(300);
 /// The DHT forgets records after a day or two; ours is put there again this often.
 const PUBLISH_PERIOD: Duration = Duration::from_secs(3600);
+/// Alone, a node tries its bootstrap addresses this often.
+const BOOTSTRAP_PERIOD: Duration = Duration::from_secs(15);
 
 /// The two clocks, read together by the shell.
 #[derive(Debug, Clone, Copy)]
@@ -80,6 +82,8 @@ pub struct Start {
     pub records: Vec<Vec<u8>>,
     /// Invites that were used.
     pub redemptions: Vec<Redemption>,
+    /// Members to contact as long as none is connected, besides those that the records tell of.
+    pub bootstrap: Vec<(PeerId, Multiaddr)>,
 }
 
 /// What we tell others about how to reach us.
@@ -113,6 +117,8 @@ pub struct Node {
     relays: Vec<(PeerId, Vec<Multiaddr>)>,
     joins: joining::JoinLimit,
     strangers: BTreeMap<PeerId, Instant>,
+    bootstrap: Vec<(PeerId, Multiaddr)>,
+    next_bootstrap: Instant,
     next_expiry: Instant,
     next_anti_entropy: Instant,
     next_publish: Instant,
@@ -164,6 +170,8 @@ impl Node {
             relays: Vec::new(),
             joins: joining::JoinLimit::default(),
             strangers: BTreeMap::new(),
+            bootstrap: start.bootstrap,
+            next_bootstrap: now.instant,
             next_expiry: now.instant + EXPIRY_PERIOD,
             next_anti_entropy: now.instant + ANTI_ENTROPY_PERIOD,
             next_publish: now.instant,
@@ -226,7 +234,8 @@ impl Node {
         let rare = self
             .next_expiry
             .min(self.next_anti_entropy)
-            .min(self.next_publish);
+            .min(self.next_publish)
+            .min(self.next_bootstrap);
         self.tunnels
             .poll_timeout()
             .min(self.connections.poll_timeout())
@@ -251,6 +260,10 @@ impl Node {
         if now.instant >= self.next_anti_entropy {
             self.next_anti_entropy = now.instant + ANTI_ENTROPY_PERIOD;
             self.compare_directories();
+        }
+        if now.instant >= self.next_bootstrap {
+            self.next_bootstrap = now.instant + BOOTSTRAP_PERIOD;
+            self.contact_bootstrap();
         }
         if now.instant >= self.next_publish {
             self.next_publish = now.instant + PUBLISH_PERIOD;

@@ -148,6 +148,19 @@ impl Node {
         });
     }
 
+    /// As long as nobody is connected, tries the addresses that the operator gave.
+    pub(super) fn contact_bootstrap(&mut self) {
+        if self.connections.connected().next().is_some() {
+            return;
+        }
+        let dials = self.bootstrap.iter().map(|(peer, address)| Output::Dial {
+            peer: *peer,
+            addresses: vec![address.clone()],
+            even_if_connected: true,
+        });
+        self.outputs.extend(dials);
+    }
+
     fn try_stranger(&mut self, peer: PeerId, now: Instant) -> bool {
         self.strangers
             .retain(|_, tried| now < *tried + STRANGER_PERIOD);

@@ -71,6 +71,7 @@ fn start(number: u8, network: Network, credential: Credential, records: Vec<Vec<
         time_floor: UNIX,
         records,
         redemptions: Vec::new(),
+        bootstrap: Vec::new(),
     }
 }
 
@@ -529,6 +530,27 @@ fn a_silent_path_is_noticed_and_the_peer_is_offline_once_its_connection_is_gone(
     let peer = &world.hosts[0].node.peers()[0];
     assert!(!peer.member.online);
     assert_eq!(peer.path, None);
+}
+
+#[test]
+fn a_lonely_node_tries_its_bootstrap_addresses_until_somebody_is_there() {
+    let mut world = World::new();
+    let b = world.join(2);
+    let address: Multiaddr = "/ip4/203.0.113.9/udp/7777/quic-v1".parse().unwrap();
+    let founder = world.hosts[0].node.peer_id();
+    world.hosts[b].node.bootstrap = vec![(founder, address.clone())];
+    let tried = |world: &mut World| {
+        world.elapsed += BOOTSTRAP_PERIOD;
+        let now = world.now();
+        let node = &mut world.hosts[b].node;
+        node.handle_timeout(now);
+        std::iter::from_fn(|| node.poll_output())
+            .filter(|output| matches!(output, Output::Dial { addresses, .. } if addresses == std::slice::from_ref(&address)))
+            .count()
+    };
+    assert_eq!((tried(&mut world), tried(&mut world)), (1, 1));
+    world.connect(0, b);
+    assert_eq!(tried(&mut world), 0);
 }
 
 #[test]
