@@ -96,7 +96,7 @@ fn load_or_create_wireguard(path: &Path) -> Result<Zeroizing<[u8; 32]>> {
         return Ok(Zeroizing::new(secret));
     }
     let secret = random_bytes();
-    let text = Zeroizing::new(BASE64.encode(&*secret) + "\n");
+    let text = Zeroizing::new(BASE64.encode(*secret) + "\n");
     secret_file::create(path, text.as_bytes())?;
     Ok(secret)
 }

@@ -55,7 +55,7 @@ fn wait(args: &StatusArgs, wanted: WaitFor, socket: &Path) -> Result<Status> {
 
 /// Why the status is not as wanted, `None` when it is.
 fn unmet(status: &Status, wanted: WaitFor, peer: Option<&str>) -> Option<String> {
-    let Some(named) = peer else { return None };
+    let named = peer?;
     let Some(peer) = status.peers.iter().find(|peer| is_called(peer, named)) else {
         return Some(format!("no member is called {named}"));
     };

@@ -75,6 +75,7 @@ pub struct Connections {
     next_tick: Instant,
     started: Instant,
     is_seen: bool,
+    punched: Vec<PeerId>,
 }
 
 impl Connections {
@@ -87,13 +88,18 @@ impl Connections {
             next_tick: now,
             started: now,
             is_seen: false,
+            punched: Vec::new(),
         }
     }
 
-    /// Others have told us how they see us, or anybody can dial us: hole punching has something to work with.
+    /// Others have told us how they see us, or anybody can dial us: hole punching has something to work with. Where it
+    /// was tried without, it begins anew.
     pub fn seen(&mut self, now: Instant) {
         self.is_seen = true;
         self.next_tick = now;
+        for wish in self.wishes.values_mut() {
+            wish.begin_anew();
+        }
     }
 
     /// Wants a connection to this member at one of these addresses. News about a member that is away are a
@@ -105,6 +111,7 @@ impl Connections {
                 wish.addresses = addresses;
                 wish.next_dial = now;
                 wish.is_news = true;
+                wish.begin_anew();
                 wish.failures = 0;
             }
             None => {
@@ -213,6 +220,14 @@ impl Connections {
             .is_some_and(|connection| connection.carrier)
     }
 
+    /// The peers for which a better connection was tried just now, and where they say they are.
+    pub fn take_punched(&mut self) -> Vec<(PeerId, Vec<Multiaddr>)> {
+        std::mem::take(&mut self.punched)
+            .into_iter()
+            .filter_map(|peer| Some((peer, self.wishes.get(&peer)?.addresses.clone())))
+            .collect()
+    }
+
     /// The authenticated connections to a peer.
     pub fn of<'a>(&'a self, peer: &'a PeerId) -> impl Iterator<Item = (ConnectionId, Link)> + 'a {
         self.open
@@ -266,10 +281,13 @@ impl Connections {
                 wish.next_punch = None;
                 outputs.extend(wish.dial(peer, may_circuit, now));
             } else if best > Some(QUIC) && !is_direct(&peer) {
-                outputs.extend(wish.punch(peer, best == Some(RELAYED), we_lead, now));
+                let punch = wish.punch(peer, best == Some(RELAYED), we_lead, now);
+                if !punch.is_empty() {
+                    self.punched.push(peer);
+                }
+                outputs.extend(punch);
             } else {
-                wish.next_punch = None;
-                wish.punches = 0;
+                wish.begin_anew();
             }
             if we_lead {
                 outputs.extend(self.surplus(&peer, now));
@@ -314,6 +332,12 @@ impl Wish {
             addresses: self.addresses.clone(),
             even_if_connected: is_news,
         })
+    }
+
+    /// Something changed that may make a better connection possible.
+    fn begin_anew(&mut self) {
+        self.next_punch = None;
+        self.punches = 0;
     }
 
     fn punch(

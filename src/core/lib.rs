@@ -13,6 +13,9 @@
 //! - [`membership`]: who belongs to the network, proven by signatures alone
 //! - [`output`]: everything that the core may ask the shell to do
 
+// Our own enums are matched in full: a new variant must be thought about wherever it arrives.
+#![warn(clippy::wildcard_enum_match_arm)]
+
 pub mod allowed_ips;
 pub mod batch;
 pub mod connection;

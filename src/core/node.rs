@@ -253,6 +253,9 @@ impl Node {
         };
         self.outputs
             .extend(self.connections.handle_timeout(now.instant, is_direct));
+        for (peer, addresses) in self.connections.take_punched() {
+            self.try_endpoints(&peer, &addresses, now.instant);
+        }
         if now.instant >= self.next_expiry {
             self.next_expiry = now.instant + EXPIRY_PERIOD;
             self.expire(now);
@@ -307,12 +310,12 @@ impl Node {
 
     /// Where or how we are reached has changed.
     pub fn handle_reach(&mut self, reach: Reach, now: Now) {
-        if reach.is_seen {
-            self.connections.seen(now.instant);
-        }
         if self.reach != reach {
             self.reach = reach;
             self.announce_ourselves(now);
+            if self.reach.is_seen {
+                self.connections.seen(now.instant);
+            }
         }
     }
 

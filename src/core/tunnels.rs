@@ -9,7 +9,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -188,6 +188,22 @@ impl Tunnels {
         peer.paths_mut().open(path, kind, true);
         if !peer.session().can_seal() {
             peer.initiate(&mut self.outbox);
+        }
+        self.tick_peer(index, now);
+    }
+
+    /// Tries whether raw datagrams reach the peer at this endpoint. If it tries ours at the same time, our probes open
+    /// the NATs for each other; if nothing comes back the path is forgotten.
+    pub fn try_endpoint(&mut self, id: &PeerId, endpoint: SocketAddr, now: Instant) {
+        let Some(index) = self.peers.index_of(id) else {
+            return;
+        };
+        if let Some(peer) = self.peers.get_mut(index) {
+            let path = Path::Direct(endpoint);
+            peer.paths_mut().open(path, PathKind::Direct, false);
+            if !peer.session().can_seal() {
+                peer.initiate(&mut self.outbox);
+            }
         }
         self.tick_peer(index, now);
     }

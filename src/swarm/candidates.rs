@@ -103,7 +103,7 @@ mod tests {
         let connection = ConnectionId::new_unchecked(1);
         candidates.observe(connection, &address);
         candidates.observe(connection, &address);
-        assert_eq!(candidates.pending, [address.clone()]);
+        assert_eq!(candidates.pending, std::slice::from_ref(&address));
         assert_eq!(candidates.observed().collect::<Vec<_>>(), [&address]);
     }
 }

@@ -1,8 +1,11 @@
 //! What the node does about libp2p connections: judging who shows up, and the paths that connections open.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
 
-use libp2p_core::Multiaddr;
+use libp2p_core::{Multiaddr, multiaddr::Protocol};
 use libp2p_identity::PeerId;
 
 use super::{Node, Now};
@@ -148,6 +151,15 @@ impl Node {
         });
     }
 
+    /// Tries raw datagrams to wherever the peer says that it listens for QUIC, which is where it listens for them too.
+    /// The peer does the same at about this time: both begin when their connection is authenticated, when a new
+    /// address is learnt, and ever more rarely after.
+    pub(super) fn try_endpoints(&mut self, peer: &PeerId, addresses: &[Multiaddr], now: Instant) {
+        for endpoint in addresses.iter().filter_map(quic_endpoint) {
+            self.tunnels.try_endpoint(peer, endpoint, now);
+        }
+    }
+
     /// As long as nobody is connected, tries the addresses that the operator gave.
     pub(super) fn contact_bootstrap(&mut self) {
         if self.connections.connected().next().is_some() {
@@ -170,4 +182,22 @@ impl Node {
         self.strangers.insert(peer, now);
         true
     }
+}
+
+/// The UDP endpoint of a QUIC address that leads through no relay.
+fn quic_endpoint(address: &Multiaddr) -> Option<SocketAddr> {
+    let mut parts = address.iter();
+    let host = parts.next()?;
+    let ip = if let Protocol::Ip4(ip) = host {
+        IpAddr::from(ip)
+    } else if let Protocol::Ip6(ip) = host {
+        IpAddr::from(ip)
+    } else {
+        return None;
+    };
+    let (Protocol::Udp(port), Protocol::QuicV1) = (parts.next()?, parts.next()?) else {
+        return None;
+    };
+    let is_direct = !parts.any(|part| part == Protocol::P2pCircuit);
+    is_direct.then_some(SocketAddr::new(ip, port))
 }

@@ -166,8 +166,12 @@ impl World {
         self.hosts.len() - 1
     }
 
-    /// Opens a QUIC connection; each end shows its record, as the gate makes them.
     fn connect(&mut self, a: usize, b: usize) -> ConnectionId {
+        self.connect_by(a, b, Link::Quic)
+    }
+
+    /// Opens a connection; each end shows its record, as the gate makes them.
+    fn connect_by(&mut self, a: usize, b: usize, link: fn(SocketAddr) -> Link) -> ConnectionId {
         let id = ConnectionId(self.next_connection);
         self.next_connection += 1;
         self.links.insert(id, (a, b));
@@ -176,7 +180,7 @@ impl World {
             let (peer, number) = (self.hosts[there].node.peer_id(), self.hosts[there].number);
             let record = self.hosts[there].node.own_record().unwrap();
             let node = &mut self.hosts[here].node;
-            node.handle_connection_opened(id, peer, Link::Quic(endpoint(number)), now);
+            node.handle_connection_opened(id, peer, link(endpoint(number)), now);
             node.handle_credential(id, peer, &record, now);
         }
         for here in [a, b] {
@@ -349,6 +353,25 @@ fn two_nodes_that_joined_by_invite_reach_each_other_by_ip() {
     let peers = world.hosts[0].node.peers();
     assert_eq!(peers[0].path.map(|path| path.kind.name()), Some("direct"));
     assert!(peers[0].member.online);
+}
+
+/// UDP would work, but the connection came up over TCP, and no carrier stream yet: raw datagrams to where the other
+/// listens for QUIC are tried from both ends.
+#[test]
+fn a_peer_that_is_connected_over_tcp_is_soon_reached_directly() {
+    let mut world = World::new();
+    let b = world.join(2);
+    world.connect_by(0, b, Link::Tcp);
+    assert_eq!(world.hosts[0].node.peers()[0].path, None);
+    world.pass(Duration::from_secs(2));
+    for at in [0, b] {
+        let path = world.hosts[at].node.peers()[0].path;
+        assert_eq!(
+            path.map(|path| path.kind.name()),
+            Some("direct"),
+            "as seen by host {at}"
+        );
+    }
 }
 
 #[test]

@@ -326,6 +326,25 @@ fn a_new_wireguard_key_starts_a_new_tunnel_and_the_old_key_is_a_stranger() {
 }
 
 #[test]
+fn an_endpoint_that_was_tried_in_vain_is_forgotten() {
+    let (mut hosts, start) = connected(2);
+    let id = hosts[1].keys.id;
+    hosts[0]
+        .tunnels
+        .try_endpoint(&id, "203.0.113.7:1".parse().unwrap(), start);
+    assert_eq!(hosts[0].tunnels.peer(&id).unwrap().paths().all().count(), 2);
+    for step in 1..=40 {
+        let now = start + Duration::from_millis(250 * step);
+        for host in &mut hosts {
+            host.tunnels.handle_timeout(now);
+        }
+        settle(&mut hosts, now);
+    }
+    let left: Vec<_> = hosts[0].tunnels.peer(&id).unwrap().paths().all().collect();
+    assert_eq!(left, [hosts[1].endpoint]);
+}
+
+#[test]
 fn idle_tunnels_send_next_to_nothing() {
     let (mut hosts, start) = connected(2);
     let mut carried = 0;

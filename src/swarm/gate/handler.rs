@@ -160,7 +160,7 @@ impl<H: ConnectionHandler> Handler<H> {
         self.ours = Ours::Showing(show.boxed());
     }
 
-    fn on_shown(&mut self, outcome: Result<Verdict, Failure>) { eprintln!("DBG {:?} shown {outcome:?}", std::time::SystemTime::now());
+    fn on_shown(&mut self, outcome: Result<Verdict, Failure>) {
         let peer = self.peer;
         self.ours = match outcome {
             Ok(Verdict::Admitted) => Ours::Accepted,
@@ -244,7 +244,7 @@ impl<H: ConnectionHandler> Handler<H> {
         match &mut self.theirs {
             Theirs::Unknown => {}
             Theirs::Reading(reading) => {
-                let Poll::Ready(outcome) = reading.poll_unpin(cx) else { return }; eprintln!("DBG {:?} examined {}", std::time::SystemTime::now(), outcome.is_ok());
+                let Poll::Ready(outcome) = reading.poll_unpin(cx) else { return };
                 self.theirs = match outcome {
                     Ok((credential, stream)) => {
                         self.events.push_back(Out::Credential(credential));

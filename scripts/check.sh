@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Everything CI checks, in the order in which it fails fastest. Stops at the first failure.
+#
+#   scripts/check.sh            all steps
+#   scripts/check.sh fast       without the end-to-end tests
+#
+# The end-to-end tests need root or user namespaces, and the programs that .ci/run installs.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+step() { # <name> <command...>
+  local name=$1 begin=$SECONDS
+  shift
+  printf '\n── %s\n' "$name"
+  "$@" || { printf '\n── %s: FAILED after %d s\n' "$name" $((SECONDS - begin)) >&2; exit 1; }
+  printf '── %s: %d s\n' "$name" $((SECONDS - begin))
+}
+
+tests() { # <cargo test arguments...>: keeps cargo's closing lines for the end
+  cargo test --quiet "$@" 2>&1 | tee "$scratch/output" || return 1
+  { grep '^test result:' "$scratch/output" | grep -v ' 0 passed; 0 failed'; } >>"$scratch/results" || true
+}
+
+core_is_pure() { # no runtime, no sockets; that it reads no clock is clippy's part (src/core/clippy.toml)
+  local tree impure='^(tokio|async-io|mio|socket2|quinn|nix|tun-rs|libp2p) v'
+  tree=$(cargo tree -p hivevpn-core -e normal --prefix none) || return 1
+  if grep -E "$impure" <<<"$tree" >&2; then
+    echo 'hivevpn-core must do no I/O, but depends on the above' >&2
+    return 1
+  fi
+}
+
+docs() { RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --quiet; }
+
+dependencies() {
+  cargo deny --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-deny
+  local checks=(bans licenses sources)
+  if timeout 60 cargo deny --log-level off fetch db; then
+    checks+=(advisories)
+  else
+    echo "the advisory database cannot be fetched here: advisories are not checked"
+  fi
+  cargo deny --log-level error check "${checks[@]}"
+}
+
+step 'format' cargo fmt --all --check
+step 'lints' cargo clippy --workspace --all-targets --quiet -- -D warnings
+step 'the core is pure' core_is_pure
+step 'documentation' docs
+step 'dependencies' dependencies
+step 'unit and property tests' tests --workspace --lib --bins --tests --exclude hivevpn
+step 'unit tests of the shell' tests -p hivevpn --lib --bins
+step 'examples in the documentation' tests --workspace --doc
+# Two at a time: the tests wait more than they work, but some measure deadlines.
+[ "${1:-}" = fast ] || step 'end-to-end tests' tests -p hivevpn --test e2e -- --test-threads 2
+
+printf '\nall checks passed in %d s\n' "$SECONDS"
+cat "$scratch/results"

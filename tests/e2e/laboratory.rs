@@ -1,0 +1,247 @@
+//! The laboratory proves itself with stock tools, so that what fails elsewhere is the product's.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::lab::{Host, Lab, Nat};
+use crate::services::{dns, postgresql, quic, redis, ssh};
+use crate::traffic;
+
+/// A UDP socket on a host.
+fn socket(host: &Host, port: u16) -> UdpSocket {
+    host.here(move || {
+        let socket = UdpSocket::bind(("0.0.0.0", port)).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_millis(300)))
+            .unwrap();
+        socket
+    })
+}
+
+/// Sends from `socket` to `to` and returns the source that `receiver` sees, if anything arrives.
+fn seen(socket: &UdpSocket, to: SocketAddr, receiver: &UdpSocket) -> Option<SocketAddr> {
+    socket.send_to(b"who am I?", to).unwrap();
+    receiver
+        .recv_from(&mut [0; 64])
+        .ok()
+        .map(|(_, source)| source)
+}
+
+/// Both learn their mapping from a public host, then send to each other's at the same time.
+fn punch(a: Nat, b: Nat) -> bool {
+    let lab = Lab::new().public("r").behind(a, "a").behind(b, "b").build();
+    let (socket_r, socket_a, socket_b) = (
+        socket(lab.host("r"), 9000),
+        socket(lab.host("a"), 7777),
+        socket(lab.host("b"), 7777),
+    );
+    let r = SocketAddr::new(lab.host("r").address(), 9000);
+    let mapped_a = seen(&socket_a, r, &socket_r).expect("a reaches r");
+    let mapped_b = seen(&socket_b, r, &socket_r).expect("b reaches r");
+    (0..3).any(|_| {
+        socket_a.send_to(b"hello b", mapped_b).unwrap();
+        socket_b.send_to(b"hello a", mapped_a).unwrap();
+        socket_b.recv_from(&mut [0; 64]).is_ok() && socket_a.recv_from(&mut [0; 64]).is_ok()
+    })
+}
+
+#[test]
+fn hosts_behind_port_restricted_routers_can_punch() {
+    assert!(punch(Nat::PortRestricted, Nat::PortRestricted));
+}
+
+#[test]
+fn hosts_behind_a_remapping_and_a_port_restricted_router_can_punch() {
+    assert!(punch(Nat::Remapping, Nat::PortRestricted));
+}
+
+#[test]
+fn hosts_behind_symmetric_routers_cannot_punch() {
+    assert!(!punch(Nat::Symmetric, Nat::Symmetric));
+}
+
+#[test]
+fn a_symmetric_router_shows_each_destination_another_port() {
+    let lab = Lab::new()
+        .public("r")
+        .public("s")
+        .behind(Nat::Symmetric, "a")
+        .build();
+    let (r, s, a) = (
+        socket(lab.host("r"), 9000),
+        socket(lab.host("s"), 9000),
+        socket(lab.host("a"), 7777),
+    );
+    let from_r = seen(&a, SocketAddr::new(lab.host("r").address(), 9000), &r).unwrap();
+    let from_s = seen(&a, SocketAddr::new(lab.host("s").address(), 9000), &s).unwrap();
+    assert_eq!(from_r.ip(), lab.router("a").wan());
+    assert_ne!(from_r.port(), from_s.port());
+}
+
+#[test]
+fn a_full_cone_router_lets_strangers_in() {
+    let lab = Lab::new().public("r").behind(Nat::FullCone, "a").build();
+    let (r, a) = (socket(lab.host("r"), 9000), socket(lab.host("a"), 7777));
+    assert!(seen(&r, SocketAddr::new(lab.router("a").wan(), 7777), &a).is_some());
+}
+
+#[test]
+fn a_port_restricted_router_lets_no_stranger_in() {
+    let lab = Lab::new()
+        .public("r")
+        .behind(Nat::PortRestricted, "a")
+        .build();
+    let (r, a) = (socket(lab.host("r"), 9000), socket(lab.host("a"), 7777));
+    assert_eq!(
+        seen(&r, SocketAddr::new(lab.router("a").wan(), 7777), &a),
+        None
+    );
+}
+
+#[test]
+fn without_udp_only_tcp_gets_through() {
+    let lab = Lab::new().public("r").behind(Nat::NoUdp, "a").build();
+    let (r, a) = (lab.host("r"), lab.host("a"));
+    assert_eq!(traffic::udp_echo(a, r, r.address(), 1, 100), 0);
+    traffic::transfer(a, r, r.address(), 1_000_000);
+}
+
+#[test]
+fn udp_can_be_blocked_and_unblocked_and_mappings_forgotten() {
+    let lab = Lab::new().public("r").behind(Nat::Symmetric, "a").build();
+    let (r, a) = (socket(lab.host("r"), 9000), socket(lab.host("a"), 7777));
+    let to = SocketAddr::new(lab.host("r").address(), 9000);
+    let before = seen(&a, to, &r).expect("UDP passes");
+    assert_eq!(seen(&a, to, &r), Some(before), "a mapping lasts");
+    lab.router("a").flush_conntrack();
+    assert_ne!(
+        seen(&a, to, &r).expect("UDP still passes"),
+        before,
+        "a forgotten mapping is made anew"
+    );
+    lab.router("a").block_udp(true);
+    assert_eq!(seen(&a, to, &r), None);
+    lab.router("a").block_udp(false);
+    assert!(seen(&a, to, &r).is_some());
+}
+
+#[test]
+fn a_firewall_on_an_ipv6_underlay_lets_only_answers_in() {
+    let lab = Lab::new()
+        .ipv6_only()
+        .public("r")
+        .behind(Nat::Firewall, "a")
+        .behind(Nat::Open, "b")
+        .build();
+    let (r, a, b) = (lab.host("r"), lab.host("a"), lab.host("b"));
+    assert!([r, a, b].iter().all(|host| host.address().is_ipv6()));
+    assert!(a.pings(r.address()) && a.pings(b.address()) && r.pings(b.address()));
+    assert!(!r.pings(a.address()));
+    assert_eq!(r.sh("ip -4 route").ok(), "");
+    traffic::transfer(a, b, b.address(), 1_000_000);
+}
+
+#[test]
+fn an_isolated_lan_leads_nowhere() {
+    let lab = Lab::new().isolated("a").isolated("b").build();
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    assert!(a.pings(b.address()));
+    assert!(!a.sh("ip route").ok().contains("default"));
+    assert!(!a.pings(IpAddr::from([203, 0, 113, 1])));
+}
+
+#[test]
+fn neighbours_share_a_router() {
+    let lab = Lab::new()
+        .public("r")
+        .behind(Nat::PortRestricted, "a")
+        .beside("a", "b")
+        .build();
+    let (r, a, b) = (lab.host("r"), lab.host("a"), lab.host("b"));
+    assert!(a.pings(b.address()) && b.pings(r.address()));
+    assert_eq!(lab.router("a").wan(), lab.router("b").wan());
+}
+
+#[test]
+fn a_host_has_its_own_name_files_and_can_move() {
+    let lab = Lab::new()
+        .public("r")
+        .behind(Nat::PortRestricted, "a")
+        .build();
+    let a = lab.host("a");
+    assert_eq!(a.sh("hostname").ok(), "a");
+    assert_eq!(a.sh("pwd").ok(), a.directory().display().to_string());
+    a.set_address("10.0.1.77/24", Some("10.0.1.1"));
+    assert_eq!(a.address(), IpAddr::from([10, 0, 1, 77]));
+    assert!(a.pings(lab.host("r").address()));
+}
+
+#[test]
+fn a_capture_shows_what_is_not_encrypted_and_counters_count_it() {
+    let lab = Lab::new().public("r").public("s").build();
+    let (r, s) = (lab.host("r"), lab.host("s"));
+    let (capture, before) = (r.capture(traffic::MARKER), r.bytes_through("eth0"));
+    traffic::transfer(s, r, r.address(), 1_000_000);
+    let seen = capture.stop();
+    assert!(
+        seen.packets > seen.matching && seen.matching > 5,
+        "{seen:?}"
+    );
+    assert!(r.bytes_through("eth0") - before > 1_000_000);
+}
+
+#[test]
+fn udp_echoes_come_back_and_a_long_stream_echoes() {
+    let lab = Lab::new().public("r").public("s").build();
+    let (r, s) = (lab.host("r"), lab.host("s"));
+    assert_eq!(traffic::udp_echo(s, r, r.address(), 20, 1200), 20);
+    let mut stream = traffic::LongStream::open(s, r, r.address());
+    stream.echoes();
+    stream.echoes();
+}
+
+#[test]
+fn a_dropped_laboratory_leaves_nothing() {
+    let lab = Lab::new().public("r").build();
+    let (directory, sleeper) = (
+        lab.directory().to_owned(),
+        lab.host("r").spawn(&["sleep", "1000"]),
+    );
+    let name = directory.file_name().unwrap().to_str().unwrap().to_owned();
+    let namespaces = || {
+        String::from_utf8(
+            Command::new("ip")
+                .args(["netns", "list"])
+                .output()
+                .unwrap()
+                .stdout,
+        )
+        .unwrap()
+    };
+    assert!(namespaces().contains(&name));
+    drop(lab);
+    assert!(!namespaces().contains(&format!("{name}-")));
+    assert!(!directory.exists());
+    let mut sleeper = sleeper;
+    assert_eq!(
+        sleeper.ends(Duration::from_secs(1)).code,
+        None,
+        "a signal ended it"
+    );
+}
+
+/// Every program of the services' tests, on the underlay.
+#[test]
+fn services_work_without_an_overlay() {
+    for works in [
+        ssh::works,
+        postgresql::works,
+        redis::works,
+        dns::works,
+        quic::works,
+    ] {
+        let lab = Lab::new().public("a").public("b").build();
+        works(lab.host("a"), lab.host("b"), lab.host("b").address());
+    }
+}

@@ -1,0 +1,28 @@
+//! End-to-end proofs: the real binary in a laboratory of network namespaces.
+//!
+//! Every test tells one story in three parts. [`lab`] builds the underlay: hosts, switches and NAT
+//! routers, each a network namespace of its own. [`node`] starts `hivevpn` on a host and talks to it
+//! the way a script would: arguments, exit codes, JSON. The story then uses the overlay with programs
+//! that know nothing of it: ping, ssh, psql, plain sockets ([`traffic`]).
+//!
+//! Tests run in parallel, wait for events with deadlines ([`deadline`]), and leave nothing behind.
+//! They need root, or a kernel that lets users make user namespaces, which the test binary then
+//! enters by itself.
+#![allow(clippy::unwrap_used)] // a test says what it expects; where it does not, the backtrace does
+
+mod deadline;
+mod lab;
+mod node;
+mod traffic;
+
+mod cleanup;
+mod cli;
+mod discovery;
+mod first_run;
+mod identity;
+mod join;
+mod laboratory;
+mod openai;
+mod paths;
+mod reach;
+mod services;

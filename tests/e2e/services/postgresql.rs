@@ -1,0 +1,52 @@
+//! PostgreSQL and psql.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::lab::{Host, TESTER, program};
+
+/// Makes the database, and the self-signed certificate it shows.
+const PREPARE: &str = "umask 077 && \"$0\" -D db -A trust -U tester --no-sync >&2 && \
+    echo 'host all all 0.0.0.0/0 trust' >> db/pg_hba.conf && \
+    openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=db -keyout db/server.key -out db/server.crt";
+
+/// Queries with and without TLS, with results larger than any window.
+pub fn works(client: &Host, server: &Host, address: IpAddr) {
+    server
+        .run_as_user(&["sh", "-c", PREPARE, &program("initdb")])
+        .ok();
+    let listen = format!("listen_addresses={address}");
+    let settings = [
+        "-c",
+        &listen,
+        "-c",
+        "ssl=on",
+        "-c",
+        "fsync=off",
+        "-c",
+        "unix_socket_directories=",
+    ];
+    let mut postgres = server
+        .spawn_as_user(&[&[program("postgres").as_str(), "-D", "db"], &settings[..]].concat());
+    postgres.says("ready to accept connections", Duration::from_secs(30));
+
+    let source = client.sh(&format!("ip -o route get {address}")).ok();
+    for (mode, encrypted) in [("disable", "f"), ("require", "t")] {
+        let psql = |sql: &str| {
+            let server = format!("host={address} user={TESTER} dbname=postgres sslmode={mode}");
+            client.run(&["psql", "-X", "-At", &server, "-c", sql]).ok()
+        };
+        assert_eq!(
+            psql("select ssl from pg_stat_ssl where pid = pg_backend_pid()"),
+            encrypted
+        );
+        let seen = psql("select host(inet_client_addr())");
+        assert!(
+            source.contains(&format!("src {seen} ")),
+            "the server sees {seen}, the client has {source}"
+        );
+        assert_eq!(psql("select repeat('x', 1000000)").len(), 1_000_000);
+        let long = format!("select length('{}')", "x".repeat(100_000));
+        assert_eq!(psql(&long), "100000");
+    }
+}

@@ -1,0 +1,81 @@
+//! OpenSSH, server and client.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::lab::{Host, Process, TESTER, program};
+use crate::traffic::wait_for_listener;
+
+/// A shell's exit code, a file by scp and by sftp, and a session that stays open meanwhile.
+pub fn works(client: &Host, server: &Host, address: IpAddr) {
+    let _sshd = serve(server, address, client);
+    let options = "-i id -o UserKnownHostsFile=known_hosts -o StrictHostKeyChecking=yes -o BatchMode=yes -o ConnectTimeout=10";
+    let target = format!("{TESTER}@{address}");
+
+    let shell = client.sh(&format!("ssh {options} {target} \"sh -c 'id; exit 7'\""));
+    assert_eq!(shell.code, Some(7), "{shell}");
+    assert!(shell.stdout.contains("uid=1000"), "{shell}");
+
+    client.sh("mkfifo keystrokes").ok();
+    let mut session = client.spawn(&[
+        "sh",
+        "-c",
+        &format!("ssh {options} {target} cat < keystrokes"),
+    ]);
+    let mut keystrokes = std::fs::File::create(client.directory().join("keystrokes")).unwrap();
+    let mut types = |line: &str| {
+        std::io::Write::write_all(&mut keystrokes, line.as_bytes()).unwrap();
+        session.says(line, Duration::from_secs(20));
+    };
+    types("hello\n");
+    client.sh("head -c 10000000 /dev/urandom > sent").ok();
+    client
+        .sh(&format!(
+            "scp -q {options} sent {target}:by-scp && scp -q {options} {target}:by-scp back"
+        ))
+        .ok();
+    client.sh("cmp sent back").ok();
+    client
+        .sh(&format!(
+            "echo put sent by-sftp | sftp -q {options} -b - {target}"
+        ))
+        .ok();
+    let sum = |host: &Host, file: &str| host.sh(&format!("sha256sum < {file}")).ok();
+    assert_eq!(sum(server, "by-sftp"), sum(client, "sent"));
+    types("still there?\n");
+    drop(keystrokes);
+    session.ends(Duration::from_secs(20)).ok();
+}
+
+/// Starts `sshd` on port 22 of an address, for a fresh key of the client. It runs as an ordinary
+/// user, so ordinary users may have port 22 first.
+fn serve(server: &Host, address: IpAddr, client: &Host) -> Process {
+    client.sh("ssh-keygen -q -t ed25519 -N '' -f id").ok();
+    server.sh("sysctl -qw net.ipv4.ip_unprivileged_port_start=0 && ssh-keygen -q -t ed25519 -N '' -f host_key").ok();
+    std::fs::copy(
+        client.directory().join("id.pub"),
+        server.directory().join("authorized_keys"),
+    )
+    .unwrap();
+    let home = server.directory().display();
+    let configuration = format!(
+        "ListenAddress {address}\nHostKey {home}/host_key\nAuthorizedKeysFile {home}/authorized_keys\n\
+         PidFile none\nUsePAM no\nStrictModes no\nPasswordAuthentication no\nSubsystem sftp internal-sftp\n"
+    );
+    std::fs::write(server.directory().join("sshd_config"), configuration).unwrap();
+    let sshd = server.spawn_as_user(&[
+        &program("sshd"),
+        "-D",
+        "-e",
+        "-f",
+        &format!("{home}/sshd_config"),
+    ]);
+    wait_for_listener(server, 22);
+    let key = std::fs::read_to_string(server.directory().join("host_key.pub")).unwrap();
+    std::fs::write(
+        client.directory().join("known_hosts"),
+        format!("{address} {key}"),
+    )
+    .unwrap();
+    sshd
+}
