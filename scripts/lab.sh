@@ -115,7 +115,7 @@ up() {
   start r
   start a --join "$(on r hivevpn invite)"
   start b --join "$(on r hivevpn invite)"
-  on a hivevpn status --wait online --peer b --timeout 20 || true
+  on a hivevpn status --wait online --peer b --timeout 20 >/dev/null || true
   local host
   for host in "${nodes[@]}"; do echo "scripts/lab.sh shell $host    # log: $lab/$host.log"; done
   on a hivevpn status

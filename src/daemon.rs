@@ -252,6 +252,7 @@ impl NetworkSide {
                 sockets: &self.sockets,
                 early: &mut self.early,
                 received: RecvBatch::new(),
+                is_connected: false,
                 footprint,
             }
             .run()

@@ -54,6 +54,11 @@ const MESSAGES: usize = 64;
 /// means the link is down.
 const SEND_PATIENCE: Duration = Duration::from_millis(5);
 
+/// When the swarm is behind, it is offered the rest of its commands this often.
+const UNSENT_RETRY: Duration = Duration::from_millis(10);
+/// Addresses are reported one by one; a founder's first invite waits this long for the rest of them.
+const GREETING_DELAY: Duration = Duration::from_millis(250);
+
 /// A message from this machine.
 #[derive(Debug)]
 pub enum Local {
@@ -120,6 +125,7 @@ pub struct EventLoop {
     waker: Waker,
     store: Store,
     greet: bool,
+    greet_at: Option<Instant>,
     addresses: Addresses,
     relays: bool,
     shown_record: Option<Vec<u8>>,
@@ -146,6 +152,7 @@ impl EventLoop {
             waker: parts.waker,
             store: parts.store,
             greet: parts.greet,
+            greet_at: None,
             addresses: Addresses::default(),
             relays: false,
             shown_record: None,
@@ -168,6 +175,9 @@ impl EventLoop {
                 self.node.handle_timeout(now);
                 self.carry_out(now);
             }
+            if self.greet_at.is_some_and(|at| now.instant >= at) {
+                self.greet(now);
+            }
             self.receive_datagrams(now)?;
             self.receive_packets(now)?;
             self.receive_messages(now);
@@ -181,15 +191,14 @@ impl EventLoop {
     fn wait(&self) -> Result<()> {
         let mut sources = vec![self.waker.as_fd(), self.tun.as_fd()];
         sources.extend(self.sockets.iter().map(|socket| socket.udp.as_fd()));
-        let until = self
-            .node
-            .poll_timeout()
-            .saturating_duration_since(Instant::now());
-        let timeout = if self.unsent.is_empty() {
-            until
-        } else {
-            until.min(Duration::from_millis(10))
-        };
+        let mut until = self.node.poll_timeout();
+        if let Some(at) = self.greet_at {
+            until = until.min(at);
+        }
+        let mut timeout = until.saturating_duration_since(Instant::now());
+        if !self.unsent.is_empty() {
+            timeout = timeout.min(UNSENT_RETRY);
+        }
         poll::wait(&sources, Some(timeout)).context("cannot wait for packets")?;
         Ok(())
     }

@@ -13,7 +13,7 @@ use hivevpn_platform::{
     poll::{self, Waker},
     udp::RecvBatch,
 };
-use libp2p::PeerId;
+use libp2p::{Multiaddr, PeerId};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -23,13 +23,15 @@ use crate::{
     event_loop::{Local, Socket, now},
     footprint::Footprint,
     mailbox,
-    swarm::{Command, Event, Protocol},
+    swarm::{Command, Event, Protocol, addresses::is_quic},
 };
 
 /// How long the issuer may take to be found and to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Pause between two attempts to reach it.
 const RETRY: Duration = Duration::from_secs(1);
+/// QUIC's head start over TCP, which UDP that is blocked costs once.
+const TCP_DELAY: Duration = Duration::from_millis(300);
 /// The one request under way.
 const TOKEN: u64 = 0;
 
@@ -65,6 +67,8 @@ pub struct Joining<'a> {
     pub early: &'a mut VecDeque<Event>,
     /// Memory to receive into.
     pub received: RecvBatch,
+    /// There is a connection to the issuer.
+    pub is_connected: bool,
     /// What to keep once the issuer may have admitted us.
     pub footprint: &'a Footprint,
 }
@@ -76,6 +80,7 @@ impl Joining<'_> {
         let issuer = self.invite.issuer();
         let deadline = Instant::now() + PATIENCE;
         let mut next_dial = Instant::now();
+        let mut next_tcp = None;
         let mut last_error = "nobody answers".to_owned();
         loop {
             let moment = Instant::now();
@@ -84,9 +89,17 @@ impl Joining<'_> {
             }
             if moment >= next_dial {
                 next_dial = deadline;
-                self.dial(issuer)?;
+                next_tcp = Some(moment + TCP_DELAY);
+                self.dial(issuer, is_quic)?;
             }
-            self.wait(next_dial.min(deadline) - moment)?;
+            if next_tcp.is_some_and(|due| moment >= due) {
+                next_tcp = None;
+                if !self.is_connected {
+                    self.dial(issuer, |address| !is_quic(address))?;
+                }
+            }
+            let until = next_tcp.unwrap_or(deadline).min(next_dial).min(deadline);
+            self.wait(until - moment)?;
             while let Some(event) = self.swarm.try_recv() {
                 match self.on_event(event, issuer)? {
                     Step::Answered(joined) => return Ok(Outcome::Joined(joined)),
@@ -124,12 +137,17 @@ impl Joining<'_> {
         Ok(())
     }
 
-    fn dial(&self, issuer: PeerId) -> Result<()> {
-        let addresses = self.invite.addresses().to_vec();
+    fn dial(&self, issuer: PeerId, which: impl Fn(&Multiaddr) -> bool) -> Result<()> {
+        let all = self.invite.addresses().iter();
+        let addresses: Vec<_> = all.filter(|address| which(address)).cloned().collect();
+        if addresses.is_empty() {
+            return Ok(());
+        }
+        // The two kinds are dialled side by side.
         self.send(Command::Dial {
             peer: issuer,
             addresses,
-            even_if_connected: false,
+            even_if_connected: !self.is_connected,
         })
     }
 
@@ -137,6 +155,7 @@ impl Joining<'_> {
         match event {
             Event::ConnectionOpened { peer, .. } if peer == issuer => {
                 self.early.push_back(event);
+                self.is_connected = true;
                 self.ask(issuer)?;
             }
             Event::Response {

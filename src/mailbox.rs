@@ -116,3 +116,54 @@ impl<T> Receiver<T> {
         self.queue.recv().await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{os::fd::AsFd, time::Duration};
+
+    use hivevpn_platform::poll;
+
+    use super::*;
+
+    fn is_awake(waker: &Waker) -> bool {
+        let ready = poll::wait(&[waker.as_fd()], Some(Duration::ZERO)).unwrap();
+        !ready.is_empty()
+    }
+
+    #[test]
+    fn each_way_to_send_wakes_the_loop() {
+        let waker = Waker::new().unwrap();
+        let (sender, mut receiver) = channel(2, waker.clone());
+        assert!(!is_awake(&waker));
+        sender.try_send(1).unwrap();
+        assert!(is_awake(&waker));
+        waker.drain();
+        futures::executor::block_on(sender.send(2)).unwrap();
+        assert!(is_awake(&waker));
+        assert_eq!(
+            (receiver.try_recv(), receiver.try_recv()),
+            (Some(1), Some(2))
+        );
+        assert_eq!(receiver.try_recv(), None);
+    }
+
+    #[test]
+    fn a_full_mailbox_gives_the_message_back() {
+        let waker = Waker::new().unwrap();
+        let (sender, mut receiver) = channel(1, waker.clone());
+        sender.try_send(1).unwrap();
+        waker.drain();
+        assert_eq!(sender.try_send(2), Err(Rejected::Full(2)));
+        assert!(!is_awake(&waker), "nothing new to read");
+        receiver.try_recv().unwrap();
+        assert_eq!(sender.try_send(2), Ok(()));
+    }
+
+    #[test]
+    fn nobody_sends_to_a_loop_that_has_ended() {
+        let (sender, receiver) = channel(1, Waker::new().unwrap());
+        drop(receiver);
+        assert_eq!(sender.try_send(1), Err(Rejected::Closed(1)));
+        assert_eq!(futures::executor::block_on(sender.send(1)), Err(Closed));
+    }
+}

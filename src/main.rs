@@ -7,7 +7,7 @@ use hivevpn::{cli::Cli, commands};
 use tracing_subscriber::EnvFilter;
 
 /// Ours at info, warnings of the rest. boringtun logs expected timeouts as errors; what matters of them is in `status`.
-const DEFAULT_LOG: &str = "warn,hivevpn=info,hivevpn_core=info,hivevpn_platform=info,boringtun=off,libp2p_kad=error";
+const DEFAULT_LOG: &str = "warn,hivevpn=info,hivevpn_core=info,hivevpn_platform=info,boringtun=off,libp2p_kad=error,yamux=off";
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

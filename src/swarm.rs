@@ -47,7 +47,10 @@ use libp2p::{
     identify,
     identity::Keypair,
     noise, relay,
-    swarm::{self, dial_opts::DialOpts},
+    swarm::{
+        self,
+        dial_opts::{DialOpts, PeerCondition},
+    },
 };
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 
@@ -87,7 +90,8 @@ pub struct Config {
     pub mdns: bool,
     /// How long a reservation with us lasts. Members renew it before; a relay that restarts has forgotten it.
     pub reservation: Duration,
-    /// How long a connection may idle that is not authenticated.
+    /// How long a connection may idle that is not authenticated. The relay protocol keeps it for 10 s before that
+    /// begins, and it is noticed with the next ping, after 15 s.
     pub patience: Duration,
 }
 
@@ -102,7 +106,7 @@ impl Config {
             relay: RelayMode::default(),
             mdns: false,
             reservation: Duration::from_secs(60 * 60),
-            patience: Duration::from_secs(20),
+            patience: Duration::from_secs(5),
         }
     }
 }
@@ -284,10 +288,16 @@ impl Swarm {
             let connections = &self.connections;
             let progress = |relay: &PeerId| progress(connections, relay);
             let now = Instant::now();
-            let Some(step) = self.reservations.next(now, wanted, progress) else { return };
+            let Some(step) = self.reservations.next(now, wanted, progress) else {
+                return;
+            };
             match step {
                 relays::Step::Dial { relay, addresses } => {
-                    let dial = DialOpts::peer_id(relay).addresses(addresses).build();
+                    // A circuit to the relay, if there is one, is no use here.
+                    let dial = DialOpts::peer_id(relay)
+                        .condition(PeerCondition::NotDialing)
+                        .addresses(addresses)
+                        .build();
                     let id = dial.connection_id();
                     match self.inner.dial(dial) {
                         Ok(()) => self.reservations.on_dialing(relay, id),

@@ -1,6 +1,7 @@
 //! Which libp2p connections are wanted: one to every member, direct where possible, and none too many.
 //!
-//! A member without a connection is dialled, with a back-off that doubles. A member that is reached, but not over
+//! A member without a connection is dialled, with a back-off that doubles: over QUIC first, and a moment later over TCP
+//! as well, for where UDP is blocked. A member that is reached, but not over
 //! QUIC, whose hole raw datagrams share, is tried better again and again, ever more rarely: by its own addresses, and
 //! if only a relay leads to it by a fresh circuit, because hole punching starts only on a new one. Of several connections the better one stays; the node with the lower
 //! identity closes the others, so that the two ends never close each other's choice.
@@ -25,6 +26,9 @@ const TICK: Duration = Duration::from_millis(500);
 const BACKOFF: Duration = Duration::from_secs(1);
 /// A member that is away costs one dial in this time.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
+/// QUIC's head start. It needs one round trip where TCP with encryption needs four, so this is enough on any path that
+/// lets UDP through; on one that does not, it is what a first connection costs.
+const TCP_DELAY: Duration = Duration::from_millis(300);
 /// A dial that has told nothing for this long is forgotten.
 const DIAL_LIMIT: Duration = Duration::from_secs(30);
 /// When a better connection is tried: at once by the addresses the peer gave (hole punching knows no LAN), later with
@@ -58,8 +62,10 @@ struct Wish {
     addresses: Vec<Multiaddr>,
     next_dial: Instant,
     dialled: Option<Instant>,
-    /// The addresses are news: a dial under way does not try them.
-    is_news: bool,
+    /// When the addresses without QUIC get their turn.
+    next_tcp: Option<Instant>,
+    /// News, which a dial under way does not try.
+    news: Vec<Multiaddr>,
     failures: u32,
     /// When the next attempt at a better connection is due, and how many were made.
     next_punch: Option<Instant>,
@@ -108,9 +114,13 @@ impl Connections {
         match self.wishes.get_mut(&peer) {
             Some(wish) if wish.addresses == addresses => {}
             Some(wish) => {
+                wish.news = addresses
+                    .iter()
+                    .filter(|address| !wish.addresses.contains(address))
+                    .cloned()
+                    .collect();
                 wish.addresses = addresses;
                 wish.next_dial = now;
-                wish.is_news = true;
                 wish.begin_anew();
                 wish.failures = 0;
             }
@@ -119,7 +129,8 @@ impl Connections {
                     addresses,
                     next_dial: now,
                     dialled: None,
-                    is_news: false,
+                    next_tcp: None,
+                    news: Vec::new(),
                     failures: 0,
                     next_punch: None,
                     punches: 0,
@@ -168,6 +179,7 @@ impl Connections {
         let peer = connection.peer;
         if let Some(wish) = self.wishes.get_mut(&peer) {
             wish.dialled = None;
+            wish.next_tcp = None;
             wish.failures = 0;
             wish.next_dial = now;
         }
@@ -256,12 +268,8 @@ impl Connections {
         self.next_tick
     }
 
-    /// Says what to dial and what to close now. `is_direct` tells which peers have a proven direct path.
-    pub fn handle_timeout(
-        &mut self,
-        now: Instant,
-        is_direct: impl Fn(&PeerId) -> bool,
-    ) -> Vec<Output> {
+    /// Says what to dial and what to close now.
+    pub fn handle_timeout(&mut self, now: Instant) -> Vec<Output> {
         if now < self.next_tick {
             return Vec::new();
         }
@@ -278,9 +286,12 @@ impl Connections {
                 continue;
             };
             if is_away {
-                wish.next_punch = None;
+                wish.begin_anew();
                 outputs.extend(wish.dial(peer, may_circuit, now));
-            } else if best > Some(QUIC) && !is_direct(&peer) {
+                if let Some(due) = wish.next_tcp {
+                    self.next_tick = self.next_tick.min(due);
+                }
+            } else if best > Some(QUIC) {
                 let punch = wish.punch(peer, best == Some(RELAYED), we_lead, now);
                 if !punch.is_empty() {
                     self.punched.push(peer);
@@ -316,22 +327,36 @@ impl Connections {
 
 impl Wish {
     fn dial(&mut self, peer: PeerId, may_circuit: bool, now: Instant) -> Option<Output> {
-        let is_dialling = self.dialled.is_some_and(|since| now < since + DIAL_LIMIT);
-        let must_wait = !may_circuit && self.addresses.iter().any(is_circuit);
-        if is_dialling && !self.is_news
-            || must_wait
-            || now < self.next_dial
-            || self.addresses.is_empty()
-        {
+        if !may_circuit && self.addresses.iter().any(is_circuit) {
             return None;
         }
-        let is_news = std::mem::take(&mut self.is_news);
+        let dial = |addresses: Vec<Multiaddr>, even_if_connected| {
+            (!addresses.is_empty()).then_some(Output::Dial {
+                peer,
+                addresses,
+                even_if_connected,
+            })
+        };
+        let (quic, others): (Vec<_>, Vec<_>) = self.addresses.iter().cloned().partition(is_quic);
+        if self.next_tcp.is_some_and(|due| now >= due) {
+            self.next_tcp = None;
+            // Beside the dial over QUIC, which goes on.
+            return dial(others, true);
+        }
+        let is_dialling = self.dialled.is_some_and(|since| now < since + DIAL_LIMIT);
+        if is_dialling {
+            return dial(std::mem::take(&mut self.news), true);
+        }
+        if now < self.next_dial {
+            return None;
+        }
+        self.news.clear();
         self.dialled = Some(now);
-        Some(Output::Dial {
-            peer,
-            addresses: self.addresses.clone(),
-            even_if_connected: is_news,
-        })
+        if quic.is_empty() {
+            return dial(others, false);
+        }
+        self.next_tcp = (!others.is_empty()).then_some(now + TCP_DELAY);
+        dial(quic, false)
     }
 
     /// Something changed that may make a better connection possible.

@@ -245,14 +245,8 @@ impl Node {
     /// Lets everything act on the time that passed.
     pub fn handle_timeout(&mut self, now: Now) {
         self.tunnels.handle_timeout(now.instant);
-        let tunnels = &self.tunnels;
-        let is_direct = |peer: &PeerId| {
-            tunnels
-                .peer(peer)
-                .is_some_and(|peer| peer.paths().is_direct())
-        };
         self.outputs
-            .extend(self.connections.handle_timeout(now.instant, is_direct));
+            .extend(self.connections.handle_timeout(now.instant));
         for (peer, addresses) in self.connections.take_punched() {
             self.try_endpoints(&peer, &addresses, now.instant);
         }

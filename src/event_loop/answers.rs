@@ -1,6 +1,10 @@
 //! Answers to commands.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    io::{self, Write},
+    net::Ipv4Addr,
+    time::Duration,
+};
 
 use hivevpn_core::{
     membership::{Name, UnixTime},
@@ -11,7 +15,7 @@ use hivevpn_core::{
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
-use super::{EventLoop, now};
+use super::EventLoop;
 use crate::{
     control::{Identity, Invite, Network, Node, Own, Peer, Pong, Reply, Request, Status},
     control_socket::Asked,
@@ -167,18 +171,19 @@ impl EventLoop {
         Ok((invite.to_printable(), invite.terms().expires))
     }
 
-    /// Prints the founder's first invite, once there is an address to put into it.
-    pub(super) fn greet(&mut self) {
-        if !self.greet {
-            return;
-        }
-        if let Ok((invite, _)) = self.invite(None, None, FIRST_INVITE, now()) {
+    /// Prints the founder's first invite.
+    pub(super) fn greet(&mut self, now: Now) {
+        self.greet_at = None;
+        // Without an address yet, the next one that is reported tries again.
+        if let Ok((invite, _)) = self.invite(None, None, FIRST_INVITE, now) {
             self.greet = false;
-            eprintln!(
-                "One machine may join within 24 hours with this invite ('hivevpn invite' prints more):"
-            );
-            eprintln!("  sudo hivevpn up --join {}…", &invite[..12]);
-            println!("{}", *invite);
+            say(&format!(
+                "One machine may join within 24 hours with this invite ('hivevpn invite' prints more):\n  \
+                 sudo hivevpn up --join {}…",
+                &invite[..12]
+            ));
+            // Alone on standard output, so that it can be piped.
+            let _ = writeln!(io::stdout(), "{}", *invite);
         }
     }
 
@@ -226,6 +231,11 @@ impl EventLoop {
         };
         let _ = waiting.send(Reply::of(&pong));
     }
+}
+
+/// For whoever sits at the terminal. Nobody may be there.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Milliseconds with microseconds behind the point.

@@ -2,7 +2,7 @@
 
 use hivevpn_core::node::{Now, Reach};
 
-use super::{EventLoop, Local, MESSAGES};
+use super::{EventLoop, GREETING_DELAY, Local, MESSAGES};
 use crate::swarm::{Event, Protocol};
 
 impl EventLoop {
@@ -125,7 +125,9 @@ impl EventLoop {
             Event::Addresses(addresses) => {
                 self.addresses = addresses;
                 self.tell_reach(now);
-                self.greet();
+                if self.greet && self.greet_at.is_none() {
+                    self.greet_at = Some(now.instant + GREETING_DELAY);
+                }
             }
             Event::Relaying(relays) => {
                 self.relays = relays;

@@ -16,10 +16,13 @@ use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, multiaddr::Protocol};
 
 /// The IP address that `address` begins with; none for names and for circuits seen from their far end.
 pub fn ip(address: &Multiaddr) -> Option<IpAddr> {
-    match address.iter().next()? {
-        Protocol::Ip4(ip) => Some(ip.into()),
-        Protocol::Ip6(ip) => Some(ip.into()),
-        _ => None,
+    let first = address.iter().next()?;
+    if let Protocol::Ip4(ip) = first {
+        Some(ip.into())
+    } else if let Protocol::Ip6(ip) = first {
+        Some(ip.into())
+    } else {
+        None
     }
 }
 
@@ -79,10 +82,10 @@ pub fn is_quic(address: &Multiaddr) -> bool {
 pub fn relay(address: &Multiaddr) -> Option<PeerId> {
     let mut relay = None;
     for part in address.iter() {
-        match part {
-            Protocol::P2p(peer) => relay = Some(peer),
-            Protocol::P2pCircuit => return relay,
-            _ => {}
+        if let Protocol::P2p(peer) = part {
+            relay = Some(peer);
+        } else if part == Protocol::P2pCircuit {
+            return relay;
         }
     }
     None
@@ -116,12 +119,8 @@ pub fn link(endpoint: &ConnectedPoint) -> Option<Link> {
     if let Some(relay) = relay(relayed) {
         return Some(Link::Relayed { relay });
     }
-    let mut parts = remote.iter();
-    let ip = match parts.next()? {
-        Protocol::Ip4(ip) => IpAddr::from(ip),
-        Protocol::Ip6(ip) => IpAddr::from(ip),
-        _ => return None,
-    };
+    let ip = ip(remote)?;
+    let mut parts = remote.iter().skip(1);
     match (parts.next()?, parts.next()) {
         (Protocol::Udp(port), Some(Protocol::QuicV1)) => {
             Some(Link::Quic(SocketAddr::new(ip, port)))
@@ -134,9 +133,7 @@ pub fn link(endpoint: &ConnectedPoint) -> Option<Link> {
 /// Whether to tell others about our address `address`: not when it only makes sense on this machine or this wire.
 pub fn worth_announcing(address: &Multiaddr) -> bool {
     match ip(address) {
-        Some(IpAddr::V4(ip)) => {
-            !(ip.is_loopback() || ip.is_link_local() || ip.is_unspecified())
-        }
+        Some(IpAddr::V4(ip)) => !(ip.is_loopback() || ip.is_link_local() || ip.is_unspecified()),
         Some(IpAddr::V6(ip)) => {
             !(ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unspecified())
         }
@@ -175,8 +172,7 @@ impl Addresses {
         observed: impl Iterator<Item = &'a Multiaddr>,
     ) -> Self {
         // Sets: an address may be reported twice, and an order that jumps about would look like a change.
-        let (relayed, listen): (BTreeSet<_>, BTreeSet<_>) =
-            listen.cloned().partition(is_circuit);
+        let (relayed, listen): (BTreeSet<_>, BTreeSet<_>) = listen.cloned().partition(is_circuit);
         let external: BTreeSet<_> = external.filter(|a| !is_circuit(a)).cloned().collect();
         let observed: BTreeSet<_> = observed
             .filter(|address| !listen.contains(address) && !external.contains(address))
@@ -238,9 +234,22 @@ mod tests {
     #[test]
     fn addresses_behind_a_nat_are_not_public() {
         for ip in [
-            "10.0.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1", "127.0.0.1", "169.254.1.1",
-            "0.0.0.0", "198.18.0.1", "224.0.0.1", "255.255.255.255", "::", "::1", "fe80::1", "fd00::1",
-            "ff02::1", "::ffff:192.168.1.1",
+            "10.0.0.1",
+            "172.16.0.1",
+            "192.168.1.1",
+            "100.64.0.1",
+            "127.0.0.1",
+            "169.254.1.1",
+            "0.0.0.0",
+            "198.18.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "fe80::1",
+            "fd00::1",
+            "ff02::1",
+            "::ffff:192.168.1.1",
         ] {
             assert!(!is_public_ip(ip.parse().unwrap()), "{ip}");
         }
@@ -249,8 +258,16 @@ mod tests {
     #[test]
     fn the_internet_and_its_stand_ins_are_public() {
         for ip in [
-            "1.1.1.1", "100.63.0.1", "100.128.0.1", "172.32.0.1", "203.0.113.7", "198.51.100.1",
-            "192.0.2.1", "2001:db8::1", "2606:4700::1111", "::ffff:1.1.1.1",
+            "1.1.1.1",
+            "100.63.0.1",
+            "100.128.0.1",
+            "172.32.0.1",
+            "203.0.113.7",
+            "198.51.100.1",
+            "192.0.2.1",
+            "2001:db8::1",
+            "2606:4700::1111",
+            "::ffff:1.1.1.1",
         ] {
             assert!(is_public_ip(ip.parse().unwrap()), "{ip}");
         }

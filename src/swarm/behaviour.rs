@@ -16,14 +16,22 @@ use libp2p::{
     connection_limits::{self, ConnectionLimits},
     dcutr, identify,
     identity::PublicKey,
-    kad::{self, store::{MemoryStore, MemoryStoreConfig}},
+    kad::{
+        self,
+        store::{MemoryStore, MemoryStoreConfig},
+    },
     mdns, ping, relay,
     request_response::{self, ProtocolSupport},
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
 use super::{
-    Event, candidates::Candidates, carrier, codec::Codec, gate::{Gate, Members}, relays,
+    Event,
+    candidates::Candidates,
+    carrier,
+    codec::Codec,
+    gate::{Gate, Members},
+    relays,
 };
 use crate::mailbox;
 

@@ -81,10 +81,7 @@ impl NetworkBehaviour for Candidates {
         match event {}
     }
 
-    fn poll(
-        &mut self,
-        _: &mut Context<'_>,
-    ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
         match self.pending.pop_front() {
             Some(address) => Poll::Ready(ToSwarm::NewExternalAddrCandidate(address)),
             None => Poll::Pending,

@@ -30,11 +30,15 @@ impl Swarm {
                 gate.admit(numbers::libp2ps(connection));
             }
             Command::Refuse { connection, reason } => {
-                if let Some(known) = self.connections.get(&connection) {
-                    tracing::info!(peer = %known.peer, "not admitted: {reason}");
-                }
                 let gate = &mut self.inner.behaviour_mut().gate;
                 gate.refuse(numbers::libp2ps(connection));
+                if let Some(known) = self.connections.get(&connection) {
+                    tracing::info!(peer = %known.peer, "not admitted: {reason}");
+                    // If it was a member once, the DHT need not look for it any more.
+                    if let Some(kad) = gate.inner_mut().kad.as_mut() {
+                        kad.remove_peer(&known.peer);
+                    }
+                }
             }
             Command::Dial {
                 peer,
@@ -67,7 +71,9 @@ impl Swarm {
         let gate = &mut self.inner.behaviour_mut().gate;
         match gate.membership() {
             Some(entered) if *entered.network() != network => {
-                tracing::error!("this node is in a network already and stays there until it is restarted");
+                tracing::error!(
+                    "this node is in a network already and stays there until it is restarted"
+                );
                 return;
             }
             Some(_) => {}
@@ -146,7 +152,9 @@ impl Swarm {
 
     fn publish(&mut self, key: Vec<u8>, value: Vec<u8>) {
         let gate = &mut self.inner.behaviour_mut().gate;
-        let Some(kad) = gate.inner_mut().kad.as_mut() else { return };
+        let Some(kad) = gate.inner_mut().kad.as_mut() else {
+            return;
+        };
         // One copy elsewhere makes it a success. How many there will be is the DHT's replication factor.
         let record = Record::new(RecordKey::new(&key), value);
         if let Err(error) = kad.put_record(record, Quorum::One) {

@@ -13,8 +13,8 @@ use libp2p::{
 };
 
 use super::{
-    BehaviourEvent, Connection, Event, Protocol, Swarm, addresses,
-    behaviour::MemberProtocolsEvent, gate, numbers,
+    BehaviourEvent, Connection, Event, Protocol, Swarm, addresses, behaviour::MemberProtocolsEvent,
+    gate, numbers,
 };
 
 /// Addresses of one peer that the DHT learns at once; more than any honest node has.
@@ -138,12 +138,7 @@ impl Swarm {
         }
     }
 
-    fn on_dial_failed(
-        &mut self,
-        id: swarm::ConnectionId,
-        peer: Option<PeerId>,
-        error: &DialError,
-    ) {
+    fn on_dial_failed(&mut self, id: swarm::ConnectionId, peer: Option<PeerId>, error: &DialError) {
         self.reservations.on_dial_failed(id, Instant::now());
         if self.dials.remove(&id)
             && let Some(peer) = peer
@@ -154,7 +149,10 @@ impl Swarm {
     }
 
     fn on_expired(&mut self, addresses: &[Multiaddr]) {
-        for address in addresses.iter().filter(|address| addresses::is_public(address)) {
+        for address in addresses
+            .iter()
+            .filter(|address| addresses::is_public(address))
+        {
             self.inner.remove_external_address(address);
         }
         self.addresses_changed = true;
@@ -202,8 +200,12 @@ impl Swarm {
     }
 
     fn on_moved(&mut self, connection: ConnectionId, endpoint: &ConnectedPoint) {
-        let Some(link) = addresses::link(endpoint) else { return };
-        let Some(known) = self.connections.get_mut(&connection) else { return };
+        let Some(link) = addresses::link(endpoint) else {
+            return;
+        };
+        let Some(known) = self.connections.get_mut(&connection) else {
+            return;
+        };
         known.link = link;
         self.tell(Event::ConnectionMoved { connection, link });
     }
@@ -331,21 +333,17 @@ impl Swarm {
     }
 
     fn on_kad(&mut self, event: kad::Event) {
-        let kad::Event::OutboundQueryProgressed { result, .. } = event else { return };
-        match result {
-            QueryResult::GetRecord(Ok(GetRecordOk::FoundRecord(found))) => {
-                self.tell(Event::Found {
-                    key: found.record.key.to_vec(),
-                    value: found.record.value,
-                });
-            }
-            QueryResult::GetRecord(Err(error)) => {
-                tracing::trace!("the DHT does not have it: {error}");
-            }
-            QueryResult::PutRecord(Err(error)) => {
-                tracing::debug!("the DHT does not hold our record yet: {error}");
-            }
-            other => tracing::trace!(?other, "DHT"),
+        let kad::Event::OutboundQueryProgressed { result, .. } = event else {
+            return;
+        };
+        if let QueryResult::GetRecord(Ok(GetRecordOk::FoundRecord(found))) = result {
+            self.tell(Event::Found {
+                key: found.record.key.to_vec(),
+                value: found.record.value,
+            });
+        } else {
+            // Whoever publishes or looks for something does so again.
+            tracing::trace!(?result, "a step of the DHT");
         }
     }
 

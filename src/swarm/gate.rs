@@ -29,9 +29,9 @@ use libp2p::{
     Multiaddr, PeerId,
     core::{ConnectedPoint, Endpoint, transport::PortUse},
     swarm::{
-        AddressChange, CloseConnection, ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm,
-        NetworkBehaviour, NotifyHandler, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
-        behaviour::ConnectionEstablished,
+        AddressChange, CloseConnection, ConnectionClosed, ConnectionDenied, ConnectionId,
+        FromSwarm, NetworkBehaviour, NotifyHandler, THandler, THandlerInEvent, THandlerOutEvent,
+        ToSwarm, behaviour::ConnectionEstablished,
     },
 };
 
@@ -129,7 +129,9 @@ impl<B: NetworkBehaviour> Gate<B> {
 
     /// Accepts the credential that was shown on the connection, if it still exists.
     pub fn admit(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.get(&id) else { return };
+        let Some(connection) = self.connections.get(&id) else {
+            return;
+        };
         let peer = connection.peer;
         let event = if connection.admitted {
             handler::In::AdmitAgain
@@ -208,7 +210,9 @@ impl<B: NetworkBehaviour> Gate<B> {
     }
 
     fn on_closed(&mut self, closed: ConnectionClosed<'_>) {
-        let Some(connection) = self.connections.remove(&closed.connection_id) else { return };
+        let Some(connection) = self.connections.remove(&closed.connection_id) else {
+            return;
+        };
         if connection.admitted {
             let remaining_established = self.members.remove(closed.peer_id);
             self.inner
@@ -221,7 +225,9 @@ impl<B: NetworkBehaviour> Gate<B> {
     }
 
     fn on_moved(&mut self, change: AddressChange<'_>) {
-        let Some(connection) = self.connections.get_mut(&change.connection_id) else { return };
+        let Some(connection) = self.connections.get_mut(&change.connection_id) else {
+            return;
+        };
         connection.endpoint = change.new.clone();
         self.pending.push_back(ToSwarm::GenerateEvent(Event::Moved {
             connection: change.connection_id,
@@ -308,19 +314,21 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gate<B> {
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
-        match event {
-            FromSwarm::ConnectionEstablished(established) => {
-                let connection = Connection {
-                    peer: established.peer_id,
-                    endpoint: established.endpoint.clone(),
-                    admitted: false,
-                };
-                self.connections
-                    .insert(established.connection_id, connection);
-            }
-            FromSwarm::ConnectionClosed(closed) => self.on_closed(closed),
-            FromSwarm::AddressChange(change) => self.on_moved(change),
-            other => self.inner.on_swarm_event(other),
+        if let FromSwarm::ConnectionEstablished(established) = event {
+            let connection = Connection {
+                peer: established.peer_id,
+                endpoint: established.endpoint.clone(),
+                admitted: false,
+            };
+            self.connections
+                .insert(established.connection_id, connection);
+        } else if let FromSwarm::ConnectionClosed(closed) = event {
+            self.on_closed(closed);
+        } else if let FromSwarm::AddressChange(change) = event {
+            self.on_moved(change);
+        } else {
+            // All that concerns no established connection.
+            self.inner.on_swarm_event(event);
         }
     }
 
@@ -348,7 +356,10 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gate<B> {
         self.pending.push_back(ToSwarm::GenerateEvent(event));
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
         // Ours first: a handler must have arrived before the events for it.
         if let Some(event) = self.pending.pop_front() {
             return Poll::Ready(event);

@@ -1,10 +1,10 @@
 //! What the data loop asks of the swarm, and what the swarm tells it.
 
+pub use hivevpn_core::output::RequestId;
 use hivevpn_core::{
     connection::{ConnectionId, Link},
     membership::Network,
 };
-pub use hivevpn_core::output::RequestId;
 use libp2p::{Multiaddr, PeerId};
 
 use super::{addresses::Addresses, carrier::Carrier};

@@ -1,4 +1,8 @@
 //! Real swarms that talk over TCP on the loopback. Every step waits for an event.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "each step waits for one kind of event"
+)]
 
 mod carrier;
 mod gate;
@@ -12,8 +16,7 @@ use hivevpn_core::{
 };
 use hivevpn_platform::poll::Waker;
 use libp2p::{
-    Multiaddr, PeerId, identify, identity::Keypair, noise, swarm::NetworkBehaviour,
-    tcp, yamux,
+    Multiaddr, PeerId, identify, identity::Keypair, noise, swarm::NetworkBehaviour, tcp, yamux,
 };
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use zeroize::Zeroizing;
@@ -26,7 +29,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A network; different numbers are different networks.
 pub(super) fn network(number: u8) -> Network {
-    let (authority, founder) = (Signer::from_seed(&[number; 32]), Signer::from_seed(&[101; 32]));
+    let (authority, founder) = (
+        Signer::from_seed(&[number; 32]),
+        Signer::from_seed(&[101; 32]),
+    );
     let founding = Founding {
         name: Name::parse("test").unwrap(),
         ipv4_prefix: "10.77.0.0/16".parse().unwrap(),
@@ -82,7 +88,10 @@ impl Node {
     }
 
     async fn send(&self, command: Command) {
-        assert!(self.commands.send(command).await.is_ok(), "the swarm has ended");
+        assert!(
+            self.commands.send(command).await.is_ok(),
+            "the swarm has ended"
+        );
     }
 
     async fn enter(&self, number: u8, credential: &[u8]) {
@@ -114,16 +123,21 @@ impl Node {
                 next += 1;
             }
             let event = timeout(PATIENCE, self.events.recv()).await;
-            let Ok(event) = event else { panic!("{what} did not come; but {:?}", self.seen) };
+            let Ok(event) = event else {
+                panic!("{what} did not come; but {:?}", self.seen)
+            };
             self.seen.push(event.expect("the swarm has ended"));
         }
     }
 
     async fn opened(&mut self, with: PeerId) -> (ConnectionId, Link) {
         self.wait("a connection", |event| match event {
-            Event::ConnectionOpened { connection, peer, link, .. } if *peer == with => {
-                Some((*connection, *link))
-            }
+            Event::ConnectionOpened {
+                connection,
+                peer,
+                link,
+                ..
+            } if *peer == with => Some((*connection, *link)),
             _ => None,
         })
         .await
@@ -139,9 +153,11 @@ impl Node {
 
     async fn credential(&mut self, from: PeerId) -> (ConnectionId, Vec<u8>) {
         self.wait("a credential", |event| match event {
-            Event::Credential { connection, peer, credential } if *peer == from => {
-                Some((*connection, credential.clone()))
-            }
+            Event::Credential {
+                connection,
+                peer,
+                credential,
+            } if *peer == from => Some((*connection, credential.clone())),
             _ => None,
         })
         .await
@@ -182,9 +198,12 @@ impl Node {
 
     async fn requested(&mut self) -> (RequestId, Protocol, Vec<u8>) {
         self.wait("a request", |event| match event {
-            Event::Request { request, protocol, body, .. } => {
-                Some((*request, *protocol, body.clone()))
-            }
+            Event::Request {
+                request,
+                protocol,
+                body,
+                ..
+            } => Some((*request, *protocol, body.clone())),
             _ => None,
         })
         .await
@@ -253,7 +272,11 @@ struct Curious {
 async fn protocols_seen_by_a_stranger(address: &Multiaddr) -> BTreeSet<String> {
     let mut stranger = libp2p::SwarmBuilder::with_new_identity()
         .with_tokio()
-        .with_tcp(tcp::Config::new(), noise::Config::new, yamux::Config::default)
+        .with_tcp(
+            tcp::Config::new(),
+            noise::Config::new,
+            yamux::Config::default,
+        )
         .unwrap()
         .with_behaviour(|key| Curious {
             identify: identify::Behaviour::new(identify::Config::new(

@@ -94,7 +94,7 @@ fn a_stream_that_began_on_the_relay_survives_the_move_to_the_direct_path() {
         .behind(Nat::PortRestricted, "a")
         .behind(Nat::PortRestricted, "b")
         .build();
-    lab.router("a").block_udp_with(Some(lab.router("b").wan()));
+    lab.router("a").block_address(Some(lab.router("b").wan()));
     let net = Network::start(lab, ["r", "a", "b"]);
     net.wait("relay", ["a", "b"], Duration::from_secs(15));
     let (a, b) = (net.node("a"), net.node("b"));
@@ -102,7 +102,7 @@ fn a_stream_that_began_on_the_relay_survives_the_move_to_the_direct_path() {
     stream.echoes();
     is_relayed_by(a, "b", "r");
 
-    net.lab().router("a").block_udp_with(None);
+    net.lab().router("a").block_address(None);
     net.wait("direct", ["a", "b"], Duration::from_secs(75));
     stream.echoes();
 }

@@ -30,8 +30,8 @@ fn ssh_scp_and_sftp_work_on_a_direct_path() {
     use_over(&neighbours(), ssh::works);
 }
 
-#[test]
-fn ssh_scp_and_sftp_work_over_a_relay() {
+/// Two nodes that only a relay connects.
+fn relayed() -> Network {
     let lab = Lab::new()
         .public("r")
         .behind(Nat::Symmetric, "a")
@@ -39,7 +39,23 @@ fn ssh_scp_and_sftp_work_over_a_relay() {
         .build();
     let net = Network::start(lab, ["r", "a", "b"]);
     net.wait("relay", ["a", "b"], Duration::from_secs(15));
+    net
+}
+
+#[test]
+fn ssh_scp_and_sftp_work_over_a_relay() {
+    let net = relayed();
     use_over(&net, ssh::works);
+    assert_eq!(net.node("a").peer("b").unwrap()["path"], "relay");
+}
+
+#[test]
+#[ignore = "takes ten minutes: cargo test --test e2e -- --ignored"]
+fn an_ssh_session_over_a_relay_lives_ten_minutes() {
+    let net = relayed();
+    use_over(&net, |client, server, address| {
+        ssh::lives(client, server, address, Duration::from_secs(600));
+    });
     assert_eq!(net.node("a").peer("b").unwrap()["path"], "relay");
 }
 

@@ -50,7 +50,7 @@ impl Story {
         let mut outputs = Vec::new();
         for _ in 0..seconds * 2 {
             self.now += TICK;
-            outputs.extend(self.connections.handle_timeout(self.now, |_| false));
+            outputs.extend(self.connections.handle_timeout(self.now));
         }
         outputs
     }
@@ -145,12 +145,43 @@ fn a_relayed_member_is_tried_directly_and_with_fresh_circuits_but_no_storm() {
 }
 
 #[test]
+fn quic_gets_a_head_start_and_tcp_its_turn() {
+    let mut story = Story::new();
+    let peer = story.peer;
+    let (quic, tcp): (Multiaddr, Multiaddr) = (
+        "/ip4/192.0.2.9/udp/7777/quic-v1".parse().unwrap(),
+        "/ip4/192.0.2.9/tcp/7777".parse().unwrap(),
+    );
+    story
+        .connections
+        .want(peer, vec![tcp.clone(), quic.clone()], story.now);
+    let first = story.connections.handle_timeout(story.now);
+    let [Output::Dial { addresses, .. }] = first.as_slice() else {
+        panic!("{first:?}")
+    };
+    assert_eq!(*addresses, [quic]);
+    story.now = story.connections.poll_timeout();
+    let second = story.connections.handle_timeout(story.now);
+    let [
+        Output::Dial {
+            addresses,
+            even_if_connected: true,
+            ..
+        },
+    ] = second.as_slice()
+    else {
+        panic!("{second:?}")
+    };
+    assert_eq!(*addresses, [tcp]);
+}
+
+#[test]
 fn a_circuit_waits_until_we_know_how_we_are_seen_but_not_for_ever() {
     let mut story = Story::new();
     let now = story.now;
-    assert_eq!(dials(&story.connections.handle_timeout(now, |_| false)), 0);
+    assert_eq!(dials(&story.connections.handle_timeout(now)), 0);
     story.connections.seen(now);
-    assert_eq!(dials(&story.connections.handle_timeout(now, |_| false)), 1);
+    assert_eq!(dials(&story.connections.handle_timeout(now)), 1);
     assert_eq!(dials(&Story::new().pass(2)), 1);
 }
 

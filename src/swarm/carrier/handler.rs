@@ -105,7 +105,9 @@ impl Handler {
 
     /// The stream broke, or could not be opened.
     fn pause(&mut self) {
-        let Opening::Done(pause) = self.opening else { return };
+        let Opening::Done(pause) = self.opening else {
+            return;
+        };
         let lasted = self.started.take().map(|started| started.elapsed());
         let pause = match lasted {
             Some(lasted) if lasted >= LONGEST_PAUSE => FIRST_PAUSE,
@@ -158,17 +160,26 @@ impl ConnectionHandler for Handler {
         event: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol>,
     ) {
         match event {
-            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. }) => {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
+                protocol, ..
+            }) => {
                 self.accept(protocol);
             }
-            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, .. }) => {
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
+                protocol, ..
+            }) => {
                 self.start(protocol);
             }
             ConnectionEvent::DialUpgradeError(error) => {
                 tracing::debug!(peer = %self.peer, "no carrier: {}", error.error);
                 self.pause();
             }
-            _ => {}
+            // Listening with a protocol that is ready cannot fail; the rest is not for us.
+            ConnectionEvent::ListenUpgradeError(_)
+            | ConnectionEvent::AddressChange(_)
+            | ConnectionEvent::LocalProtocolsChange(_)
+            | ConnectionEvent::RemoteProtocolsChange(_)
+            | _ => {}
         }
     }
 }

@@ -249,9 +249,14 @@ mod tests {
             let examined = block_on(examine(&mut shower, &membership(1), PeerId::random()));
             examined.map(|(credential, _)| credential.len())
         };
-        assert_eq!(examine_length(MAX_CREDENTIAL as u16).unwrap(), MAX_CREDENTIAL);
         assert_eq!(
-            examine_length(MAX_CREDENTIAL as u16 + 1).unwrap_err().kind(),
+            examine_length(MAX_CREDENTIAL as u16).unwrap(),
+            MAX_CREDENTIAL
+        );
+        assert_eq!(
+            examine_length(MAX_CREDENTIAL as u16 + 1)
+                .unwrap_err()
+                .kind(),
             io::ErrorKind::InvalidData
         );
         assert_eq!(examine_length(0).unwrap(), 0);

@@ -150,7 +150,9 @@ impl<H: ConnectionHandler> Handler<H> {
     }
 
     fn start_to_show(&mut self, stream: Stream) {
-        let Some(membership) = self.membership.clone() else { return };
+        let Some(membership) = self.membership.clone() else {
+            return;
+        };
         let peer = self.peer;
         let show = async move {
             timeout(EXCHANGE_TIMEOUT, exchange::show(stream, &membership, peer))
@@ -193,7 +195,9 @@ impl<H: ConnectionHandler> Handler<H> {
                 // Unless it entered the network just then.
                 self.show = self.examined > 0;
             }
-            StreamUpgradeError::Timeout | StreamUpgradeError::Io(_) | StreamUpgradeError::Apply(_) => {
+            StreamUpgradeError::Timeout
+            | StreamUpgradeError::Io(_)
+            | StreamUpgradeError::Apply(_) => {
                 tracing::debug!(%peer, "no stream for our credential");
                 if self.inner.is_some() {
                     self.events.push_back(Out::Close);
@@ -203,7 +207,9 @@ impl<H: ConnectionHandler> Handler<H> {
     }
 
     fn start_to_examine(&mut self, stream: Stream) {
-        let Some(membership) = self.membership.clone() else { return };
+        let Some(membership) = self.membership.clone() else {
+            return;
+        };
         let busy = !matches!(self.theirs, Theirs::Unknown);
         if busy || self.examined == MAX_EXCHANGES {
             return; // Dropping the stream resets it.
@@ -211,9 +217,12 @@ impl<H: ConnectionHandler> Handler<H> {
         self.examined += 1;
         let peer = self.peer;
         let examine = async move {
-            timeout(EXCHANGE_TIMEOUT, exchange::examine(stream, &membership, peer))
-                .await
-                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            timeout(
+                EXCHANGE_TIMEOUT,
+                exchange::examine(stream, &membership, peer),
+            )
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         };
         self.theirs = Theirs::Reading(examine.boxed());
         // A peer that shows itself is in the network by now, even if it was not when we asked.
@@ -244,7 +253,9 @@ impl<H: ConnectionHandler> Handler<H> {
         match &mut self.theirs {
             Theirs::Unknown => {}
             Theirs::Reading(reading) => {
-                let Poll::Ready(outcome) = reading.poll_unpin(cx) else { return };
+                let Poll::Ready(outcome) = reading.poll_unpin(cx) else {
+                    return;
+                };
                 self.theirs = match outcome {
                     Ok((credential, stream)) => {
                         self.events.push_back(Out::Credential(credential));
@@ -264,7 +275,9 @@ impl<H: ConnectionHandler> Handler<H> {
                 }
             }
             Theirs::Answering(answering, verdict) => {
-                let Poll::Ready(outcome) = answering.poll_unpin(cx) else { return };
+                let Poll::Ready(outcome) = answering.poll_unpin(cx) else {
+                    return;
+                };
                 let refused = *verdict == Verdict::Refused;
                 if outcome.is_err() || refused {
                     self.events.push_back(Out::Close);
@@ -307,9 +320,13 @@ impl<H: ConnectionHandler> Handler<H> {
                 protocol: outward(protocol),
             });
         }
-        let Some(inner) = &mut self.inner else { return Poll::Pending };
+        let Some(inner) = &mut self.inner else {
+            return Poll::Pending;
+        };
         while self.held.len() < MAX_HELD {
-            let Poll::Ready(event) = inner.poll(cx) else { break };
+            let Poll::Ready(event) = inner.poll(cx) else {
+                break;
+            };
             return Poll::Ready(match event {
                 ConnectionHandlerEvent::OutboundSubstreamRequest { protocol } => {
                     if !self.mutual {
@@ -333,10 +350,8 @@ impl<H: ConnectionHandler> Handler<H> {
     }
 }
 
-type Outbound<H> = Either<
-    ReadyUpgrade<StreamProtocol>,
-    SendWrapper<<H as ConnectionHandler>::OutboundProtocol>,
->;
+type Outbound<H> =
+    Either<ReadyUpgrade<StreamProtocol>, SendWrapper<<H as ConnectionHandler>::OutboundProtocol>>;
 type OutboundInfo<H> = Option<<H as ConnectionHandler>::OutboundOpenInfo>;
 type Event<H> = ConnectionHandlerEvent<
     Outbound<H>,
@@ -451,20 +466,23 @@ impl<H: ConnectionHandler> ConnectionHandler for Handler<H> {
                     (future::Either::Right(_), None) => return,
                 }
             }
-            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, info }) => {
-                match (protocol, info) {
-                    (future::Either::Left(stream), _) => return self.start_to_show(stream),
-                    (future::Either::Right(protocol), Some(info)) => {
-                        ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
-                            protocol,
-                            info,
-                        })
-                    }
-                    (future::Either::Right(_), None) => return,
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
+                protocol,
+                info,
+            }) => match (protocol, info) {
+                (future::Either::Left(stream), _) => return self.start_to_show(stream),
+                (future::Either::Right(protocol), Some(info)) => {
+                    ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
+                        protocol,
+                        info,
+                    })
                 }
-            }
+                (future::Either::Right(_), None) => return,
+            },
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => {
-                let Some(info) = info else { return self.on_not_shown(&error) };
+                let Some(info) = info else {
+                    return self.on_not_shown(&error);
+                };
                 let error = error.map_upgrade_err(|error| match error {
                     Either::Left(never) => libp2p::core::util::unreachable(never),
                     Either::Right(error) => error,

@@ -28,7 +28,9 @@ impl Members {
     /// Counts one admitted connection less; returns how many remain.
     pub(super) fn remove(&self, peer: PeerId) -> usize {
         let mut members = self.lock();
-        let Some(connections) = members.get_mut(&peer) else { return 0 };
+        let Some(connections) = members.get_mut(&peer) else {
+            return 0;
+        };
         *connections -= 1;
         let remaining = *connections;
         if remaining == 0 {

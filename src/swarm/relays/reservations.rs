@@ -204,7 +204,11 @@ impl Reservations {
 
     /// The dial of [`Step::Dial`] has begun.
     pub fn on_dialing(&mut self, relay: PeerId, started: ConnectionId) {
-        if let Some(Relay { state: State::Approaching { dial, .. }, .. }) = self.relays.get_mut(&relay) {
+        if let Some(Relay {
+            state: State::Approaching { dial, .. },
+            ..
+        }) = self.relays.get_mut(&relay)
+        {
             *dial = Some(started);
         }
     }
@@ -286,13 +290,17 @@ mod tests {
     }
 
     fn dialed(step: Option<Step>) -> PeerId {
-        let Some(Step::Dial { relay, .. }) = step else { panic!("{step:?} is no dial") };
+        let Some(Step::Dial { relay, .. }) = step else {
+            panic!("{step:?} is no dial")
+        };
         relay
     }
 
     fn reserve_with(reservations: &mut Reservations, now: Instant) -> (PeerId, ListenerId) {
         let step = reservations.next(now, true, |_| Connection::Ready);
-        let Some(Step::Reserve { relay, .. }) = step else { panic!("{step:?} is no reservation") };
+        let Some(Step::Reserve { relay, .. }) = step else {
+            panic!("{step:?} is no reservation")
+        };
         let listener = ListenerId::next();
         reservations.on_listening(relay, listener);
         reservations.on_reserved(relay);
@@ -334,7 +342,10 @@ mod tests {
         assert_ne!(first, second);
         assert_eq!(reservations.next(now, true, |_| Connection::None), None);
         let later = now + FIRST_PAUSE;
-        assert_eq!(dialed(reservations.next(later, true, |_| Connection::None)), first);
+        assert_eq!(
+            dialed(reservations.next(later, true, |_| Connection::None)),
+            first
+        );
     }
 
     #[test]
@@ -352,9 +363,16 @@ mod tests {
         let (mut reservations, now) = (supervisor(1), NOW());
         let (relay, listener) = reserve_with(&mut reservations, now);
         reservations.on_listener_closed(listener, now);
-        assert_eq!(reservations.next(now, true, |_| Connection::None), None, "not at once");
+        assert_eq!(
+            reservations.next(now, true, |_| Connection::None),
+            None,
+            "not at once"
+        );
         let later = now + FIRST_PAUSE;
-        assert_eq!(dialed(reservations.next(later, true, |_| Connection::None)), relay);
+        assert_eq!(
+            dialed(reservations.next(later, true, |_| Connection::None)),
+            relay
+        );
     }
 
     #[test]
@@ -363,7 +381,9 @@ mod tests {
         for _ in 0..40 {
             let (relay, listener) = {
                 let step = reservations.next(now, true, |_| Connection::Ready);
-                let Some(Step::Reserve { relay, .. }) = step else { panic!("{step:?}") };
+                let Some(Step::Reserve { relay, .. }) = step else {
+                    panic!("{step:?}")
+                };
                 (relay, ListenerId::next())
             };
             reservations.on_listening(relay, listener);
@@ -381,7 +401,10 @@ mod tests {
         reservations.offer(vec![]);
         assert_eq!(reservations.relays.len(), 1);
         reservations.on_listener_closed(listener, now);
-        assert_eq!(reservations.next(now + LONGEST_PAUSE, true, |_| Connection::None), None);
+        assert_eq!(
+            reservations.next(now + LONGEST_PAUSE, true, |_| Connection::None),
+            None
+        );
         assert!(reservations.relays.is_empty());
     }
 

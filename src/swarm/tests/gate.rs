@@ -6,15 +6,23 @@ use super::*;
 async fn two_members_authenticate_and_use_the_protocols_of_members() {
     let (mut a, mut b) = members().await;
 
-    b.request(a.peer, Protocol::Sync, 7, b"what do you know?").await;
+    b.request(a.peer, Protocol::Sync, 7, b"what do you know?")
+        .await;
     let (request, protocol, body) = a.requested().await;
-    assert_eq!((protocol, body.as_slice()), (Protocol::Sync, &b"what do you know?"[..]));
+    assert_eq!(
+        (protocol, body.as_slice()),
+        (Protocol::Sync, &b"what do you know?"[..])
+    );
     let body = b"nothing".to_vec();
     a.send(Command::Respond { request, body }).await;
     assert_eq!(b.response(7).await, Ok(b"nothing".to_vec()));
 
     let (key, value) = (b"key".to_vec(), b"value".to_vec());
-    a.send(Command::Publish { key: key.clone(), value }).await;
+    a.send(Command::Publish {
+        key: key.clone(),
+        value,
+    })
+    .await;
     let found = loop {
         // The record travels while we look: until it is there, the DHT answers with silence.
         b.send(Command::Lookup { key: key.clone() }).await;
@@ -46,13 +54,16 @@ async fn each_side_judges_what_the_other_shows() {
 #[tokio::test]
 async fn a_stranger_sees_only_the_protocols_for_strangers() {
     let (a, address) = Node::listening().await;
-    let mut expected = BTreeSet::from([
-        "/hivevpn/join/1",
-        "/ipfs/id/1.0.0",
-        "/ipfs/id/push/1.0.0",
-        "/ipfs/ping/1.0.0",
-        "/libp2p/circuit/relay/0.2.0/stop",
-    ].map(str::to_owned));
+    let mut expected = BTreeSet::from(
+        [
+            "/hivevpn/join/1",
+            "/ipfs/id/1.0.0",
+            "/ipfs/id/push/1.0.0",
+            "/ipfs/ping/1.0.0",
+            "/libp2p/circuit/relay/0.2.0/stop",
+        ]
+        .map(str::to_owned),
+    );
     let seen = protocols_seen_by_a_stranger(&address).await;
     assert_eq!(seen, expected, "before the network is entered");
 
@@ -125,7 +136,10 @@ async fn who_joins_is_authenticated_on_the_same_connection() {
 
     b.request(a.peer, Protocol::Join, 1, b"let me in").await;
     let (request, protocol, body) = a.requested().await;
-    assert_eq!((protocol, body.as_slice()), (Protocol::Join, &b"let me in"[..]));
+    assert_eq!(
+        (protocol, body.as_slice()),
+        (Protocol::Join, &b"let me in"[..])
+    );
     let body = b"welcome".to_vec();
     a.send(Command::Respond { request, body }).await;
     assert_eq!(b.response(1).await, Ok(b"welcome".to_vec()));
@@ -143,9 +157,11 @@ async fn a_join_message_has_a_greatest_length() {
     let mut b = Node::start(|_| {});
     b.dial(a.peer, &address).await;
     b.opened(a.peer).await;
-    b.request(a.peer, Protocol::Join, 1, &vec![0; (64 << 10) + 1]).await;
+    b.request(a.peer, Protocol::Join, 1, &vec![0; (64 << 10) + 1])
+        .await;
     assert!(b.response(1).await.is_err());
-    b.request(a.peer, Protocol::Join, 2, &vec![0; 64 << 10]).await;
+    b.request(a.peer, Protocol::Join, 2, &vec![0; 64 << 10])
+        .await;
     assert_eq!(a.requested().await.2.len(), 64 << 10);
 }
 
@@ -167,29 +183,28 @@ async fn a_renewed_credential_is_judged_on_the_open_connection() {
 }
 
 #[tokio::test]
-async fn a_connection_of_a_stranger_does_not_last() {
-    let (a, address) = Node::listening().await;
-    let mut b = Node::start(|config| config.patience = Duration::from_millis(300));
+async fn of_the_idle_connections_only_the_authenticated_one_lasts() {
+    let address = free_address();
+    let mut a = Node::start(|config| {
+        config.listen = vec![address.clone()];
+        config.patience = Duration::ZERO;
+    });
+    let (mut member, stranger) = (Node::start(|_| {}), Node::start(|_| {}));
     a.enter(1, b"credential of a").await;
-    b.dial(a.peer, &address).await;
-    let (connection, _) = b.opened(a.peer).await;
-    b.closed(connection).await;
-}
+    member.enter(1, b"credential").await;
+    member.dial(a.peer, &address).await;
+    let (connection, _) = authenticate(&mut a, &mut member).await;
 
-#[tokio::test]
-async fn an_authenticated_connection_lasts_until_it_is_closed() {
-    let (mut a, address) = Node::listening().await;
-    // No patience at all: nothing but the gate keeps this connection.
-    let mut b = Node::start(|config| config.patience = Duration::from_millis(300));
-    a.enter(1, b"credential of a").await;
-    b.enter(1, b"credential of b").await;
-    b.dial(a.peer, &address).await;
-    let (connection, of_b) = authenticate(&mut a, &mut b).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(!b.has_seen(|event| matches!(event, Event::ConnectionClosed { .. })));
+    stranger.dial(a.peer, &address).await;
+    let (strange, _) = a.opened(stranger.peer).await;
+    a.closed(strange).await;
+    member
+        .request(a.peer, Protocol::Sync, 1, b"still here")
+        .await;
+    assert_eq!(a.requested().await.2, b"still here");
+
     a.send(Command::Close { connection }).await;
     a.closed(connection).await;
-    b.closed(of_b).await;
 }
 
 #[tokio::test]

@@ -77,7 +77,9 @@ async fn a_stranger_joins_through_a_relay_of_the_network() {
 
     stranger.dial(issuer.peer, &circuit).await;
     stranger.opened(issuer.peer).await;
-    stranger.request(issuer.peer, Protocol::Join, 1, b"invite").await;
+    stranger
+        .request(issuer.peer, Protocol::Join, 1, b"invite")
+        .await;
     let (request, _, _) = issuer.requested().await;
     let body = b"welcome".to_vec();
     issuer.send(Command::Respond { request, body }).await;
@@ -93,7 +95,11 @@ async fn a_relay_reserves_nothing_for_strangers() {
     server.set_status(Some(libp2p::relay::Status::Enable));
     let mut relay = libp2p::SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()
-        .with_tcp(tcp::Config::new(), noise::Config::new, yamux::Config::default)
+        .with_tcp(
+            tcp::Config::new(),
+            noise::Config::new,
+            yamux::Config::default,
+        )
         .unwrap()
         .with_behaviour(|_| server)
         .unwrap()
@@ -103,7 +109,11 @@ async fn a_relay_reserves_nothing_for_strangers() {
 
     let mut stranger = libp2p::SwarmBuilder::with_new_identity()
         .with_tokio()
-        .with_tcp(tcp::Config::new(), noise::Config::new, yamux::Config::default)
+        .with_tcp(
+            tcp::Config::new(),
+            noise::Config::new,
+            yamux::Config::default,
+        )
         .unwrap()
         .with_relay_client(noise::Config::new, yamux::Config::default)
         .unwrap()

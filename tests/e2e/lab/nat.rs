@@ -131,11 +131,11 @@ impl Router {
         self.hole(if block { "meta l4proto udp drop" } else { "" });
     }
 
-    /// From now on drops UDP to and from one address, or lets all pass again.
-    pub fn block_udp_with(&self, peer: Option<IpAddr>) {
-        self.hole(&peer.map_or_else(String::new, |ip| {
-            let family = if ip.is_ipv4() { "ip" } else { "ip6" };
-            format!("meta l4proto udp {family} daddr {ip} drop\n    meta l4proto udp {family} saddr {ip} drop")
+    /// From now on drops everything to and from one address, or lets all pass again.
+    pub fn block_address(&self, address: Option<IpAddr>) {
+        self.hole(&address.map_or_else(String::new, |address| {
+            let family = if address.is_ipv4() { "ip" } else { "ip6" };
+            format!("{family} daddr {address} drop\n    {family} saddr {address} drop")
         }));
     }
 

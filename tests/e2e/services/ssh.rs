@@ -1,50 +1,93 @@
 //! OpenSSH, server and client.
 
+use std::fs::File;
+use std::io::Write;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::deadline::until;
 use crate::lab::{Host, Process, TESTER, program};
 use crate::traffic::wait_for_listener;
+
+/// The client knows the server's key and its own, and asks nobody.
+const OPTIONS: &str = "-i id -o UserKnownHostsFile=known_hosts -o StrictHostKeyChecking=yes \
+                       -o BatchMode=yes -o ConnectTimeout=10";
 
 /// A shell's exit code, a file by scp and by sftp, and a session that stays open meanwhile.
 pub fn works(client: &Host, server: &Host, address: IpAddr) {
     let _sshd = serve(server, address, client);
-    let options = "-i id -o UserKnownHostsFile=known_hosts -o StrictHostKeyChecking=yes -o BatchMode=yes -o ConnectTimeout=10";
     let target = format!("{TESTER}@{address}");
 
-    let shell = client.sh(&format!("ssh {options} {target} \"sh -c 'id; exit 7'\""));
+    let shell = client.sh(&format!("ssh {OPTIONS} {target} \"sh -c 'id; exit 7'\""));
     assert_eq!(shell.code, Some(7), "{shell}");
     assert!(shell.stdout.contains("uid=1000"), "{shell}");
 
-    client.sh("mkfifo keystrokes").ok();
-    let mut session = client.spawn(&[
-        "sh",
-        "-c",
-        &format!("ssh {options} {target} cat < keystrokes"),
-    ]);
-    let mut keystrokes = std::fs::File::create(client.directory().join("keystrokes")).unwrap();
-    let mut types = |line: &str| {
-        std::io::Write::write_all(&mut keystrokes, line.as_bytes()).unwrap();
-        session.says(line, Duration::from_secs(20));
-    };
-    types("hello\n");
+    let mut session = Session::open(client, &target);
+    session.echoes("hello");
+    let scp = format!("scp -q {OPTIONS}");
     client.sh("head -c 10000000 /dev/urandom > sent").ok();
     client
         .sh(&format!(
-            "scp -q {options} sent {target}:by-scp && scp -q {options} {target}:by-scp back"
+            "{scp} sent {target}:by-scp && {scp} {target}:by-scp back"
         ))
         .ok();
     client.sh("cmp sent back").ok();
     client
         .sh(&format!(
-            "echo put sent by-sftp | sftp -q {options} -b - {target}"
+            "echo put sent by-sftp | sftp -q {OPTIONS} -b - {target}"
         ))
         .ok();
     let sum = |host: &Host, file: &str| host.sh(&format!("sha256sum < {file}")).ok();
     assert_eq!(sum(server, "by-sftp"), sum(client, "sent"));
-    types("still there?\n");
-    drop(keystrokes);
-    session.ends(Duration::from_secs(20)).ok();
+    session.echoes("still there?");
+    session.close();
+}
+
+/// One session that is in use for this long.
+pub fn lives(client: &Host, server: &Host, address: IpAddr, long: Duration) {
+    let _sshd = serve(server, address, client);
+    let mut session = Session::open(client, &format!("{TESTER}@{address}"));
+    let (opened, mut count) = (Instant::now(), 0);
+    until(
+        long + Duration::from_secs(60),
+        "the session's time passes",
+        || {
+            count += 1;
+            session.echoes(&format!("line {count}"));
+            opened.elapsed() > long
+        },
+    );
+    session.close();
+}
+
+/// A running `ssh` whose other end echoes lines.
+struct Session {
+    ssh: Process,
+    keystrokes: File,
+}
+
+impl Session {
+    fn open(client: &Host, target: &str) -> Self {
+        client.sh("mkfifo keystrokes").ok();
+        let ssh = client.spawn(&[
+            "sh",
+            "-c",
+            &format!("ssh {OPTIONS} {target} cat < keystrokes"),
+        ]);
+        let keystrokes = File::create(client.directory().join("keystrokes")).unwrap();
+        Self { ssh, keystrokes }
+    }
+
+    fn echoes(&mut self, line: &str) {
+        let line = format!("{line}\n");
+        self.keystrokes.write_all(line.as_bytes()).unwrap();
+        self.ssh.says(&line, Duration::from_secs(20));
+    }
+
+    fn close(mut self) {
+        drop(self.keystrokes);
+        self.ssh.ends(Duration::from_secs(20)).ok();
+    }
 }
 
 /// Starts `sshd` on port 22 of an address, for a fresh key of the client. It runs as an ordinary

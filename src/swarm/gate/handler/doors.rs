@@ -1,8 +1,8 @@
 //! The protocols that a peer may open on a connection: the exchange once we are in the network, the wrapped
 //! ones once the peer has been admitted.
 
-use futures::future::{self, BoxFuture, FutureExt, TryFutureExt};
 use either::Either;
+use futures::future::{self, BoxFuture, FutureExt, TryFutureExt};
 use libp2p::{
     Stream, StreamProtocol,
     core::upgrade::{InboundUpgrade, UpgradeInfo},
