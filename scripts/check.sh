@@ -25,7 +25,7 @@ tests() { # <cargo test arguments...>: keeps cargo's closing lines for the end
 }
 
 core_is_pure() { # no runtime, no sockets; that it reads no clock is clippy's part (src/core/clippy.toml)
-  local tree impure='^(tokio|async-io|mio|socket2|quinn|nix|tun-rs|libp2p) v'
+  local tree impure='^(tokio|async-io|mio|socket2|quinn|tun-rs|rtnetlink|libp2p) v'
   tree=$(cargo tree -p hivevpn-core -e normal --prefix none) || return 1
   if grep -E "$impure" <<<"$tree" >&2; then
     echo 'hivevpn-core must do no I/O, but depends on the above' >&2

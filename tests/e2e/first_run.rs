@@ -9,14 +9,10 @@ use crate::lab::Lab;
 fn two_machines_with_one_command_each_ping_within_twenty_seconds() {
     let lab = Lab::new().public("a").public("b").build();
     let a = lab.host("a").up(&[]);
-    let printed = a.stdout();
-    let invite = printed
-        .split_whitespace()
-        .find(|word| word.starts_with("hive1"))
-        .expect("up prints an invite");
+    let invite = a.printed_invite();
     let mut b = lab
         .host("b")
-        .start(&mut lab.host("b").hivevpn_command(&["up", "--join", invite]));
+        .start(&mut lab.host("b").hivevpn_command(&["up", "--join", &invite]));
     let address = a.ipv4();
     until(Duration::from_secs(20), "b pings a", || {
         assert!(b.runs(), "{}", b.stderr());

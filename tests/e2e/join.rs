@@ -8,7 +8,7 @@ use crate::node::{Node, exit};
 
 /// Tries to join; asserts that this ends with a message and leaves no interface. The message.
 fn is_refused(host: &Host, invite: &str) -> String {
-    let outcome = host.hivevpn(&["up", "--join", invite]);
+    let outcome = host.hivevpn(&["up", "--join", &invite]);
     assert!(
         matches!(outcome.code, Some(exit::FAILED | exit::USAGE)),
         "{outcome}"
@@ -36,18 +36,14 @@ fn peers(node: &Node) -> Vec<String> {
 fn the_founder_prints_an_invite_that_admits_one_node() {
     let lab = Lab::new().public("a").public("b").public("c").build();
     let a = lab.host("a").up(&[]);
-    let printed = a.stdout();
-    let invite = printed
-        .split_whitespace()
-        .find(|word| word.starts_with("hive1"))
-        .expect("up prints an invite");
+    let invite = a.printed_invite();
 
-    let b = lab.host("b").up(&["--join", invite]);
+    let b = lab.host("b").up(&["--join", &invite]);
     a.wait("online", "b", Duration::from_secs(10));
     assert!(a.host().pings(b.ipv4()) && b.host().pings(a.ipv4()));
     assert_eq!(b.status()["network"]["id"], a.status()["network"]["id"]);
 
-    let why = is_refused(lab.host("c"), invite);
+    let why = is_refused(lab.host("c"), &invite);
     assert!(why.contains("used"), "{why}");
     assert_eq!(peers(&a), ["b"]);
     assert_eq!(peers(&b), ["a"]);

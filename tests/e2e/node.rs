@@ -102,6 +102,15 @@ impl Node {
         self.process.stdout()
     }
 
+    /// The invite that a founder prints by itself, once it knows where it is reached.
+    pub fn printed_invite(&self) -> String {
+        eventually(Duration::from_secs(5), "up prints an invite", || {
+            let printed = self.stdout();
+            let line = printed.strip_suffix('\n')?;
+            line.starts_with("hive1").then(|| line.to_owned())
+        })
+    }
+
     /// A command's standard output; the command must succeed.
     pub fn ask(&self, arguments: &[&str]) -> String {
         self.host.hivevpn(arguments).ok()
