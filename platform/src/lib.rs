@@ -38,6 +38,8 @@ pub mod udp;
 
 #[cfg(target_os = "linux")]
 mod netlink;
+#[cfg(any(target_os = "linux", test))]
+mod offload;
 mod packet_batch;
 
 #[cfg(test)]
