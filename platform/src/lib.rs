@@ -6,7 +6,7 @@
 //!
 //! The data path, in the order of a packet's way out:
 //!
-//! - [`tun`]: the overlay's network interface; packets, in batches.
+//! - [`tun`]: the overlay's network interface; packets, in bursts that `offload` cuts and merges.
 //! - [`udp`]: the underlay socket; datagrams, in batches.
 //! - [`poll`]: sleeping until one of them is ready, a timer is due or another thread calls.
 //!
@@ -40,7 +40,6 @@ pub mod udp;
 mod netlink;
 #[cfg(any(target_os = "linux", test))]
 mod offload;
-mod packet_batch;
 
 #[cfg(test)]
 #[cfg(target_os = "linux")]

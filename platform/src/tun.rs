@@ -1,9 +1,10 @@
-//! The overlay's network interface: packets between the kernel and us, in batches.
+//! The overlay's network interface: packets between the kernel and us.
 //!
-//! What programs on this machine send to overlay addresses comes out of [`Tun::recv`]; what peers sent goes into
-//! [`Tun::send`]. The kernel hands over TCP and UDP bursts in one piece of up to 64 KB (TSO, USO), and takes them back
-//! the same way; here they are cut into packets of the interface's MTU and put together again, so that outside this
-//! module a packet is a packet. This is worth more than anything else on the data path.
+//! What programs on this machine send to overlay addresses comes out of [`Tun::recv_each`]; what peers sent goes into
+//! [`Tun::send_packets`]. The kernel hands over TCP and UDP bursts in one frame of up to 64 KB (TSO, USO), and takes
+//! them back the same way; here they are cut into packets of the interface's MTU and merged again, so that outside this
+//! module a packet is a packet. Nothing is copied either way: packets are looked at where the frame lies, and written
+//! from where they lie.
 //!
 //! The interface lives as long as the [`Tun`]. When the process ends, even by SIGKILL, the kernel removes the
 //! interface and with it its addresses and routes: there is nothing to clean up.
@@ -14,7 +15,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-pub use crate::packet_batch::{PacketBatch, PushError};
 use crate::routes::{self, Clash};
 
 #[cfg(target_os = "linux")]
@@ -160,24 +160,30 @@ impl Tun {
         Ok(())
     }
 
-    /// Replaces the content of `batch` by packets from the kernel and returns their number.
+    /// Takes up to `frames` frames from the kernel and gives each packet in them to `each`, in order. Returns the number
+    /// of packets.
     ///
-    /// Takes what has queued up, as far as it fits, so call it again until it fails with
-    /// [`io::ErrorKind::WouldBlock`]. Fails with [`io::ErrorKind::NotConnected`] when the interface has been removed.
-    pub fn recv(&mut self, batch: &mut PacketBatch) -> io::Result<usize> {
-        batch.clear();
-        self.device.recv(batch).map_err(|error| self.explain(error))
+    /// A frame holds one packet or a burst of up to 64 KB of them. The packet's bytes are gone when `each` returns.
+    /// Fails with [`io::ErrorKind::WouldBlock`] when the kernel has nothing, with [`io::ErrorKind::NotConnected`] when the
+    /// interface has been removed; an error that comes after the first frame comes up with the next call.
+    pub fn recv_each(&mut self, frames: usize, each: impl FnMut(&[u8])) -> io::Result<usize> {
+        self.device
+            .recv_each(frames, each)
+            .map_err(|error| self.explain(error))
     }
 
-    /// Hands the packets to the kernel, in order, and empties the batch. Returns how many it took for certain.
+    /// Hands the packets to the kernel. The packets of a flow keep their order. Returns how many it took for certain.
     ///
-    /// A packet the kernel refuses is lost without harm to the others, but cannot be told from those it was written
-    /// together with, which then do not count either. Fails with [`io::ErrorKind::NotConnected`] when the interface has been
-    /// removed, with [`io::ErrorKind::NetworkDown`] when it has been taken down, each with a message that says so.
-    pub fn send(&mut self, batch: &mut PacketBatch) -> io::Result<usize> {
-        let result = self.device.send(batch).map_err(|error| self.explain(error));
-        batch.clear();
-        result
+    /// A packet the kernel refuses is lost without harm to the others, but cannot be told from those it was merged with,
+    /// which then are lost too. Fails with [`io::ErrorKind::NotConnected`] when the interface has been removed, with
+    /// [`io::ErrorKind::NetworkDown`] when it has been taken down, each with a message that says so.
+    pub fn send_packets<'a>(
+        &mut self,
+        packets: impl IntoIterator<Item = &'a [u8]>,
+    ) -> io::Result<usize> {
+        self.device
+            .send_packets(packets)
+            .map_err(|error| self.explain(error))
     }
 
     fn explain(&self, error: io::Error) -> io::Error {

@@ -1,6 +1,6 @@
-//! The TUN device on Linux: tun-rs opens it and cuts and merges bursts, netlink configures the interface.
+//! The TUN device on Linux: tun-rs opens it, we move its frames, netlink configures the interface.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -8,36 +8,54 @@ use ipnet::IpNet;
 use netlink_packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
-use tun_rs::{DeviceBuilder, ExpandBuffer, GROTable, Layer, SyncDevice};
+use nix::sys::uio::writev;
+use nix::unistd::read;
+use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
-use super::{PacketBatch, TunConfig, TunError};
+use super::{TunConfig, TunError};
 use crate::netlink::Conversation;
-use crate::packet_batch::{HEADROOM, MAX_PACKET};
+use crate::offload::{Coalescer, VnetHeader, segment};
 use crate::privileges::may_configure_interfaces;
 
 /// Packets the kernel keeps for us while we are busy. Fewer would drop from a burst of small packets; more would only
 /// add delay.
 const QUEUE_LENGTH: u32 = 1000;
 
-/// Free places in a batch below which no further frame is read: one frame of 64 KB becomes 54 packets at the smallest
-/// MTU of IPv6.
-const FRAME_ROOM: usize = 64;
-
-/// Packets merged at a time. The kernel refuses a UDP burst of more than 128 packets with everything in it.
-const MERGE_AT_MOST: usize = 64;
-
-const _: () =
-    assert!(HEADROOM >= tun_rs::VIRTIO_NET_HDR_LEN && FRAME_ROOM <= PacketBatch::CAPACITY);
+/// Longest packet or burst from the kernel. An interface that does not ask for more gets at most this
+/// (`GSO_LEGACY_MAX_SIZE`), and an IPv6 packet may have a header beyond its 65 535 bytes.
+const MAX_BURST: usize = 65_536 + 40;
 
 pub(super) struct Device {
     device: SyncDevice,
-    /// One frame as it comes from the kernel: header and up to 64 KB.
+    framing: Framing,
+    /// One frame as it comes from the kernel, and a byte more: a frame that fills it all has been cut short.
     frame: Vec<u8>,
-    merging: GROTable,
+}
+
+/// What stands between a frame and its packets.
+enum Framing {
+    /// Every frame is a packet: the kernel has no offloads.
+    Bare,
+    /// A header tells. What goes to the kernel is merged.
+    Vnet(Coalescer),
 }
 
 impl Device {
+    /// With all offloads that the kernel has.
     pub(super) fn open(config: &TunConfig) -> Result<Self, TunError> {
+        Self::open_by(config, create)
+    }
+
+    /// As on a kernel that has none.
+    #[cfg(test)]
+    pub(super) fn open_without_offloads(config: &TunConfig) -> Result<Self, TunError> {
+        Self::open_by(config, |name| build(name, false))
+    }
+
+    fn open_by(
+        config: &TunConfig,
+        create: impl FnOnce(&str) -> io::Result<SyncDevice>,
+    ) -> Result<Self, TunError> {
         if if_nametoindex(config.name.as_str()).is_ok() {
             // The kernel would let us take over a persistent interface, with addresses and routes of its past.
             return Err(TunError::NameTaken(config.name.clone()));
@@ -47,10 +65,15 @@ impl Device {
             .set_nonblocking(true)
             .map_err(|source| io_error("open", &config.name, source))?;
         configure(config)?;
+        let framing = if device.tcp_gso() {
+            Framing::Vnet(Coalescer::new(device.udp_gso()))
+        } else {
+            Framing::Bare
+        };
         Ok(Self {
             device,
-            frame: vec![0; HEADROOM + MAX_PACKET],
-            merging: GROTable::new(),
+            framing,
+            frame: vec![0; VnetHeader::LEN + MAX_BURST + 1],
         })
     }
 
@@ -84,46 +107,57 @@ impl Device {
         add_addresses(&mut kernel, index, &added)
     }
 
-    /// Reads frames until there are no more or the next might not fit.
-    pub(super) fn recv(&mut self, batch: &mut PacketBatch) -> io::Result<usize> {
-        while batch.room() >= FRAME_ROOM {
-            let (mut places, lengths) = batch.vacant();
-            match self
-                .device
-                .recv_multiple(&mut self.frame, &mut places, lengths, 0)
-            {
-                Ok(count) => batch.appended(count),
-                Err(error) if error.raw_os_error().is_none() => {
-                    tracing::trace!(%error, "frame from the kernel dropped");
+    /// Reads a frame at a time, cuts it where it lies and hands over its packets.
+    pub(super) fn recv_each(
+        &mut self,
+        frames: usize,
+        mut each: impl FnMut(&[u8]),
+    ) -> io::Result<usize> {
+        let mut packets = 0;
+        for number in 0..frames {
+            let frame = match read(&self.device, &mut self.frame) {
+                Ok(length) if length < self.frame.len() => &mut self.frame[..length],
+                Ok(_) => {
+                    tracing::debug!("a frame longer than any burst from the kernel dropped");
+                    continue;
                 }
-                // The packets read so far come first; the error will be there again.
-                Err(_) if !batch.is_empty() => break,
-                Err(error) => return Err(classify(error)),
+                // What has been handed over comes first; the error will be there again.
+                Err(_) if number > 0 => break,
+                Err(errno) => return Err(classify(errno)),
+            };
+            match self.framing {
+                Framing::Bare => {
+                    each(frame);
+                    packets += 1;
+                }
+                Framing::Vnet(_) => match segment(frame, &mut each) {
+                    Ok(count) => packets += count,
+                    Err(error) => tracing::debug!(%error, "a frame from the kernel dropped"),
+                },
             }
         }
-        Ok(batch.len())
+        Ok(packets)
     }
 
-    /// Merges what belongs together and writes it.
-    pub(super) fn send(&mut self, batch: &mut PacketBatch) -> io::Result<usize> {
-        let mut packets: Vec<_> = batch
-            .slots()
-            .map(|(bytes, length)| Slot {
-                bytes,
-                end: HEADROOM + length,
-            })
-            .collect();
+    /// Merges what belongs together and writes it from where it lies.
+    pub(super) fn send_packets<'a>(
+        &mut self,
+        packets: impl IntoIterator<Item = &'a [u8]>,
+    ) -> io::Result<usize> {
+        let device = &self.device;
         let mut taken = 0;
-        for packets in packets.chunks_mut(MERGE_AT_MOST) {
-            match self
-                .device
-                .send_multiple(&mut self.merging, packets, HEADROOM)
-                .map_err(classify)
-            {
-                Ok(_) => taken += packets.len(),
+        let mut write = |parts: &[IoSlice<'_>], count: usize| {
+            match writev(device, parts).map_err(classify) {
+                Ok(_) => taken += count,
                 Err(error) if is_fatal(&error) => return Err(error),
-                Err(error) => tracing::trace!(%error, "packet refused by the kernel"),
+                Err(error) => tracing::trace!(%error, packets = count, "refused by the kernel"),
             }
+            Ok(())
+        };
+        let mut packets = packets.into_iter();
+        match &mut self.framing {
+            Framing::Bare => packets.try_for_each(|packet| write(&[IoSlice::new(packet)], 1))?,
+            Framing::Vnet(coalescer) => coalescer.coalesce(&packets.collect::<Vec<_>>(), write)?,
         }
         Ok(taken)
     }
@@ -135,27 +169,34 @@ impl AsFd for Device {
     }
 }
 
-/// With segmentation offload when the kernel has it (any since 2.6 has it for TCP, since 6.2 for UDP).
+/// Says once what the kernel does not have: any since 2.6.27 takes TCP bursts apart, since 6.2 UDP bursts too.
 fn create(name: &str) -> io::Result<SyncDevice> {
-    let open = |offload| {
-        let builder = DeviceBuilder::new()
-            .name(name)
-            .layer(Layer::L3)
-            .inherit_enable_state();
-        builder
-            .with(|linux| _ = linux.offload(offload))
-            .build_sync()
+    let device = match build(name, true) {
+        Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => build(name, false)?,
+        result => result?,
     };
-    match open(true) {
-        Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => {}
-        result => return result,
+    if !device.tcp_gso() {
+        tracing::info!(
+            interface = name,
+            "this kernel hands over every packet on its own: a packet costs twice as much"
+        );
+    } else if !device.udp_gso() {
+        tracing::info!(
+            interface = name,
+            "this kernel hands over every UDP packet on its own: newer ones do not"
+        );
     }
-    let device = open(false)?;
-    tracing::info!(
-        interface = name,
-        "this kernel hands over every packet on its own: a packet costs about twice as much"
-    );
     Ok(device)
+}
+
+fn build(name: &str, offloads: bool) -> io::Result<SyncDevice> {
+    let builder = DeviceBuilder::new()
+        .name(name)
+        .layer(Layer::L3)
+        .inherit_enable_state();
+    builder
+        .with(|linux| _ = linux.offload(offloads))
+        .build_sync()
 }
 
 fn creation_error(name: &str, source: io::Error) -> TunError {
@@ -233,11 +274,13 @@ fn io_error(action: &'static str, name: &str, source: io::Error) -> TunError {
 }
 
 /// Gives the two ways an interface can go away a kind of their own.
-fn classify(error: io::Error) -> io::Error {
-    match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EBADFD | Errno::ENODEV) => io::ErrorKind::NotConnected.into(),
-        Some(Errno::EIO | Errno::ENETDOWN) => io::ErrorKind::NetworkDown.into(),
-        Some(_) | None => error,
+fn classify(errno: Errno) -> io::Error {
+    if matches!(errno, Errno::EBADFD | Errno::ENODEV) {
+        io::ErrorKind::NotConnected.into()
+    } else if matches!(errno, Errno::EIO | Errno::ENETDOWN) {
+        io::ErrorKind::NetworkDown.into()
+    } else {
+        errno.into()
     }
 }
 
@@ -246,43 +289,4 @@ fn is_fatal(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::NotConnected | io::ErrorKind::NetworkDown
     )
-}
-
-/// One packet of a batch with room to grow, as tun-rs wants it: the next segments of its flow are appended.
-struct Slot<'a> {
-    bytes: &'a mut [u8],
-    end: usize,
-}
-
-impl AsRef<[u8]> for Slot<'_> {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes[..self.end]
-    }
-}
-
-impl AsMut<[u8]> for Slot<'_> {
-    fn as_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[..self.end]
-    }
-}
-
-impl ExpandBuffer for Slot<'_> {
-    /// tun-rs grows a packet up to this size less twice the headroom: there it must stop, since the length field of
-    /// the merged packet has 16 bits.
-    fn buf_capacity(&self) -> usize {
-        2 * HEADROOM + MAX_PACKET
-    }
-
-    fn buf_resize(&mut self, new_len: usize, value: u8) {
-        let old_end = std::mem::replace(&mut self.end, new_len);
-        if let Some(grown) = self.bytes.get_mut(old_end..new_len) {
-            grown.fill(value);
-        }
-    }
-
-    fn buf_extend_from_slice(&mut self, src: &[u8]) {
-        let new_end = self.end + src.len();
-        self.bytes[self.end..new_end].copy_from_slice(src);
-        self.end = new_end;
-    }
 }

@@ -1,8 +1,4 @@
-use std::io::{Read, Write};
-use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
-use std::thread;
+use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
 use nix::net::if_::if_nametoindex;
@@ -13,6 +9,9 @@ use crate::namespace;
 use crate::netlink::Conversation;
 use crate::poll;
 use crate::udp::{RecvBatch, Transmit};
+
+#[path = "tests/stream.rs"]
+mod stream;
 
 const PATIENCE: Option<Duration> = Some(Duration::from_secs(10));
 const US: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 4);
@@ -29,26 +28,42 @@ fn config(name: &str) -> TunConfig {
     }
 }
 
-/// Waits until the kernel has packets and returns the UDP ones.
-fn receive_udp(tun: &mut Tun, batch: &mut PacketBatch) -> Vec<Vec<u8>> {
+/// Waits until the kernel has a frame with UDP packets and returns them.
+fn receive_udp(tun: &mut Tun) -> Vec<Vec<u8>> {
     loop {
         assert!(
             poll::wait(&[tun.as_fd()], PATIENCE).unwrap().contains(0),
             "the kernel sent nothing"
         );
-        match tun.recv(batch) {
-            Ok(_) => {}
+        let mut packets = vec![];
+        match tun.recv_each(1, |packet| packets.push(packet.to_vec())) {
+            Ok(count) => assert_eq!(count, packets.len()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) => panic!("{error}"),
         }
-        let udp: Vec<_> = batch
-            .iter()
-            .filter(|packet| protocol(packet) == UDP)
-            .map(<[u8]>::to_vec)
-            .collect();
-        if !udp.is_empty() {
-            return udp;
+        packets.retain(|packet| protocol(packet) == UDP);
+        if !packets.is_empty() {
+            return packets;
         }
+    }
+}
+
+/// What receiving fails with.
+fn receive_error(tun: &mut Tun) -> io::Error {
+    tun.recv_each(1, |packet| panic!("received {packet:?}"))
+        .unwrap_err()
+}
+
+fn open(config: &TunConfig) -> Tun {
+    Tun::open(config).unwrap()
+}
+
+/// An interface as a kernel without offloads has it.
+fn open_without_offloads(config: &TunConfig) -> Tun {
+    let device = system::Device::open_without_offloads(config).unwrap();
+    Tun {
+        device,
+        config: config.clone(),
     }
 }
 
@@ -161,17 +176,12 @@ fn what_programs_send_comes_out_as_packets() {
     namespace::run(|| {
         let mut tun = Tun::open(&config("hive0")).unwrap();
         assert_eq!(tun.name(), "hive0");
-        let mut batch = PacketBatch::new();
         socket(US).send_to(b"hello", (PEER, 5000)).unwrap();
-        let packets = receive_udp(&mut tun, &mut batch);
+        let packets = receive_udp(&mut tun);
         assert_eq!(packets.len(), 1);
         assert_eq!(packets[0][12..20], [US.octets(), PEER.octets()].concat());
         assert_eq!(&packets[0][28..], b"hello");
-        assert_eq!(
-            tun.recv(&mut batch).unwrap_err().kind(),
-            io::ErrorKind::WouldBlock
-        );
-        assert!(batch.is_empty());
+        assert_eq!(receive_error(&mut tun).kind(), io::ErrorKind::WouldBlock);
     });
 }
 
@@ -192,7 +202,7 @@ fn the_ipv6_address_is_usable_at_once_and_the_interface_is_quiet() {
         );
 
         socket(US_V6).send_to(b"hello", (PEER_V6, 5000)).unwrap();
-        let packets = receive_udp(&mut tun, &mut PacketBatch::new());
+        let packets = receive_udp(&mut tun);
         assert_eq!(
             packets[0][8..40],
             [US_V6.octets(), PEER_V6.octets()].concat()
@@ -207,82 +217,107 @@ fn packets_we_write_reach_programs() {
         let mut tun = Tun::open(&config("hive0")).unwrap();
         let socket = socket(US);
         let port = socket.local_addr().unwrap().port();
-        let mut batch = PacketBatch::new();
-        batch.push(&udp_packet(port, b"hello")).unwrap();
-        assert_eq!(tun.send(&mut batch).unwrap(), 1);
-        assert!(batch.is_empty());
+        assert_eq!(
+            tun.send_packets([&udp_packet(port, b"hello")[..]]).unwrap(),
+            1
+        );
         assert_eq!(receive(&socket), b"hello");
     });
 }
 
-#[test]
-fn a_burst_comes_out_as_single_packets_with_correct_checksums() {
-    namespace::run(|| {
-        let mut tun = Tun::open(&config("hive0")).unwrap();
-        let socket = crate::udp::UdpSocket::bind((US, 0).into()).unwrap();
-        let contents: Vec<u8> = (0..40_u8)
-            .flat_map(|number| [number; 1000])
-            .chain([40; 300])
-            .collect();
-        let destination = (PEER, 5000).into();
-        let burst = Transmit {
-            destination,
-            ecn: None,
-            contents: &contents,
-            segment_size: Some(1000),
-            src_ip: None,
-        };
-        socket.send(&burst).unwrap();
-
-        let (mut batch, mut packets) = (PacketBatch::new(), Vec::new());
-        while packets.len() < 41 {
-            packets.extend(receive_udp(&mut tun, &mut batch));
-        }
-        for (number, packet) in (0_u8..).zip(&packets) {
-            let expected = vec![number; if number < 40 { 1000 } else { 300 }];
-            assert_eq!(packet[28..], expected);
-            assert_eq!(
-                checksum(&[&packet[..20]]),
-                0,
-                "IP header of packet {number}"
-            );
-            let pseudo = pseudo_header(US, PEER, packet.len() as u16 - 20);
-            assert_eq!(
-                checksum(&[&pseudo, &packet[20..]]),
-                0,
-                "UDP of packet {number}"
-            );
-        }
-    });
+/// Sends 41 datagrams to the peer in one call and returns the packets they become, frame by frame.
+fn frames_of_a_burst(tun: &mut Tun, payload: impl Fn(u8) -> Vec<u8>) -> Vec<Vec<Vec<u8>>> {
+    let socket = crate::udp::UdpSocket::bind((US, 0).into()).unwrap();
+    let contents: Vec<u8> = (0..41).flat_map(payload).collect();
+    let burst = Transmit {
+        destination: (PEER, 5000).into(),
+        ecn: None,
+        contents: &contents,
+        segment_size: Some(1000),
+        src_ip: None,
+    };
+    socket.send(&burst).unwrap();
+    let mut frames = vec![];
+    while frames.iter().map(Vec::len).sum::<usize>() < 41 {
+        frames.push(receive_udp(tun));
+    }
+    frames
 }
 
 #[test]
-fn a_full_batch_of_one_flow_arrives_complete_and_in_order() {
+fn a_burst_comes_out_as_single_packets_with_correct_checksums() {
+    let payload = |number: u8| vec![number; if number < 40 { 1000 } else { 300 }];
+    for open in [open, open_without_offloads] {
+        namespace::run(|| {
+            let packets = frames_of_a_burst(&mut open(&config("hive0")), payload).concat();
+            for (number, packet) in (0_u8..).zip(&packets) {
+                assert_eq!(packet[28..], payload(number));
+                assert_eq!(
+                    checksum(&[&packet[..20]]),
+                    0,
+                    "IP header of packet {number}"
+                );
+                let pseudo = pseudo_header(US, PEER, packet.len() as u16 - 20);
+                assert_eq!(
+                    checksum(&[&pseudo, &packet[20..]]),
+                    0,
+                    "UDP of packet {number}"
+                );
+            }
+        });
+    }
+}
+
+#[test]
+fn a_burst_is_one_frame_unless_the_kernel_has_no_offloads() {
+    let payload = |number| vec![number; 1000];
     namespace::run(|| {
         let mut tun = Tun::open(&config("hive0")).unwrap();
-        let socket = crate::udp::UdpSocket::bind((US, 0).into()).unwrap();
-        let port = socket.local_addr().unwrap().port();
-        let mut batch = PacketBatch::new();
-        for number in 0..PacketBatch::CAPACITY {
-            batch
-                .push(&udp_packet(port, &[number as u8; 1000]))
-                .unwrap();
-        }
-        assert_eq!(tun.send(&mut batch).unwrap(), PacketBatch::CAPACITY);
+        assert_eq!(frames_of_a_burst(&mut tun, payload).len(), 1);
+        drop(tun);
+        let mut tun = open_without_offloads(&config("hive0"));
+        assert_eq!(frames_of_a_burst(&mut tun, payload).len(), 41);
+    });
+}
 
-        let (mut arrivals, mut seen) = (RecvBatch::new(), Vec::new());
-        while seen.len() < PacketBatch::CAPACITY {
-            assert!(
-                poll::wait(&[socket.as_fd()], PATIENCE).unwrap().contains(0),
-                "lost after {seen:?}"
-            );
-            socket.recv(&mut arrivals).unwrap();
-            for datagram in arrivals.iter().flat_map(|received| received.datagrams()) {
-                assert!(datagram.len() == 1000 && datagram.iter().all(|byte| *byte == datagram[0]));
-                seen.push(usize::from(datagram[0]));
-            }
+/// Writes a hundred packets of one flow at once. Returns in how many messages a socket that takes bursts got them.
+fn messages_of_a_flow(tun: &mut Tun) -> usize {
+    let socket = crate::udp::UdpSocket::bind((US, 0).into()).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    let packets: Vec<_> = (0..100)
+        .map(|number| udp_packet(port, &[number; 500]))
+        .collect();
+    assert_eq!(
+        tun.send_packets(packets.iter().map(Vec::as_slice)).unwrap(),
+        100
+    );
+
+    let (mut arrivals, mut seen, mut messages) = (RecvBatch::new(), Vec::new(), 0);
+    while seen.len() < 100 {
+        assert!(
+            poll::wait(&[socket.as_fd()], PATIENCE).unwrap().contains(0),
+            "lost after {seen:?}"
+        );
+        messages += socket.recv(&mut arrivals).unwrap();
+        for datagram in arrivals.iter().flat_map(|received| received.datagrams()) {
+            assert!(datagram.len() == 500 && datagram.iter().all(|byte| *byte == datagram[0]));
+            seen.push(datagram[0]);
         }
-        assert!(seen.into_iter().eq(0..PacketBatch::CAPACITY));
+    }
+    assert!(seen.into_iter().eq(0..100));
+    messages
+}
+
+#[test]
+fn a_flow_arrives_complete_and_in_order_and_as_bursts_unless_the_kernel_has_no_offloads() {
+    namespace::run(|| {
+        let mut tun = Tun::open(&config("hive0")).unwrap();
+        assert_eq!(messages_of_a_flow(&mut tun), 2, "64 packets and the rest");
+        drop(tun);
+        assert_eq!(
+            messages_of_a_flow(&mut open_without_offloads(&config("hive0"))),
+            100
+        );
     });
 }
 
@@ -292,17 +327,16 @@ fn one_bad_packet_does_not_take_its_batch_with_it() {
         let mut tun = Tun::open(&config("hive0")).unwrap();
         let socket = socket(US);
         let port = socket.local_addr().unwrap().port();
-        let mut batch = PacketBatch::new();
-        for packet in [
+        let packets = [
             &udp_packet(port, b"before")[..],
             &[0xff; 60],
             &[0x60; 45],
             &[0x45],
+            &[],
             &udp_packet(port, b"after"),
-        ] {
-            batch.push(packet).unwrap();
-        }
-        tun.send(&mut batch).unwrap();
+        ];
+        let taken = tun.send_packets(packets).unwrap();
+        assert!((2..6).contains(&taken), "{taken} packets taken");
         assert_eq!(receive(&socket), b"before");
         assert_eq!(receive(&socket), b"after");
     });
@@ -319,95 +353,13 @@ fn the_largest_packet_passes_both_ways() {
         let socket = socket(US);
         let payload = vec![7; 65_507];
         socket.send_to(&payload, (PEER, 5000)).unwrap();
-        let mut batch = PacketBatch::new();
-        let packets = receive_udp(&mut tun, &mut batch);
+        let packets = receive_udp(&mut tun);
         assert_eq!(packets[0].len(), 65_535);
         assert_eq!(packets[0][28..], payload);
 
-        batch.clear();
-        batch
-            .push(&udp_packet(socket.local_addr().unwrap().port(), &payload))
-            .unwrap();
-        assert_eq!(tun.send(&mut batch).unwrap(), 1);
+        let packet = udp_packet(socket.local_addr().unwrap().port(), &payload);
+        assert_eq!(tun.send_packets([&packet[..]]).unwrap(), 1);
         assert_eq!(receive(&socket), payload);
-    });
-}
-
-/// Two networks joined by nothing but their TUN devices, and a thread that carries packets between them.
-#[test]
-fn a_tcp_connection_through_two_devices_delivers_every_byte() {
-    let sent: Vec<u8> = (0..20_000_000_u32)
-        .map(|number| (number.wrapping_mul(2_654_435_761) >> 24) as u8)
-        .collect();
-    let done = AtomicBool::new(false);
-    let (tun_of_client, tuns) = mpsc::channel();
-    let (tun_of_server, (port_of_server, port)) = (tun_of_client.clone(), mpsc::channel());
-
-    let serve = move || {
-        let config = TunConfig {
-            ipv4: Some((PEER, 16)),
-            ipv6: None,
-            ..config("hive0")
-        };
-        tun_of_server.send(Tun::open(&config).unwrap()).unwrap();
-        let listener = TcpListener::bind((PEER, 0)).unwrap();
-        socket2::SockRef::from(&listener)
-            .set_read_timeout(PATIENCE)
-            .unwrap();
-        port_of_server
-            .send(listener.local_addr().unwrap().port())
-            .unwrap();
-        let (mut stream, _) = listener.accept().unwrap();
-        stream.set_read_timeout(PATIENCE).unwrap();
-        let mut received = Vec::new();
-        stream.read_to_end(&mut received).unwrap();
-        received
-    };
-    let bytes = &sent;
-    let call = move |port: mpsc::Receiver<u16>| {
-        tun_of_client
-            .send(Tun::open(&config("hive0")).unwrap())
-            .unwrap();
-        let mut stream = TcpStream::connect((PEER, port.recv().unwrap())).unwrap();
-        stream.set_write_timeout(PATIENCE).unwrap();
-        stream.write_all(bytes).unwrap();
-    };
-    let carry = |tuns: mpsc::Receiver<Tun>| {
-        let (Ok(mut one), Ok(mut other)) = (tuns.recv(), tuns.recv()) else {
-            return;
-        };
-        let mut batch = PacketBatch::new();
-        while !done.load(Ordering::Relaxed) {
-            let ready = poll::wait(
-                &[one.as_fd(), other.as_fd()],
-                Some(Duration::from_millis(100)),
-            )
-            .unwrap();
-            if ready.contains(0) && one.recv(&mut batch).is_ok() {
-                assert!(batch.iter().all(|packet| packet.len() <= 1420));
-                other.send(&mut batch).unwrap();
-            }
-            if ready.contains(1) && other.recv(&mut batch).is_ok() {
-                one.send(&mut batch).unwrap();
-            }
-        }
-    };
-
-    thread::scope(|scope| {
-        let server = scope.spawn(|| namespace::run(serve));
-        scope.spawn(move || namespace::run(move || call(port)));
-        scope.spawn(move || carry(tuns));
-        let received = server.join();
-        done.store(true, Ordering::Relaxed);
-        let Some(received) = received.unwrap() else {
-            return;
-        };
-        assert!(
-            received == sent,
-            "{} of {} bytes, or other ones",
-            received.len(),
-            sent.len()
-        );
     });
 }
 
@@ -432,18 +384,14 @@ fn a_removed_interface_is_told_as_such() {
             poll::wait(&[tun.as_fd()], PATIENCE).unwrap().contains(0),
             "the loop would sleep for ever"
         );
-        let mut batch = PacketBatch::new();
-        let error = tun.recv(&mut batch).unwrap_err();
+        let error = receive_error(&mut tun);
         assert_eq!(error.kind(), io::ErrorKind::NotConnected);
         assert_eq!(
             error.to_string(),
             "interface hive0 was removed by someone else: restart hivevpn"
         );
-        batch.push(&udp_packet(1, b"x")).unwrap();
-        assert_eq!(
-            tun.send(&mut batch).unwrap_err().kind(),
-            io::ErrorKind::NotConnected
-        );
+        let error = tun.send_packets([&udp_packet(1, b"x")[..]]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotConnected);
     });
 }
 
@@ -455,13 +403,8 @@ fn an_interface_taken_down_is_told_as_such() {
             .unwrap()
             .set_link_down(if_nametoindex("hive0").unwrap())
             .unwrap();
-        let mut batch = PacketBatch::new();
-        assert_eq!(
-            tun.recv(&mut batch).unwrap_err().kind(),
-            io::ErrorKind::WouldBlock
-        );
-        batch.push(&udp_packet(1, b"x")).unwrap();
-        let error = tun.send(&mut batch).unwrap_err();
+        assert_eq!(receive_error(&mut tun).kind(), io::ErrorKind::WouldBlock);
+        let error = tun.send_packets([&udp_packet(1, b"x")[..]]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NetworkDown);
         assert_eq!(
             error.to_string(),

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::{PacketBatch, TunConfig, TunError};
+use super::{TunConfig, TunError};
 
 pub(super) struct Device(Infallible);
 
@@ -29,11 +29,18 @@ impl Device {
         match self.0 {}
     }
 
-    pub(super) fn recv(&mut self, _batch: &mut PacketBatch) -> io::Result<usize> {
+    pub(super) fn recv_each(
+        &mut self,
+        _frames: usize,
+        _each: impl FnMut(&[u8]),
+    ) -> io::Result<usize> {
         match self.0 {}
     }
 
-    pub(super) fn send(&mut self, _batch: &mut PacketBatch) -> io::Result<usize> {
+    pub(super) fn send_packets<'a>(
+        &mut self,
+        _packets: impl IntoIterator<Item = &'a [u8]>,
+    ) -> io::Result<usize> {
         match self.0 {}
     }
 }
