@@ -25,7 +25,7 @@ use hivevpn_core::{
 };
 use hivevpn_platform::{
     poll::{self, Waker},
-    tun::{PacketBatch, Tun},
+    tun::Tun,
     udp::{Received, RecvBatch, Transmit, UdpSocket},
 };
 use tokio::sync::{mpsc, oneshot};
@@ -48,6 +48,11 @@ mod outputs;
 
 /// Receive calls on one socket before the others get their turn.
 const BURST: usize = 4;
+/// Frames taken from the interface before the sockets get their turn. Each may hold 64 KB of packets.
+const FRAMES: usize = 64;
+/// Sealed bytes that leave without waiting for the end of the burst they belong to: about what one segmented send takes,
+/// so that waiting longer would save no call, only delay.
+const FLUSH_AT: usize = 60_000;
 /// Messages taken in one turn.
 const MESSAGES: usize = 64;
 /// How long a full send buffer is waited for before a run of datagrams is dropped. UDP drains in microseconds; longer
@@ -132,7 +137,6 @@ pub struct EventLoop {
     pings: HashMap<u64, oneshot::Sender<Reply>>,
     next_token: u64,
     stopping: bool,
-    packets: PacketBatch,
     received: RecvBatch,
 }
 
@@ -159,7 +163,6 @@ impl EventLoop {
             pings: HashMap::new(),
             next_token: 0,
             stopping: false,
-            packets: PacketBatch::new(),
             received: RecvBatch::new(),
         }
     }
@@ -233,18 +236,17 @@ impl EventLoop {
     }
 
     fn receive_packets(&mut self, now: Now) -> Result<()> {
-        for _ in 0..BURST {
-            match self.tun.recv(&mut self.packets) {
-                Ok(0) => break,
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error).context("the overlay interface is gone"),
+        let (node, sockets, carriers) = (&mut self.node, &self.sockets, &self.carriers);
+        let received = self.tun.recv_each(FRAMES, |packet| {
+            node.handle_overlay_packet(packet, now.instant);
+            if node.outbox().len() >= FLUSH_AT {
+                send_datagrams(node, sockets, carriers);
             }
-            for packet in self.packets.iter() {
-                self.node.handle_overlay_packet(packet, now.instant);
-            }
-            self.packets.clear();
-            self.flush()?;
+        });
+        match received {
+            Ok(_) => self.flush()?,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error).context("the overlay interface is gone"),
         }
         self.carry_out(now);
         Ok(())
@@ -252,44 +254,19 @@ impl EventLoop {
 
     /// Lets everything leave that the core has sealed or opened.
     fn flush(&mut self) -> Result<()> {
-        self.send_datagrams();
+        send_datagrams(&mut self.node, &self.sockets, &self.carriers);
         self.write_packets()
-    }
-
-    fn send_datagrams(&mut self) {
-        let (sockets, carriers) = (&self.sockets, &self.carriers);
-        for (path, run, segment) in self.node.outbox().runs() {
-            match path {
-                Path::Direct(endpoint) => send_run(sockets, endpoint, run, segment),
-                Path::Carrier(connection) => {
-                    let Some(carrier) = carriers.get(&connection) else {
-                        continue;
-                    };
-                    for datagram in run.chunks(segment) {
-                        // Dropped and counted by the carrier: its queue is short on purpose.
-                        let _ = carrier.try_send(datagram.to_vec());
-                    }
-                }
-            }
-        }
-        self.node.outbox().clear();
     }
 
     fn write_packets(&mut self) -> Result<()> {
         if self.node.inbox().is_empty() {
             return Ok(());
         }
-        self.packets.clear();
-        for packet in self.node.inbox().iter() {
-            if self.packets.is_full() {
-                write(&mut self.tun, &mut self.packets)?;
-            }
-            if let Err(error) = self.packets.push(packet) {
-                tracing::debug!(%error, "a packet does not fit the interface");
-            }
-        }
+        let written = self.tun.send_packets(self.node.inbox().iter());
         self.node.inbox().clear();
-        write(&mut self.tun, &mut self.packets)
+        written
+            .map(drop)
+            .context("the overlay interface does not take packets")
     }
 }
 
@@ -326,6 +303,25 @@ fn demultiplex(quic: &QuicInbox, received: &Received<'_>, mut wireguard: impl Fn
     }
 }
 
+/// Lets the sealed datagrams leave, each over its path.
+fn send_datagrams(node: &mut Node, sockets: &[Socket], carriers: &HashMap<ConnectionId, Carrier>) {
+    for (path, run, segment) in node.outbox().runs() {
+        match path {
+            Path::Direct(endpoint) => send_run(sockets, endpoint, run, segment),
+            Path::Carrier(connection) => {
+                let Some(carrier) = carriers.get(&connection) else {
+                    continue;
+                };
+                for datagram in run.chunks(segment) {
+                    // Dropped and counted by the carrier: its queue is short on purpose.
+                    let _ = carrier.try_send(datagram.to_vec());
+                }
+            }
+        }
+    }
+    node.outbox().clear();
+}
+
 fn send_run(sockets: &[Socket], endpoint: SocketAddr, run: &[u8], segment: usize) {
     let of_family = |socket: &&Socket| {
         socket
@@ -353,13 +349,5 @@ fn send_run(sockets: &[Socket], endpoint: SocketAddr, run: &[u8], segment: usize
     }
     if let Err(error) = sent {
         tracing::trace!(%endpoint, %error, "datagrams not sent");
-    }
-}
-
-fn write(tun: &mut Tun, packets: &mut PacketBatch) -> Result<()> {
-    match tun.send(packets) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
-        Err(error) => Err(error).context("the overlay interface does not take packets"),
     }
 }
