@@ -33,7 +33,10 @@ core_is_pure() { # no runtime, no sockets; that it reads no clock is clippy's pa
   fi
 }
 
-docs() { RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --quiet; }
+docs() { # for those who work on it: private items too, which public ones may then link to
+  RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' \
+    cargo doc --workspace --no-deps --document-private-items --quiet
+}
 
 dependencies() {
   cargo deny --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-deny
@@ -51,11 +54,11 @@ step 'lints' cargo clippy --workspace --all-targets --quiet -- -D warnings
 step 'the core is pure' core_is_pure
 step 'documentation' docs
 step 'dependencies' dependencies
-step 'unit and property tests' tests --workspace --lib --bins --tests --exclude hivevpn
-step 'unit tests of the shell' tests -p hivevpn --lib --bins
+# Always the whole workspace: with other packages come other features, and everything is built again.
+step 'unit and property tests' tests --workspace --lib --bins
 step 'examples in the documentation' tests --workspace --doc
 # Two at a time: the tests wait more than they work, but some measure deadlines.
-[ "${1:-}" = fast ] || step 'end-to-end tests' tests -p hivevpn --test e2e -- --test-threads 2
+[ "${1:-}" = fast ] || step 'end-to-end tests' tests --workspace --test '*' -- --test-threads 2
 
 printf '\nall checks passed in %d s\n' "$SECONDS"
 cat "$scratch/results"

@@ -59,6 +59,7 @@ impl Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Bring this node up and stay in the foreground
+    #[command(long_about = UP_HELP)]
     Up(UpArgs),
     /// Stop the daemon and undo what it did
     Down,
@@ -85,6 +86,8 @@ pub struct JsonArg {
 }
 
 const UP_HELP: &str = "\
+Bring this node up and stay in the foreground.
+
 Without a network and without an invite, `up` founds a new network and prints an invite for the next machine. \
 With an invite it joins. Once a member, plain `up` is enough: identity, certificate and address are kept in the \
 state directory.
@@ -94,7 +97,6 @@ addresses and routes go with it.";
 
 /// Arguments of `up`.
 #[derive(Debug, Args, Default)]
-#[command(long_about = UP_HELP)]
 pub struct UpArgs {
     /// Configuration file; config/network.toml documents every option
     #[arg(value_name = "NETWORK.TOML")]
