@@ -133,7 +133,6 @@ pub struct EventLoop {
     greet_at: Option<Instant>,
     addresses: Addresses,
     relays: bool,
-    shown_record: Option<Vec<u8>>,
     pings: HashMap<u64, oneshot::Sender<Reply>>,
     next_token: u64,
     stopping: bool,
@@ -159,7 +158,6 @@ impl EventLoop {
             greet_at: None,
             addresses: Addresses::default(),
             relays: false,
-            shown_record: None,
             pings: HashMap::new(),
             next_token: 0,
             stopping: false,
@@ -169,14 +167,14 @@ impl EventLoop {
 
     /// Runs until asked to stop. An error is one after which there is nothing to carry: the interface is gone.
     pub fn run(mut self) -> Result<()> {
-        self.carry_out(now());
+        self.carry_out();
         loop {
             self.wait()?;
             let now = now();
             // Time first: after a suspend every tunnel must know how late it is before it looks at a datagram.
             if now.instant >= self.node.poll_timeout() {
                 self.node.handle_timeout(now);
-                self.carry_out(now);
+                self.carry_out();
             }
             if self.greet_at.is_some_and(|at| now.instant >= at) {
                 self.greet(now);
@@ -228,7 +226,7 @@ impl EventLoop {
                         node.handle_datagram(from, datagram, now.instant)
                     });
                 }
-                self.carry_out(now);
+                self.carry_out();
                 self.flush()?;
             }
         }
@@ -248,7 +246,7 @@ impl EventLoop {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => return Err(error).context("the overlay interface is gone"),
         }
-        self.carry_out(now);
+        self.carry_out();
         Ok(())
     }
 

@@ -33,6 +33,8 @@ pub enum Output {
         /// The rule that was broken.
         reason: String,
     },
+    /// Show this record, ours, to whoever proves that it knows the network; in place of any earlier one.
+    Introduce(Vec<u8>),
     /// Send a sync message to a connected member. Its answer comes back by `Node::handle_sync_answer`.
     Sync {
         /// To whom.

@@ -13,7 +13,7 @@ impl EventLoop {
                 break;
             };
             self.on_swarm_event(event, now);
-            self.carry_out(now);
+            self.carry_out();
         }
         for _ in 0..MESSAGES {
             match self.local.try_recv() {
@@ -21,7 +21,7 @@ impl EventLoop {
                 Some(Local::Stop) => self.stopping = true,
                 None => break,
             }
-            self.carry_out(now);
+            self.carry_out();
         }
         // Whatever was left behind must not wait for the next message.
         if !self.early.is_empty() || !self.swarm.is_empty() || !self.local.is_empty() {

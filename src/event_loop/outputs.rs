@@ -2,21 +2,20 @@
 
 use std::net::Ipv4Addr;
 
-use hivevpn_core::{node::Now, output::Output};
+use hivevpn_core::output::Output;
 
 use super::EventLoop;
 use crate::swarm::{Command, Protocol};
 
 impl EventLoop {
     /// Carries out everything the core has to say.
-    pub(super) fn carry_out(&mut self, _now: Now) {
+    pub(super) fn carry_out(&mut self) {
         while let Some(output) = self.node.poll_output() {
             self.carry_out_one(output);
         }
         while let Some(answer) = self.node.poll_ping() {
             self.answer_ping(answer);
         }
-        self.show_record();
         self.send_commands();
     }
 
@@ -37,6 +36,13 @@ impl EventLoop {
             Output::Admit(connection) => self.command(Command::Admit { connection }),
             Output::Refuse { connection, reason } => {
                 self.command(Command::Refuse { connection, reason })
+            }
+            Output::Introduce(credential) => {
+                let network = self.node.network().clone();
+                self.command(Command::EnterNetwork {
+                    network,
+                    credential,
+                });
             }
             Output::Sync { peer, body } => {
                 let token = self.next_token();
@@ -95,22 +101,6 @@ impl EventLoop {
             Output::Lookup { key } => self.command(Command::Lookup { key: key.to_vec() }),
             Output::Relays(relays) => self.command(Command::Relays(relays)),
             Output::SetIpv4(ipv4) => self.set_ipv4(ipv4),
-        }
-    }
-
-    /// Shows others our newest record from now on.
-    fn show_record(&mut self) {
-        let record = self.node.own_record();
-        if record == self.shown_record {
-            return;
-        }
-        self.shown_record = record.clone();
-        if let Some(credential) = record {
-            let network = self.node.network().clone();
-            self.command(Command::EnterNetwork {
-                network,
-                credential,
-            });
         }
     }
 

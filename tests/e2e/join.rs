@@ -8,7 +8,7 @@ use crate::node::{Node, exit};
 
 /// Tries to join; asserts that this ends with a message and leaves no interface. The message.
 fn is_refused(host: &Host, invite: &str) -> String {
-    let outcome = host.hivevpn(&["up", "--join", &invite]);
+    let outcome = host.hivevpn(&["up", "--join", invite]);
     assert!(
         matches!(outcome.code, Some(exit::FAILED | exit::USAGE)),
         "{outcome}"

@@ -69,6 +69,9 @@ impl Node {
             peer,
             record: record.clone(),
         });
+        if peer == self.peer_id() {
+            self.outputs.push_back(Output::Introduce(record.clone()));
+        }
         self.apply(&peer, now);
         for disturbed in &admitted.disturbed {
             self.apply(disturbed, now);

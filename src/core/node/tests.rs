@@ -257,6 +257,7 @@ impl World {
                         other @ (Output::Dial { .. }
                         | Output::Close(_)
                         | Output::Admit(_)
+                        | Output::Introduce(_)
                         | Output::Refuse { .. }
                         | Output::Sync { .. }
                         | Output::Redeem { .. }
@@ -288,6 +289,7 @@ impl World {
             }
             Output::Dial { .. }
             | Output::Admit(_)
+            | Output::Introduce(_)
             | Output::SaveRecord { .. }
             | Output::ForgetRecord(_)
             | Output::SaveDescriptorSeq(_)
