@@ -33,7 +33,11 @@ core_is_pure() { # no runtime, no sockets; that it reads no clock is clippy's pa
   fi
 }
 
-docs() { # for those who work on it: private items too, which public ones may then link to
+# Internal documentation too: the code is read more often than the API is used.
+docs() {
+  RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' \
+    cargo doc --workspace --no-deps --document-private-items --quiet
+}
   RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' \
     cargo doc --workspace --no-deps --document-private-items --quiet
 }

@@ -2,7 +2,7 @@
 //!
 //! A TUN device with offloads moves *frames*: ten bytes that say what follows ([`vnet_header`]), then one packet or a
 //! *burst*, which is up to 64 KB of one TCP connection or UDP flow behind a single header. Outside this module a packet
-//! is a packet, so a frame from the kernel is cut ([`segment`]) and packets for the kernel are merged again
+//! is a packet, so a frame from the kernel is cut ([`mod@segment`]) and packets for the kernel are merged again
 //! ([`coalesce`]). A burst costs the kernel about as much as a packet does: nothing on the data path is worth more.
 //!
 //! Nothing here does I/O or knows a descriptor. Both directions work on bytes that someone else made up: cutting trusts
