@@ -44,6 +44,8 @@ const EXPIRY_PERIOD: Duration = Duration::from_secs(60);
 const ANTI_ENTROPY_PERIOD: Duration = Duration::from_secs(300);
 /// The DHT forgets records after a day or two; ours is put there again this often.
 const PUBLISH_PERIOD: Duration = Duration::from_secs(3600);
+/// After a sync message was lost with its connection, directories are compared again this much later.
+const RESYNC_DELAY: Duration = Duration::from_secs(1);
 /// Alone, a node tries its bootstrap addresses this often.
 const BOOTSTRAP_PERIOD: Duration = Duration::from_secs(15);
 
@@ -119,6 +121,7 @@ pub struct Node {
     strangers: BTreeMap<PeerId, Instant>,
     bootstrap: Vec<(PeerId, Multiaddr)>,
     next_bootstrap: Instant,
+    resync: BTreeMap<PeerId, Instant>,
     next_expiry: Instant,
     next_anti_entropy: Instant,
     next_publish: Instant,
@@ -172,6 +175,7 @@ impl Node {
             strangers: BTreeMap::new(),
             bootstrap: start.bootstrap,
             next_bootstrap: now.instant,
+            resync: BTreeMap::new(),
             next_expiry: now.instant + EXPIRY_PERIOD,
             next_anti_entropy: now.instant + ANTI_ENTROPY_PERIOD,
             next_publish: now.instant,
@@ -235,7 +239,14 @@ impl Node {
             .next_expiry
             .min(self.next_anti_entropy)
             .min(self.next_publish)
-            .min(self.next_bootstrap);
+            .min(self.next_bootstrap)
+            .min(
+                self.resync
+                    .values()
+                    .min()
+                    .copied()
+                    .unwrap_or(self.next_expiry),
+            );
         self.tunnels
             .poll_timeout()
             .min(self.connections.poll_timeout())
@@ -258,6 +269,7 @@ impl Node {
             self.next_anti_entropy = now.instant + ANTI_ENTROPY_PERIOD;
             self.compare_directories();
         }
+        self.resync(now.instant);
         if now.instant >= self.next_bootstrap {
             self.next_bootstrap = now.instant + BOOTSTRAP_PERIOD;
             self.contact_bootstrap();

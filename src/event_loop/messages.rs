@@ -115,6 +115,7 @@ impl EventLoop {
                 outcome: Err(error),
             } => {
                 tracing::debug!(%peer, %error, "no answer to a sync message");
+                node.handle_sync_failed(peer, now);
             }
             Event::DialFailed { peer, error } => {
                 tracing::debug!(%peer, %error, "dial failed");

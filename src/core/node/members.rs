@@ -1,11 +1,11 @@
 //! What the node does about members: taking in records, passing news on, letting go of what has expired.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
 use libp2p_core::{Multiaddr, multiaddr::Protocol};
 use libp2p_identity::PeerId;
 
-use super::{Node, Now};
+use super::{Node, Now, RESYNC_DELAY};
 use crate::{
     connection::Link,
     membership::{
@@ -171,6 +171,28 @@ impl Node {
         let connected: Vec<_> = self.connections.connected().collect();
         if let Some(peer) = self.tunnels.choose(&connected) {
             self.compare_directory_with(peer);
+        }
+    }
+
+    /// A sync message was lost, with the connection it went by for example. What it said would otherwise be missing
+    /// until the next round of anti-entropy.
+    pub fn handle_sync_failed(&mut self, peer: PeerId, now: Now) {
+        self.resync
+            .entry(peer)
+            .or_insert(now.instant + RESYNC_DELAY);
+    }
+
+    /// Compares directories with those to whom a message was lost. Who has gone is compared with when it is back.
+    pub(super) fn resync(&mut self, now: Instant) {
+        let (due, later) = std::mem::take(&mut self.resync)
+            .into_iter()
+            .partition(|(_, at)| *at <= now);
+        self.resync = later;
+        let due: BTreeMap<_, _> = due;
+        for peer in due.into_keys() {
+            if self.connections.of(&peer).next().is_some() {
+                self.compare_directory_with(peer);
+            }
         }
     }
 

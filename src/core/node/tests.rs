@@ -395,6 +395,34 @@ fn nodes_that_know_only_the_founder_learn_of_each_other_and_go_on_without_it() {
     );
 }
 
+/// The announcement of a new address is lost with the connection it went by, while another connection stays.
+#[test]
+fn news_that_were_lost_with_a_connection_are_told_again() {
+    let mut world = World::new();
+    let b = world.join(2);
+    world.connect(0, b);
+    let (founder, other) = (world.hosts[0].node.peer_id(), world.hosts[b].node.peer_id());
+    let now = world.now();
+    let moved = Reach {
+        addresses: vec!["/ip4/192.0.2.200/udp/1/quic-v1".parse().unwrap()],
+        ..Reach::default()
+    };
+    world.hosts[b].node.handle_reach(moved.clone(), now);
+    while let Some(output) = world.hosts[b].node.poll_output() {
+        if let Output::Sync { peer, .. } = output {
+            world.hosts[b].node.handle_sync_failed(peer, now);
+        }
+    }
+    let known = |world: &World| {
+        let member = world.hosts[0].node.directory.get(&other).unwrap();
+        member.descriptor.addresses.clone()
+    };
+    assert_ne!(known(&world), moved.addresses);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(known(&world), moved.addresses);
+    assert!(world.hosts[b].node.resync.is_empty(), "{founder} was told");
+}
+
 #[test]
 fn a_used_invite_admits_nobody_else_but_answers_the_same_node_again() {
     let mut world = World::new();
