@@ -10,7 +10,7 @@
 //! - [`gate`]: keeps strangers from the protocols of members
 //! - [`carrier`]: datagrams on a stream
 //! - [`relays`]: being one, and holding reservations with some
-//! - [`addresses`], [`candidates`]: what we are reached at
+//! - [`addresses`]: what we are reached at
 //! - `commands`, `events`: from the data loop to libp2p, and back
 //!
 //! While the mailbox is full, the swarm reads nothing from the network. It goes on taking commands, so that the
@@ -18,7 +18,6 @@
 
 pub mod addresses;
 mod behaviour;
-mod candidates;
 mod carrier;
 mod codec;
 mod commands;
@@ -253,7 +252,7 @@ impl Swarm {
         let addresses = Addresses::new(
             self.inner.listeners(),
             self.inner.external_addresses(),
-            self.inner.behaviour().candidates.observed(),
+            observed(&self.connections, &self.overlay),
         );
         if addresses == self.addresses {
             return;
@@ -319,6 +318,18 @@ impl Swarm {
             }
         }
     }
+}
+
+/// What members see us as on direct connections.
+fn observed<'a>(
+    connections: &'a BTreeMap<ConnectionId, Connection>,
+    overlay: &'a Overlay,
+) -> impl Iterator<Item = &'a Multiaddr> {
+    connections
+        .values()
+        .filter(|connection| connection.authenticated && connection.link.is_direct())
+        .filter_map(|connection| Some(&connection.identified.as_ref()?.observed_addr))
+        .filter(|address| !overlay.contains(address))
 }
 
 /// How far the best direct connection to `relay` is.

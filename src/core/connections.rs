@@ -62,6 +62,8 @@ struct Wish {
     addresses: Vec<Multiaddr>,
     next_dial: Instant,
     dialled: Option<Instant>,
+    /// When somebody last could not wait.
+    hurried: Option<Instant>,
     /// When the addresses without QUIC get their turn.
     next_tcp: Option<Instant>,
     /// News, which a dial under way does not try.
@@ -129,6 +131,7 @@ impl Connections {
                     addresses,
                     next_dial: now,
                     dialled: None,
+                    hurried: None,
                     next_tcp: None,
                     news: Vec::new(),
                     failures: 0,
@@ -141,10 +144,14 @@ impl Connections {
         self.next_tick = now;
     }
 
-    /// Packets wait for this member: try at once.
+    /// Packets wait for this member: try now, but no more often than after a first failure.
     pub fn hurry(&mut self, peer: &PeerId, now: Instant) {
-        if let Some(wish) = self.wishes.get_mut(peer) {
-            wish.next_dial = wish.next_dial.min(now);
+        let Some(wish) = self.wishes.get_mut(peer) else {
+            return;
+        };
+        if wish.next_dial > now && wish.hurried.is_none_or(|at| now >= at + BACKOFF) {
+            wish.hurried = Some(now);
+            wish.next_dial = now;
             self.next_tick = now;
         }
     }
@@ -152,7 +159,11 @@ impl Connections {
     /// The member is no more: its connections are closed.
     pub fn unwant(&mut self, peer: &PeerId) -> Vec<Output> {
         self.wishes.remove(peer);
-        self.of(peer).map(|(id, _)| Output::Close(id)).collect()
+        self.open
+            .iter()
+            .filter(|(_, connection)| connection.peer == *peer)
+            .map(|(id, _)| Output::Close(*id))
+            .collect()
     }
 
     /// A connection came up. It carries nothing until both ends are authenticated.
@@ -197,16 +208,30 @@ impl Connections {
     /// The connection is gone. Returns how it went, if it was known.
     pub fn closed(&mut self, id: ConnectionId, now: Instant) -> Option<(PeerId, Link)> {
         let connection = self.open.remove(&id)?;
-        if let Some(wish) = self.wishes.get_mut(&connection.peer) {
-            wish.next_dial = now;
+        let is_away = self.of(&connection.peer).next().is_none();
+        if let Some(wish) = self.wishes.get_mut(&connection.peer).filter(|_| is_away) {
+            // One that was never authenticated may have been refused: not at once again.
+            let pause = if connection.authenticated {
+                Duration::ZERO
+            } else {
+                BACKOFF
+            };
+            wish.next_dial = now + pause;
+            wish.dialled = None;
+            wish.next_tcp = None;
+            if connection.authenticated {
+                wish.failures = 0;
+            }
         }
         self.next_tick = now;
         Some((connection.peer, connection.link))
     }
 
-    /// A dial came to nothing. Returns how often in a row.
+    /// A dial came to nothing. Returns how often in a row; none while there is a connection, because then it was an
+    /// attempt at a better one.
     pub fn dial_failed(&mut self, peer: &PeerId, now: Instant) -> u32 {
-        let Some(wish) = self.wishes.get_mut(peer) else {
+        let is_away = self.of(peer).next().is_none();
+        let Some(wish) = self.wishes.get_mut(peer).filter(|_| is_away) else {
             return 0;
         };
         wish.dialled = None;

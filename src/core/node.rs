@@ -99,6 +99,13 @@ pub struct Reach {
     pub is_seen: bool,
 }
 
+/// When directories are compared again with a peer to whom a sync message was lost, and how long after the next loss.
+#[derive(Debug, Default)]
+struct Resync {
+    due: Option<Instant>,
+    pause: Duration,
+}
+
 /// A node.
 pub struct Node {
     signer: Signer,
@@ -121,7 +128,7 @@ pub struct Node {
     strangers: BTreeMap<PeerId, Instant>,
     bootstrap: Vec<(PeerId, Multiaddr)>,
     next_bootstrap: Instant,
-    resync: BTreeMap<PeerId, Instant>,
+    resync: BTreeMap<PeerId, Resync>,
     next_expiry: Instant,
     next_anti_entropy: Instant,
     next_publish: Instant,
@@ -240,13 +247,7 @@ impl Node {
             .min(self.next_anti_entropy)
             .min(self.next_publish)
             .min(self.next_bootstrap)
-            .min(
-                self.resync
-                    .values()
-                    .min()
-                    .copied()
-                    .unwrap_or(self.next_expiry),
-            );
+            .min(self.next_resync());
         self.tunnels
             .poll_timeout()
             .min(self.connections.poll_timeout())
@@ -323,6 +324,11 @@ impl Node {
                 self.connections.seen(now.instant);
             }
         }
+    }
+
+    fn next_resync(&self) -> Instant {
+        let due = self.resync.values().filter_map(|resync| resync.due).min();
+        due.unwrap_or(self.next_expiry)
     }
 
     fn publish(&mut self) {

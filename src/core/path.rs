@@ -48,8 +48,8 @@ pub enum Path {
     Carrier(ConnectionId),
 }
 
-/// What kind of way a path is, best first. The order is the policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// What kind of way a path is, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathKind {
     /// WireGuard datagrams over UDP.
     Direct,
@@ -98,6 +98,8 @@ struct Tracked {
     misses: u32,
     rtt: Option<Duration>,
     outstanding: Option<(u64, Instant)>,
+    /// The probe that was given up last: on a path slower than our patience every answer comes late.
+    late: Option<(u64, Instant)>,
     /// When it was last probed; `None` wants a probe at once.
     probed: Option<Instant>,
 }
@@ -120,7 +122,7 @@ impl Tracked {
         if now < sent + self.patience() {
             return false;
         }
-        self.outstanding = None;
+        self.late = self.outstanding.take();
         self.misses = self.misses.saturating_add(1);
         if self.is_alive() {
             self.probed = None;
@@ -174,6 +176,7 @@ impl Paths {
                 misses: 0,
                 rtt: None,
                 outstanding: None,
+                late: None,
                 probed: None,
             });
         }
@@ -250,11 +253,18 @@ impl Paths {
     ///
     /// Returns the path and the round trip, or `None` for a number we do not wait for.
     pub fn pong(&mut self, id: u64, now: Instant) -> Option<(Path, Duration)> {
+        let is_this =
+            |probe: &Option<(u64, Instant)>| probe.is_some_and(|(sent_id, _)| sent_id == id);
         let known = self
             .list
             .iter_mut()
-            .find(|known| known.outstanding.is_some_and(|(sent_id, _)| sent_id == id))?;
-        let (_, sent) = known.outstanding.take()?;
+            .find(|known| is_this(&known.outstanding) || is_this(&known.late))?;
+        let probe = if is_this(&known.late) {
+            &mut known.late
+        } else {
+            &mut known.outstanding
+        };
+        let (_, sent) = probe.take()?;
         let sample = now.saturating_duration_since(sent);
         known.rtt = Some(known.rtt.map_or(sample, |rtt| (rtt * 3 + sample) / 4));
         known.misses = 0;
@@ -283,12 +293,6 @@ impl Paths {
     /// Every path, for messages that must get through by whichever works: handshake initiations.
     pub fn all(&self) -> impl Iterator<Item = Path> + '_ {
         self.list.iter().map(|known| known.path)
-    }
-
-    /// Whether a direct path is in use and has been proven.
-    pub fn is_direct(&self) -> bool {
-        self.view()
-            .is_some_and(|view| view.kind == PathKind::Direct && view.proven)
     }
 
     fn in_use(&self) -> Option<&Tracked> {

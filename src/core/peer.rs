@@ -134,12 +134,18 @@ impl Peer {
             self.tx_bytes += packet.len() as u64;
             return Ok(());
         }
-        if self.waiting.len() >= MAX_WAITING {
-            return Err(DropReason::QueueFull);
+        // The newest packets are the ones that somebody still waits for.
+        let is_full = self.waiting.len() >= MAX_WAITING;
+        if is_full {
+            self.waiting.pop_front();
         }
         self.waiting.push_back(packet.to_vec());
         self.initiate(sealing.outbox);
-        Ok(())
+        if is_full {
+            Err(DropReason::QueueFull)
+        } else {
+            Ok(())
+        }
     }
 
     /// Starts a handshake by every path, unless one is under way: whichever works carries the answer.

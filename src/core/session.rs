@@ -9,7 +9,7 @@
 //! - without a session it queues up to 256 packets of any size by itself: it is never given a packet before
 //!   [`Session::can_seal`], the short bounded queue of the [peer](crate::peer) is the only one;
 //! - its notion of "now" moves only when its timers are updated: a tunnel that was not ticked for long takes a
-//!   fresh handshake for an expired one, so the timers are brought up to date before a handshake;
+//!   fresh handshake for an expired one, so the caller [ticks](Session::tick) before it opens a handshake message;
 //! - what it opened may be shorter than an IP header, so packets are [parsed](crate::ip_packet) again;
 //! - it does not pad to 16 bytes (whitepaper §5.4.6), so sealing does;
 //! - its `Debug` would print the pre-shared key, so a session has none.
@@ -193,9 +193,6 @@ impl Session {
             return Err(DropReason::TooLong);
         }
         let is_transport_data = datagram[0] == 4;
-        if !is_transport_data {
-            self.tick(reply_slot(output), &mut reply);
-        }
         let opened = match self.tunnel.decapsulate(from, datagram, output) {
             TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
                 Opened::Packet(packet.len())
@@ -254,10 +251,6 @@ impl Session {
 /// Output length that sealing a packet of `length` bytes needs.
 pub fn sealed_length(length: usize) -> usize {
     (length + PADDING + OVERHEAD).max(MIN_BUFFER)
-}
-
-fn reply_slot(output: &mut [u8]) -> &mut [u8] {
-    &mut output[..MIN_BUFFER]
 }
 
 fn reason(error: &WireGuardError) -> DropReason {

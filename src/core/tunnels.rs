@@ -34,6 +34,8 @@ const TICK: Duration = Duration::from_millis(200);
 const TICK_JITTER_MS: u64 = 100;
 /// The handshake limiter counts per second.
 const LIMITER_PERIOD: Duration = Duration::from_secs(1);
+/// First byte of transport data (whitepaper §5.4.6).
+const TRANSPORT_DATA: u8 = 4;
 /// Pings of people that may be under way at once.
 const MAX_PINGS: usize = 256;
 
@@ -198,6 +200,9 @@ impl Tunnels {
         let Some(index) = self.peers.index_of(id) else {
             return;
         };
+        if self.is_overlay(endpoint.ip()) {
+            return;
+        }
         if let Some(peer) = self.peers.get_mut(index) {
             let path = Path::Direct(endpoint);
             peer.paths_mut().open(path, PathKind::Direct, false);
@@ -206,6 +211,11 @@ impl Tunnels {
             }
         }
         self.tick_peer(index, now);
+    }
+
+    /// Whether somebody's overlay address is at this endpoint: a tunnel must not run through itself.
+    fn is_overlay(&self, ip: IpAddr) -> bool {
+        self.us.contains(ip) || self.allowed_ips.owner(ip).is_some()
     }
 
     /// What vouched for the path is gone.
@@ -289,8 +299,12 @@ impl Tunnels {
             scratch: &mut self.scratch,
             mtu: self.mtu,
         };
-        peer.send(packet.bytes(), &mut sealing, now)?;
-        Ok(peer.paths().current().is_none().then_some(peer.keys().id))
+        let sent = peer.send(packet.bytes(), &mut sealing, now);
+        let wanted = peer.paths().current().is_none().then_some(peer.keys().id);
+        if let Err(reason) = sent {
+            self.drops.count(reason);
+        }
+        Ok(wanted)
     }
 
     /// A datagram from the underlay that came by `from`. The path is believed only after the session opened it.
@@ -307,6 +321,11 @@ impl Tunnels {
         now: Instant,
     ) -> Result<(), DropReason> {
         let index = self.addressee(from, datagram)?;
+        if datagram.first() != Some(&TRANSPORT_DATA) {
+            // boringtun's "now" moves only when its timers run: without this, a tunnel that slept takes a fresh
+            // handshake for an expired one. What its timers send goes by our own paths, never to this sender.
+            self.tick_peer(index, now);
+        }
         let peer = self
             .peers
             .get_mut(index)
@@ -319,7 +338,11 @@ impl Tunnels {
             .open(source_address(from), datagram, slot, |reply| {
                 outbox.push(from, reply)
             })?;
-        peer.paths_mut().heard(from);
+        let through_overlay =
+            source_address(from).is_some_and(|ip| self.allowed_ips.owner(ip).is_some());
+        if !through_overlay {
+            peer.paths_mut().heard(from);
+        }
         if !had_keys && peer.session().can_seal() {
             self.tick_peer(index, now);
             self.send_pings(index, now);
@@ -497,11 +520,14 @@ impl Tunnels {
     }
 }
 
-/// The address that cookies are bound to; a carrier's peer has proven itself already.
+/// The address that cookies are bound to. A carrier has none, and gets one out of the discard prefix (RFC 6666), so
+/// that its peer can answer a cookie like any other when strangers flood us with handshakes.
 fn source_address(path: Path) -> Option<IpAddr> {
     match path {
         Path::Direct(endpoint) => Some(endpoint.ip()),
-        Path::Carrier(_) => None,
+        Path::Carrier(ConnectionId(number)) => {
+            Some(Ipv6Addr::from_bits((0x100 << 112) | u128::from(number)).into())
+        }
     }
 }
 

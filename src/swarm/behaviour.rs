@@ -26,9 +26,7 @@ use libp2p::{
 };
 
 use super::{
-    Event,
-    candidates::Candidates,
-    carrier,
+    Event, carrier,
     codec::Codec,
     gate::{Gate, Members},
     relays,
@@ -40,8 +38,10 @@ const AGENT: &str = concat!("hivevpn/", env!("CARGO_PKG_VERSION"));
 const JOIN: StreamProtocol = StreamProtocol::new("/hivevpn/join/1");
 const SYNC: StreamProtocol = StreamProtocol::new("/hivevpn/sync/1");
 
-/// The longest join message. The issuer's answer carries the network and a certificate, a few KiB.
+/// The longest request to join, by a stranger: an invite's terms and a name, a few hundred bytes.
 const MAX_JOIN: usize = 64 << 10;
+/// The longest answer to it, which brings records of the members as a sync message does.
+const MAX_ADMISSION: usize = 1 << 20;
 /// The longest sync message: some thousand records.
 const MAX_SYNC: usize = 1 << 20;
 
@@ -52,8 +52,8 @@ const MAX_JOINS: usize = 2;
 /// Requests that a member may have in work at once, each up to [`MAX_SYNC`].
 const MAX_SYNCS: usize = 8;
 
-/// A handshake costs us a signature: as many strangers at once, and the rest wait in the kernel's queue.
-const MAX_PENDING_INCOMING: u32 = 64;
+/// Connections that are being set up, of members and strangers together. One beyond is refused and must be tried again.
+const MAX_PENDING_INCOMING: u32 = 512;
 /// Direct ones over each transport and a circuit or two, twice over while connections are being replaced.
 const MAX_ESTABLISHED_PER_PEER: u32 = 8;
 /// Apart, so that strangers who fill the one half do not keep us from dialing members.
@@ -74,7 +74,6 @@ pub(super) struct Behaviour {
     pub relay_server: relay::Behaviour,
     relay_client: relay::client::Behaviour,
     mdns: Toggle<mdns::tokio::Behaviour>,
-    pub candidates: Candidates,
     pub gate: Gate<MemberProtocols>,
 }
 
@@ -110,15 +109,14 @@ impl Behaviour {
                     .with_push_listen_addr_updates(true),
             ),
             ping: ping::Behaviour::default(),
-            join: requests(JOIN, MAX_JOIN, MAX_JOINS),
+            join: requests(JOIN, Codec::new(MAX_JOIN, MAX_ADMISSION), MAX_JOINS),
             relay_server: relays::server(local, members.clone(), reservation),
             relay_client,
             mdns: mdns.into(),
-            candidates: Candidates::default(),
             gate: Gate::new(
                 MemberProtocols {
                     kad: None.into(),
-                    sync: requests(SYNC, MAX_SYNC, MAX_SYNCS),
+                    sync: requests(SYNC, Codec::new(MAX_SYNC, MAX_SYNC), MAX_SYNCS),
                     carrier: carrier::Behaviour::new(local, mailbox),
                     dcutr: dcutr::Behaviour::new(local),
                 },
@@ -138,11 +136,11 @@ fn limits() -> ConnectionLimits {
 
 fn requests(
     protocol: StreamProtocol,
-    limit: usize,
+    codec: Codec,
     at_once: usize,
 ) -> request_response::Behaviour<Codec> {
     request_response::Behaviour::with_codec(
-        Codec::new(limit),
+        codec,
         [(protocol, ProtocolSupport::Full)],
         request_response::Config::default()
             .with_request_timeout(REQUEST_TIMEOUT)

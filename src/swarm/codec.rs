@@ -9,23 +9,27 @@ use std::io;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::{StreamProtocol, request_response};
 
-/// Carries one message of at most `limit` bytes each way.
+/// Carries one message each way.
 #[derive(Debug, Clone)]
 pub struct Codec {
-    limit: usize,
+    request_limit: usize,
+    response_limit: usize,
 }
 
 impl Codec {
-    /// Refuses messages longer than `limit` bytes, in both directions.
-    pub fn new(limit: usize) -> Self {
-        Self { limit }
+    /// Refuses longer messages, in bytes, whether we read or write them.
+    pub fn new(request_limit: usize, response_limit: usize) -> Self {
+        Self {
+            request_limit,
+            response_limit,
+        }
     }
 
-    async fn read<T: AsyncRead + Unpin + Send>(&self, io: &mut T) -> io::Result<Vec<u8>> {
+    async fn read<T: AsyncRead + Unpin + Send>(limit: usize, io: &mut T) -> io::Result<Vec<u8>> {
         let mut length = [0; 4];
         io.read_exact(&mut length).await?;
         let length = u32::from_be_bytes(length);
-        self.check(length as usize, io::ErrorKind::InvalidData)?;
+        Self::check(length as usize, limit, io::ErrorKind::InvalidData)?;
         // The peer pays for the memory with bytes, not with a promise.
         let mut body = Vec::new();
         io.take(length.into()).read_to_end(&mut body).await?;
@@ -35,16 +39,19 @@ impl Codec {
         Ok(body)
     }
 
-    async fn write<T: AsyncWrite + Unpin + Send>(&self, io: &mut T, body: &[u8]) -> io::Result<()> {
-        self.check(body.len(), io::ErrorKind::InvalidInput)?;
+    async fn write<T: AsyncWrite + Unpin + Send>(
+        limit: usize,
+        io: &mut T,
+        body: &[u8],
+    ) -> io::Result<()> {
+        Self::check(body.len(), limit, io::ErrorKind::InvalidInput)?;
         io.write_all(&(body.len() as u32).to_be_bytes()).await?;
         io.write_all(body).await?;
         io.flush().await
     }
 
-    fn check(&self, length: usize, kind: io::ErrorKind) -> io::Result<()> {
-        if length > self.limit {
-            let limit = self.limit;
+    fn check(length: usize, limit: usize, kind: io::ErrorKind) -> io::Result<()> {
+        if length > limit {
             let error = format!("a message of this protocol has at most {limit} bytes");
             return Err(io::Error::new(kind, error));
         }
@@ -61,14 +68,14 @@ impl request_response::Codec for Codec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        self.read(io).await
+        Self::read(self.request_limit, io).await
     }
 
     async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Vec<u8>>
     where
         T: AsyncRead + Unpin + Send,
     {
-        self.read(io).await
+        Self::read(self.response_limit, io).await
     }
 
     async fn write_request<T>(
@@ -80,7 +87,7 @@ impl request_response::Codec for Codec {
     where
         T: AsyncWrite + Unpin + Send,
     {
-        self.write(io, &body).await
+        Self::write(self.request_limit, io, &body).await
     }
 
     async fn write_response<T>(
@@ -92,7 +99,7 @@ impl request_response::Codec for Codec {
     where
         T: AsyncWrite + Unpin + Send,
     {
-        self.write(io, &body).await
+        Self::write(self.response_limit, io, &body).await
     }
 }
 
@@ -103,14 +110,14 @@ mod tests {
     use super::*;
 
     fn read(limit: usize, bytes: &[u8]) -> Result<Vec<u8>, io::ErrorKind> {
-        let read = block_on(Codec::new(limit).read(&mut Cursor::new(bytes.to_vec())));
+        let read = block_on(Codec::read(limit, &mut Cursor::new(bytes.to_vec())));
         read.map_err(|error| error.kind())
     }
 
     #[test]
     fn a_message_comes_out_as_it_went_in() {
         let mut sent = Cursor::new(Vec::new());
-        block_on(Codec::new(4).write(&mut sent, b"four")).unwrap();
+        block_on(Codec::write(4, &mut sent, b"four")).unwrap();
         assert_eq!(read(4, sent.get_ref()), Ok(b"four".to_vec()));
         assert_eq!(read(4, &[0; 4]), Ok(vec![]));
     }
@@ -130,7 +137,7 @@ mod tests {
     #[test]
     fn we_send_no_message_that_the_peer_must_refuse() {
         let mut sent = Cursor::new(Vec::new());
-        let error = block_on(Codec::new(4).write(&mut sent, b"fives")).unwrap_err();
+        let error = block_on(Codec::write(4, &mut sent, b"fives")).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         assert!(sent.into_inner().is_empty());
     }

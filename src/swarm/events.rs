@@ -95,7 +95,6 @@ impl Swarm {
             BehaviourEvent::RelayServer(event) => tracing::trace!(?event, "relay"),
             BehaviourEvent::Ping(_) => {}
             BehaviourEvent::Limits(never) => libp2p::core::util::unreachable(never),
-            BehaviourEvent::Candidates(never) => libp2p::core::util::unreachable(never),
         }
     }
 
@@ -247,13 +246,13 @@ impl Swarm {
         else {
             return;
         };
-        let behaviour = self.inner.behaviour_mut();
+        let gate = &mut self.inner.behaviour_mut().gate;
         if link.is_direct() && !self.overlay.contains(&info.observed_addr) {
-            behaviour
-                .candidates
-                .observe(numbers::libp2ps(connection), &info.observed_addr);
+            // As it was seen: identify itself replaces a port that is none of our listen ports by one that is, and
+            // behind a NAT that maps ports that leads nowhere.
+            gate.offer_candidate(&info.observed_addr);
         }
-        if let Some(kad) = behaviour.gate.inner_mut().kad.as_mut() {
+        if let Some(kad) = gate.inner_mut().kad.as_mut() {
             let known = info.listen_addrs.iter();
             let usable = known.filter(|address| {
                 addresses::worth_dialing(address, link) && !self.overlay.contains(address)

@@ -31,7 +31,8 @@ use libp2p::{
     swarm::{
         AddressChange, CloseConnection, ConnectionClosed, ConnectionDenied, ConnectionId,
         FromSwarm, NetworkBehaviour, NotifyHandler, THandler, THandlerInEvent, THandlerOutEvent,
-        ToSwarm, behaviour::ConnectionEstablished,
+        ToSwarm,
+        behaviour::{ConnectionEstablished, NewExternalAddrCandidate},
     },
 };
 
@@ -102,6 +103,15 @@ impl<B: NetworkBehaviour> Gate<B> {
             members,
             pending: VecDeque::new(),
         }
+    }
+
+    /// Tells the protocols inside, the hole puncher among them, what a member sees us as. identify would tell them
+    /// what any stranger says.
+    pub fn offer_candidate(&mut self, address: &Multiaddr) {
+        self.inner
+            .on_swarm_event(FromSwarm::NewExternalAddrCandidate(
+                NewExternalAddrCandidate { addr: address },
+            ));
     }
 
     /// The wrapped behaviour.
@@ -326,8 +336,8 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gate<B> {
             self.on_closed(closed);
         } else if let FromSwarm::AddressChange(change) = event {
             self.on_moved(change);
-        } else {
-            // All that concerns no established connection.
+        } else if !matches!(event, FromSwarm::NewExternalAddrCandidate(_)) {
+            // All that concerns no established connection; candidates come by `offer_candidate` alone.
             self.inner.on_swarm_event(event);
         }
     }

@@ -71,6 +71,8 @@ pub struct Directory {
     addresses: Claims<IpAddr>,
     names: Claims<Name>,
     tunnel_keys: BTreeMap<[u8; 32], PeerId>,
+    /// Fingerprints of the records that are known.
+    verified: BTreeMap<[u8; 32], PeerId>,
 }
 
 impl Directory {
@@ -83,6 +85,7 @@ impl Directory {
             addresses: Claims::new(),
             names: Claims::new(),
             tunnel_keys: BTreeMap::new(),
+            verified: BTreeMap::new(),
         }
     }
 
@@ -93,6 +96,15 @@ impl Directory {
 
     /// Takes in what an encoded [`MemberRecord`] says, if it is valid and newer than what is known.
     pub fn admit(&mut self, record: &[u8], now: UnixTime) -> Result<Admitted, Rejection> {
+        // Gossip brings the same record from many sides: what was verified once costs no signature again.
+        if let Some(known) = self.verified(record) {
+            known.certificate.check_time(now)?;
+            return Ok(Admitted {
+                peer: known.peer_id,
+                change: Change::Unchanged,
+                disturbed: BTreeSet::new(),
+            });
+        }
         let mut member = MemberRecord::decode(record)?.verify(&self.genesis, now)?;
         let peer = member.peer_id;
         let mut change = Change::New;
@@ -127,6 +139,11 @@ impl Directory {
         })
     }
 
+    /// The member of whom exactly this record is known.
+    fn verified(&self, record: &[u8]) -> Option<&Member> {
+        self.members.get(self.verified.get(&fingerprint(record))?)
+    }
+
     /// Replaces what is known of a member; answers whom that deprived of or left an address.
     fn put(&mut self, member: Member) -> BTreeSet<PeerId> {
         let peer = member.peer_id;
@@ -145,6 +162,8 @@ impl Directory {
         self.names.add(member.descriptor.name.clone(), chosen);
         self.tunnel_keys
             .insert(member.descriptor.wireguard_key, peer);
+        self.verified
+            .insert(fingerprint(&member.record.encode()), peer);
         self.members.insert(peer, member);
 
         let mut disturbed = changed_hands(&before, &self.holders(&contested));
@@ -163,6 +182,7 @@ impl Directory {
         self.names.remove(&member.certificate.name, &certified);
         self.names.remove(&member.descriptor.name, &chosen);
         self.tunnel_keys.remove(&member.descriptor.wireguard_key);
+        self.verified.remove(&fingerprint(&member.record.encode()));
     }
 
     fn holders(&self, addresses: &BTreeSet<Ipv4Addr>) -> BTreeMap<Ipv4Addr, Option<PeerId>> {
@@ -363,4 +383,7 @@ fn digits_of(member: &Member) -> String {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+fn fingerprint(record: &[u8]) -> [u8; 32] {
+    Sha256::digest(record).into()
 }

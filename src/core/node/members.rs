@@ -1,15 +1,16 @@
 //! What the node does about members: taking in records, passing news on, letting go of what has expired.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Instant};
+use std::{net::IpAddr, time::Instant};
 
 use libp2p_core::{Multiaddr, multiaddr::Protocol};
 use libp2p_identity::PeerId;
 
-use super::{Node, Now, RESYNC_DELAY};
+use super::{ANTI_ENTROPY_PERIOD, Node, Now, RESYNC_DELAY, Resync};
 use crate::{
     connection::Link,
     membership::{
-        Change, Descriptor, Features, Rejection, SyncMessage, descriptor::next_seq, sync::Records,
+        Change, Descriptor, Features, MemberRecord, Rejection, SyncMessage, descriptor::next_seq,
+        sync::Records,
     },
     output::{Output, RequestId},
     path::{Path, PathKind},
@@ -70,6 +71,7 @@ impl Node {
             record: record.clone(),
         });
         if peer == self.peer_id() {
+            self.adopt_certificate(now);
             self.outputs.push_back(Output::Introduce(record.clone()));
         }
         self.apply(&peer, now);
@@ -177,19 +179,24 @@ impl Node {
     /// A sync message was lost, with the connection it went by for example. What it said would otherwise be missing
     /// until the next round of anti-entropy.
     pub fn handle_sync_failed(&mut self, peer: PeerId, now: Now) {
-        self.resync
-            .entry(peer)
-            .or_insert(now.instant + RESYNC_DELAY);
+        let resync = self.resync.entry(peer).or_default();
+        resync.pause = (resync.pause * 2).clamp(RESYNC_DELAY, ANTI_ENTROPY_PERIOD);
+        resync.due = Some(now.instant + resync.pause);
     }
 
     /// Compares directories with those to whom a message was lost. Who has gone is compared with when it is back.
     pub(super) fn resync(&mut self, now: Instant) {
-        let (due, later) = std::mem::take(&mut self.resync)
-            .into_iter()
-            .partition(|(_, at)| *at <= now);
-        self.resync = later;
-        let due: BTreeMap<_, _> = due;
-        for peer in due.into_keys() {
+        let is_due = |resync: &Resync| resync.due.is_some_and(|due| now >= due);
+        let due: Vec<_> = self
+            .resync
+            .iter_mut()
+            .filter(|(_, resync)| is_due(resync))
+            .map(|(peer, resync)| {
+                resync.due = None;
+                *peer
+            })
+            .collect();
+        for peer in due {
             if self.connections.of(&peer).next().is_some() {
                 self.compare_directory_with(peer);
             }
@@ -198,10 +205,18 @@ impl Node {
 
     /// A sync message from an authenticated member. It always gets an answer, if only an empty one.
     pub fn handle_sync_request(&mut self, request: RequestId, peer: PeerId, body: &[u8], now: Now) {
-        let answer = match SyncMessage::decode(body) {
+        let message = match self.directory.get(&peer) {
+            Some(_) => SyncMessage::decode(body),
+            // Its connection outlived its certificate.
+            None => Err(Rejection::Expired),
+        };
+        let answer = match message {
             Ok(SyncMessage::Digest(digest)) => SyncMessage::Answer(self.directory.answer(&digest)),
             Ok(SyncMessage::Records(records)) => {
-                self.admit_all(&records, peer, now);
+                let is_news = self.admit_all(&records, peer, now);
+                if records.more && is_news {
+                    self.compare_directory_with(peer);
+                }
                 SyncMessage::Records(Records::default())
             }
             Ok(SyncMessage::Answer(_)) => {
@@ -221,6 +236,7 @@ impl Node {
 
     /// A member's answer to our sync message.
     pub fn handle_sync_answer(&mut self, peer: PeerId, body: &[u8], now: Now) {
+        self.resync.remove(&peer);
         let answer = match SyncMessage::decode(body) {
             Ok(SyncMessage::Answer(answer)) => answer,
             Ok(SyncMessage::Records(_)) => return,
@@ -245,14 +261,17 @@ impl Node {
         }
     }
 
+    /// Returns whether there was any news.
     fn admit_all(&mut self, records: &Records, from: PeerId, now: Now) -> bool {
-        let before = self.directory.len();
+        let mut is_news = false;
         for record in records.iter() {
-            if let Err(reason) = self.admit(record, Some(from), now) {
-                tracing::debug!(peer = %from, %reason, "a record is not taken");
+            let before = self.outputs.len();
+            match self.admit(record, Some(from), now) {
+                Ok(_) => is_news |= self.outputs.len() > before,
+                Err(reason) => tracing::debug!(peer = %from, %reason, "a record is not taken"),
             }
         }
-        self.directory.len() > before
+        is_news
     }
 
     // ---- expiry ------------------------------------------------------------------------------------------
@@ -262,7 +281,7 @@ impl Node {
         let unix = self.time.now(now.unix);
         self.outputs
             .push_back(Output::SaveTimeFloor(self.time.floor()));
-        self.renew_ourselves(now);
+        self.renew(now);
         let expired = self.directory.expire(unix);
         for peer in &expired.gone {
             if *peer == self.peer_id() {
@@ -273,6 +292,7 @@ impl Node {
             self.tunnels.remove(peer);
             self.outputs.extend(self.connections.unwant(peer));
             self.outputs.push_back(Output::ForgetRecord(*peer));
+            self.resync.remove(peer);
         }
         for peer in &expired.disturbed {
             self.apply(peer, now);
@@ -280,45 +300,69 @@ impl Node {
         self.offer_relays();
     }
 
-    fn renew_ourselves(&mut self, now: Now) {
+    /// Renews the certificates that are past half their life, our own and those of the other members, if it is ours
+    /// to do: several that may do not disturb each other, the highest serial counts.
+    fn renew(&mut self, now: Now) {
         let unix = self.time.now(now.unix);
-        let Some(issuer) = self
-            .issuer
-            .as_ref()
-            .filter(|_| self.certificate.is_due_for_renewal(unix))
-        else {
+        let Some(issuer) = &self.issuer else { return };
+        let renewed: Vec<_> = self
+            .directory
+            .members()
+            .filter(|member| member.certificate.is_due_for_renewal(unix))
+            .filter_map(|member| match issuer.renew(&member.certificate, unix) {
+                Ok(credential) => Some(MemberRecord {
+                    credential,
+                    descriptor: member.record.descriptor.clone(),
+                }),
+                Err(reason) => {
+                    tracing::warn!(peer = %member.peer_id, %reason, "a certificate cannot be renewed");
+                    None
+                }
+            })
+            .collect();
+        for record in renewed {
+            if let Err(reason) = self.admit(&record.encode(), None, now) {
+                tracing::warn!(%reason, "a renewed certificate is not taken");
+            }
+        }
+    }
+
+    /// Takes over a newer certificate of our own, whoever brought it: the directory has verified it.
+    fn adopt_certificate(&mut self, now: Now) {
+        let us = self.peer_id();
+        let Some(member) = self.directory.get(&us) else {
             return;
         };
-        let us = self.peer_id();
-        let renewed = issuer
-            .renew(&self.certificate, unix)
-            .and_then(|credential| {
-                let certificate = credential.verify(self.network.genesis(), unix, &us)?;
-                Ok((credential, certificate))
-            });
-        match renewed {
-            Ok((credential, certificate)) => {
-                self.outputs
-                    .push_back(Output::SaveCredential(credential.encode()));
-                (self.credential, self.certificate) = (credential, certificate);
-                self.announce_ourselves(now);
-            }
-            Err(reason) => tracing::warn!(%reason, "our certificate cannot be renewed"),
+        if member.certificate.serial <= self.certificate.serial {
+            return;
         }
+        self.certificate = member.certificate.clone();
+        self.credential = member.record.credential.clone();
+        let until = self.certificate.not_after;
+        tracing::info!(
+            days = until.since(now.unix).as_secs() / 86_400,
+            "our certificate was renewed"
+        );
+        self.outputs
+            .push_back(Output::SaveCredential(self.credential.encode()));
     }
 }
 
-/// The addresses as the swarm dials them: each names the peer that must answer, and none leads through the overlay
-/// that it is to carry.
+/// The addresses as the swarm dials them: each names the peer that must answer, and none is of a kind that many have
+/// or that reaches many. The swarm and the tunnels keep the overlay's own out.
 fn dialable(addresses: &[Multiaddr], peer: &PeerId) -> Vec<Multiaddr> {
     addresses
         .iter()
         .filter(|address| match address.iter().next() {
-            Some(Protocol::Ip4(ip)) => !IpAddr::from(ip).is_unspecified(),
-            Some(Protocol::Ip6(ip)) => !IpAddr::from(ip).is_unspecified(),
+            Some(Protocol::Ip4(ip)) => !ip.is_broadcast() && is_somebody(ip.into()),
+            Some(Protocol::Ip6(ip)) => is_somebody(ip.into()),
             Some(_) => true,
             None => false,
         })
         .filter_map(|address| address.clone().with_p2p(*peer).ok())
         .collect()
+}
+
+fn is_somebody(ip: IpAddr) -> bool {
+    !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast()
 }

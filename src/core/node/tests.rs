@@ -534,14 +534,12 @@ fn a_member_whose_certificate_ran_out_is_cut_off() {
     let b = world.join(2);
     world.connect(0, b);
     assert_eq!(world.send(b, 0, b"hello").len(), 1);
-    let lifetime = genesis::DEFAULT_CERTIFICATE_LIFETIME;
-    for step in [lifetime * 3 / 4, lifetime / 4 + Duration::from_secs(120)] {
-        // The founder renews its own certificate on the way.
-        world.elapsed += step;
-        let now = world.now();
-        world.hosts[0].node.handle_timeout(now);
-        world.settle();
-    }
+    // Nobody is left who could renew it.
+    world.hosts[0].node.issuer = None;
+    world.elapsed += genesis::DEFAULT_CERTIFICATE_LIFETIME + Duration::from_secs(120);
+    let now = world.now();
+    world.hosts[0].node.handle_timeout(now);
+    world.settle();
     assert!(world.hosts[0].node.peers().is_empty());
     assert!(world.links.is_empty(), "its connection is closed");
     // Even a handshake of its own leads to nobody.
@@ -556,6 +554,30 @@ fn a_member_whose_certificate_ran_out_is_cut_off() {
     world.pass(Duration::from_secs(10));
     let drops = world.hosts[0].node.drops();
     assert!(drops.of(DropReason::UnknownPeer) + drops.of(DropReason::UnknownSession) > 0);
+}
+
+/// The founder renews at half of its life, and the member takes over what it is sent.
+#[test]
+fn a_member_outlives_its_first_certificate() {
+    let mut world = World::new();
+    let b = world.join(2);
+    world.connect(0, b);
+    let first = world.hosts[b].node.certificate.clone();
+    world.elapsed += genesis::DEFAULT_CERTIFICATE_LIFETIME * 3 / 4;
+    let now = world.now();
+    world.hosts[0].node.handle_timeout(now);
+    world.settle();
+    let renewed = world.hosts[b].node.certificate.clone();
+    assert!(renewed.serial > first.serial && renewed.not_after > first.not_after);
+    assert_eq!((renewed.ipv4, renewed.name), (first.ipv4, first.name));
+    world.elapsed += genesis::DEFAULT_CERTIFICATE_LIFETIME / 2;
+    for at in [0, b] {
+        let now = world.now();
+        world.hosts[at].node.handle_timeout(now);
+    }
+    world.settle();
+    assert_eq!(world.names_known_to(0).len(), 2);
+    assert!(world.hosts[b].node.ipv4().is_some());
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn a_direct_path_takes_over_only_once_it_is_proven() {
     assert_eq!(story.paths.current(), Some(RELAY_CARRIER));
     story.pass(1, &[RELAY_CARRIER, direct]);
     assert_eq!(story.paths.current(), Some(direct));
-    assert!(story.paths.is_direct());
+    assert!(story.paths.view().unwrap().proven);
 }
 
 #[test]
@@ -84,6 +84,23 @@ fn a_direct_path_that_never_answers_is_never_used_while_the_relay_works() {
         story.pass(1, &[RELAY_CARRIER]);
         assert_eq!(story.paths.current(), Some(RELAY_CARRIER));
     }
+}
+
+#[test]
+fn a_path_slower_than_our_patience_is_proven_all_the_same() {
+    let mut story = Story::new();
+    story.open_relay();
+    let [(_, id)] = story.probes()[..] else {
+        panic!("one probe")
+    };
+    story.now += PATIENCE * 2;
+    story.probes();
+    assert_eq!(
+        story.paths.pong(id, story.now),
+        Some((RELAY_CARRIER, PATIENCE * 2))
+    );
+    let view = story.paths.view().unwrap();
+    assert!(view.proven && view.rtt == Some(PATIENCE * 2));
 }
 
 #[test]
@@ -168,5 +185,5 @@ fn an_answer_nobody_asked_for_changes_nothing() {
     let mut story = Story::new();
     story.open_direct("192.0.2.1:7777");
     assert_eq!(story.paths.pong(42, story.now), None);
-    assert!(!story.paths.is_direct());
+    assert!(!story.paths.view().unwrap().proven);
 }

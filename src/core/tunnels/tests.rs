@@ -118,7 +118,7 @@ fn a_path_is_enough_for_a_session_and_a_proven_direct_path() {
     let (hosts, _) = connected(2);
     let peer = hosts[0].tunnels.peer(&hosts[1].keys.id).unwrap();
     assert!(peer.session().can_seal());
-    assert!(peer.paths().is_direct());
+    assert!(peer.paths().view().unwrap().proven);
 }
 
 #[test]
