@@ -180,7 +180,7 @@ pub struct StatusArgs {
     pub peer: Option<String>,
 
     /// Seconds to wait before giving up with exit code 4
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, requires = "wait")]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, requires = "wait", value_parser = clap::value_parser!(u64).range(..=31_536_000))]
     pub timeout: u64,
 
     /// Print JSON for machines

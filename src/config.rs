@@ -238,6 +238,20 @@ impl Config {
             .decode(text)
             .ok()
             .and_then(|json| serde_json::from_slice::<Identity>(&json).ok());
+        if let Some(identity) = identity
+            .as_ref()
+            .filter(|identity| identity.addresses.is_empty())
+        {
+            let message = format!(
+                "the string of {} has no addresses: run 'hivevpn id --base64' there while that node is up",
+                identity.id
+            );
+            return Err(ConfigError::Value {
+                place: place.to_owned(),
+                option: "underlay.bootstrap",
+                message,
+            });
+        }
         let addresses =
             identity.map_or_else(|| vec![text.to_owned()], |identity| identity.addresses);
         for text in addresses {

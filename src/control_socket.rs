@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -50,9 +50,12 @@ impl ControlSocket {
                 "another daemon already answers on {shown}: stop it with 'hivevpn down', or choose another --socket"
             );
         }
-        if path.try_exists().unwrap_or(false) {
-            fs::remove_file(path)
-                .with_context(|| format!("cannot remove the stale socket {shown}"))?;
+        match fs::symlink_metadata(path) {
+            Ok(found) if found.file_type().is_socket() => fs::remove_file(path)
+                .with_context(|| format!("cannot remove the stale socket {shown}"))?,
+            Ok(_) => bail!("{shown} exists and is no socket: choose another --socket"),
+            // Nothing there, or nothing that we may see: binding will tell.
+            Err(_) => {}
         }
         let listener = UnixListener::bind(path)
             .with_context(|| format!("cannot create the control socket {shown}"))?;

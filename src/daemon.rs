@@ -64,16 +64,13 @@ pub fn run(config: &Config, state: &Path, socket: &Path) -> Result<()> {
     if let Err(error) = privileges::disable_core_dumps() {
         tracing::debug!(%error, "core dumps stay enabled");
     }
-    let footprint = Footprint::before(state);
-    let result = secret_file::create_private_dir(state)
-        .map_err(anyhow::Error::from)
-        .and_then(|()| {
-            let _lock = InstanceLock::acquire(state)?;
-            up(config, state, socket, &footprint)
-        });
-    if result.is_err() {
-        footprint.undo();
-    }
+    let state_is_new = !state.exists();
+    secret_file::create_private_dir(state)?;
+    // Whoever holds the lock owns what is in the directory: only then is anything made there, or taken away again.
+    let _lock = InstanceLock::acquire(state)?;
+    let footprint = Footprint::before(state, state_is_new);
+    let result = up(config, state, socket, &footprint);
+    footprint.undo();
     result
 }
 
@@ -252,7 +249,7 @@ impl NetworkSide {
                 sockets: &self.sockets,
                 early: &mut self.early,
                 received: RecvBatch::new(),
-                is_connected: false,
+                open: 0,
                 footprint,
             }
             .run()

@@ -55,6 +55,8 @@ const FRAMES: usize = 64;
 const FLUSH_AT: usize = 60_000;
 /// Messages taken in one turn.
 const MESSAGES: usize = 64;
+/// And no further one after this long, because some bring many signatures to check.
+const MESSAGE_TIME: Duration = Duration::from_millis(2);
 /// How long a full send buffer is waited for before a run of datagrams is dropped. UDP drains in microseconds; longer
 /// means the link is down.
 const SEND_PATIENCE: Duration = Duration::from_millis(5);
@@ -84,7 +86,10 @@ pub struct Socket {
 impl Socket {
     /// Hands what has arrived to QUIC, as long as nobody here knows what to do with WireGuard.
     pub fn feed_quic(&self, batch: &mut RecvBatch) {
-        while self.udp.recv(batch).is_ok_and(|count| count > 0) {
+        for _ in 0..BURST {
+            if !self.udp.recv(batch).is_ok_and(|count| count > 0) {
+                break;
+            }
             for received in batch.iter() {
                 demultiplex(&self.quic, &received, |_| ());
             }

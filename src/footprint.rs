@@ -7,14 +7,15 @@ use std::{
 };
 
 /// Everything that a start may create in the state directory.
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 5] = [
     "identity.key",
     "wg.key",
     "authority.key",
     "db",
-    "lock",
     "hivevpn.sock",
 ];
+/// The lock, which stays where the directory stays: another start may be waiting for it.
+const LOCK: &str = "lock";
 
 /// What did not exist before this start.
 pub struct Footprint {
@@ -25,16 +26,19 @@ pub struct Footprint {
 }
 
 impl Footprint {
-    /// Looks at the state directory before anything is made.
-    pub fn before(state: &Path) -> Self {
-        let new = NAMES
+    /// Looks at the locked state directory before anything is made in it.
+    pub fn before(state: &Path, state_is_new: bool) -> Self {
+        let mut new: Vec<_> = NAMES
             .iter()
             .map(|name| state.join(name))
             .filter(|path| !path.exists())
             .collect();
+        if state_is_new {
+            new.push(state.join(LOCK));
+        }
         Self {
             state: state.to_owned(),
-            state_is_new: !state.exists(),
+            state_is_new,
             new,
             keep: Cell::new(false),
         }
@@ -50,7 +54,7 @@ impl Footprint {
         self.keep.set(false);
     }
 
-    /// Takes away what this start has made.
+    /// Takes away what this start has made, unless it is to be kept. Call it with the lock held.
     pub fn undo(&self) {
         if self.keep.get() {
             return;
@@ -82,8 +86,9 @@ mod tests {
     fn a_failed_first_start_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("state");
-        let footprint = Footprint::before(&state);
         fs::create_dir(&state).unwrap();
+        let footprint = Footprint::before(&state, true);
+        fs::write(state.join(LOCK), b"").unwrap();
         fs::create_dir(state.join("db")).unwrap();
         fs::write(state.join("identity.key"), b"x").unwrap();
         footprint.undo();
@@ -94,11 +99,11 @@ mod tests {
     fn what_was_there_before_and_what_others_count_on_stays() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("identity.key"), b"x").unwrap();
-        let footprint = Footprint::before(dir.path());
+        let footprint = Footprint::before(dir.path(), false);
         fs::write(dir.path().join("wg.key"), b"x").unwrap();
         footprint.undo();
         assert!(dir.path().join("identity.key").exists() && !dir.path().join("wg.key").exists());
-        let footprint = Footprint::before(dir.path());
+        let footprint = Footprint::before(dir.path(), false);
         fs::write(dir.path().join("wg.key"), b"x").unwrap();
         footprint.keep();
         footprint.undo();

@@ -8,7 +8,9 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use hivevpn_core::membership::{Invite, JoinAnswer, JoinRequest, Joined, Signer};
+use hivevpn_core::membership::{
+    Invite, JoinAnswer, JoinError, JoinRefusal, JoinRequest, Joined, Signer,
+};
 use hivevpn_platform::{
     poll::{self, Waker},
     udp::RecvBatch,
@@ -30,6 +32,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Pause between two attempts to reach it.
 const RETRY: Duration = Duration::from_secs(1);
+/// An answer that has not come after this long is asked for again: the issuer gives the same node the same answer.
+const ASK_AGAIN: Duration = Duration::from_secs(6);
 /// QUIC's head start over TCP, which UDP that is blocked costs once.
 const TCP_DELAY: Duration = Duration::from_millis(300);
 /// The one request under way.
@@ -67,8 +71,8 @@ pub struct Joining<'a> {
     pub early: &'a mut VecDeque<Event>,
     /// Memory to receive into.
     pub received: RecvBatch,
-    /// There is a connection to the issuer.
-    pub is_connected: bool,
+    /// Connections to the issuer that are open.
+    pub open: usize,
     /// What to keep once the issuer may have admitted us.
     pub footprint: &'a Footprint,
 }
@@ -88,13 +92,17 @@ impl Joining<'_> {
                 return Err(self.nobody(&last_error).into());
             }
             if moment >= next_dial {
-                next_dial = deadline;
-                next_tcp = Some(moment + TCP_DELAY);
-                self.dial(issuer, is_quic)?;
+                next_dial = moment + ASK_AGAIN;
+                if self.open > 0 {
+                    self.ask(issuer)?;
+                } else {
+                    next_tcp = Some(moment + TCP_DELAY);
+                    self.dial(issuer, is_quic)?;
+                }
             }
             if next_tcp.is_some_and(|due| moment >= due) {
                 next_tcp = None;
-                if !self.is_connected {
+                if self.open == 0 {
                     self.dial(issuer, |address| !is_quic(address))?;
                 }
             }
@@ -147,7 +155,7 @@ impl Joining<'_> {
         self.send(Command::Dial {
             peer: issuer,
             addresses,
-            even_if_connected: !self.is_connected,
+            even_if_connected: true,
         })
     }
 
@@ -155,7 +163,7 @@ impl Joining<'_> {
         match event {
             Event::ConnectionOpened { peer, .. } if peer == issuer => {
                 self.early.push_back(event);
-                self.is_connected = true;
+                self.open += 1;
                 self.ask(issuer)?;
             }
             Event::Response {
@@ -166,8 +174,14 @@ impl Joining<'_> {
                 let unix = now().unix;
                 return match JoinAnswer::accept(&body, self.invite, &self.signer.key(), unix) {
                     Ok(joined) => Ok(Step::Answered(Box::new(joined))),
+                    Err(JoinError::Refused(
+                        refusal @ (JoinRefusal::RateLimited | JoinRefusal::Unavailable),
+                    )) => Ok(Step::Failed(refusal.to_string())),
                     Err(error) => {
-                        self.footprint.let_go();
+                        if matches!(error, JoinError::Refused(_)) {
+                            // The issuer has nothing that only this identity could ask for again.
+                            self.footprint.let_go();
+                        }
                         Err(anyhow::Error::new(error).context("the network did not take us in"))
                     }
                 };
@@ -180,6 +194,10 @@ impl Joining<'_> {
             | Event::DialFailed { error, .. } => {
                 tracing::debug!(%error, "the issuer was not reached");
                 return Ok(Step::Failed(error));
+            }
+            Event::ConnectionClosed { peer, .. } if peer == issuer => {
+                self.early.push_back(event);
+                self.open = self.open.saturating_sub(1);
             }
             other => self.early.push_back(other),
         }

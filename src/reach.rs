@@ -2,7 +2,7 @@
 
 use libp2p::{Multiaddr, PeerId};
 
-use crate::swarm::addresses::{Addresses, is_quic};
+use crate::swarm::addresses::{Addresses, is_public, is_quic};
 
 /// Observed addresses in a descriptor: a NAT's mapping works for some, and costs the others a dial that fails.
 const MAX_OBSERVED: usize = 4;
@@ -27,10 +27,10 @@ pub fn announced(addresses: &Addresses) -> Option<Vec<Multiaddr>> {
     (!announced.is_empty()).then_some(announced)
 }
 
-/// What an invite says: where somebody without any help finds us. QUIC comes before TCP, public before private.
+/// What an invite says: where somebody without any help finds us. Public comes before private, QUIC before TCP.
 pub fn for_invite(addresses: &Addresses) -> Vec<Multiaddr> {
     let mut known = all(addresses);
-    known.sort_by_key(|address| !is_quic(address));
+    known.sort_by_key(|address| (!is_public(address), !is_quic(address)));
     // A circuit is the only way in for some; it must not be cut off by a machine's many interfaces.
     let (circuits, direct): (Vec<_>, Vec<_>) = known
         .into_iter()

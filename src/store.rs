@@ -132,7 +132,13 @@ impl Store {
         let outcome =
             self.redemptions
                 .compare_and_swap(invite, None as Option<&[u8]>, Some(redemption))?;
-        self.flush()?;
+        if let Err(error) = self.flush() {
+            if outcome.is_ok() {
+                // It is not used: nobody will be told that he was admitted.
+                self.redemptions.remove(invite)?;
+            }
+            return Err(error);
+        }
         Ok(outcome.is_ok())
     }
 
@@ -162,7 +168,7 @@ impl Store {
     pub fn flush(&self) -> Result<()> {
         self.db
             .flush()
-            .context("cannot write the database: is the disk full?")?;
+            .context("cannot write the database: make room on the disk, then restart this node")?;
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 
 use crate::{
     cli::IdArgs,
-    control::{Identity, NoDaemon, Request, ask},
+    control::{Identity, NoDaemon, Request, Starting, ask},
     identity,
 };
 
@@ -15,7 +15,7 @@ use crate::{
 pub fn run(args: &IdArgs, state: &Path, socket: &Path) -> Result<()> {
     let identity = match ask(socket, &Request::Id) {
         Ok(identity) => identity,
-        Err(error) if error.is::<NoDaemon>() => offline(state)?,
+        Err(error) if error.is::<NoDaemon>() || error.is::<Starting>() => offline(state)?,
         Err(error) => return Err(error),
     };
     if args.base64 {

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use super::{BadUsage, Paint};
 use crate::{
     cli::PingArgs,
-    control::{NoDaemon, Pong, Request, ask},
+    control::{NoDaemon, Pong, Request, Starting, ask},
 };
 
 /// Pings through the tunnel and says which path each answer took, so that an upgrade from relay to direct is seen as
@@ -39,7 +39,7 @@ pub fn run(args: &PingArgs, socket: &Path) -> Result<()> {
                 show(args, &pong, last_path.as_deref(), paint)?;
                 last_path = Some(pong.path);
             }
-            Err(error) if error.is::<NoDaemon>() => return Err(error),
+            Err(error) if error.is::<NoDaemon>() || error.is::<Starting>() => return Err(error),
             Err(error) if args.json => super::print(&format!(
                 "{}\n",
                 serde_json::json!({ "error": error.to_string() })

@@ -201,7 +201,9 @@ impl EventLoop {
         if self.node.ping(&peer, token, now.instant) {
             self.pings.insert(token, answer);
         } else {
-            let _ = answer.send(Reply::Error(format!("{name} is this node")));
+            let _ = answer.send(Reply::Error(format!(
+                "{name} is this node, or has no tunnel yet"
+            )));
         }
     }
 

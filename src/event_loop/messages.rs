@@ -1,14 +1,20 @@
 //! What the swarm, the commands and the signals say, told to the core.
 
+use std::time::Instant;
+
 use hivevpn_core::node::{Now, Reach};
 
-use super::{EventLoop, GREETING_DELAY, Local, MESSAGES};
+use super::{EventLoop, GREETING_DELAY, Local, MESSAGE_TIME, MESSAGES};
 use crate::swarm::{Event, Protocol};
 
 impl EventLoop {
     pub(super) fn receive_messages(&mut self, now: Now) {
         self.waker.drain();
+        let started = Instant::now();
         for _ in 0..MESSAGES {
+            if started.elapsed() >= MESSAGE_TIME {
+                break;
+            }
             let Some(event) = self.early.pop_front().or_else(|| self.swarm.try_recv()) else {
                 break;
             };

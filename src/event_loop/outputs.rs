@@ -63,7 +63,10 @@ impl EventLoop {
             } => {
                 let body = match self.store.redeem(&invite, &redemption) {
                     Ok(true) => accepted,
-                    Ok(false) => refused,
+                    Ok(false) => {
+                        self.node.handle_redeem_failed(invite);
+                        refused
+                    }
                     Err(error) => {
                         tracing::error!(
                             error = format!("{error:#}"),

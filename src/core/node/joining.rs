@@ -63,11 +63,6 @@ impl JoinLimit {
 }
 
 impl Node {
-    /// Whether this node has been delegated to admit others.
-    pub fn may_invite(&self) -> bool {
-        self.issuer.is_some()
-    }
-
     /// Makes an invite. `secret` is fresh randomness; `addresses` is where the joining node will find us.
     pub fn invite(
         &mut self,
