@@ -97,13 +97,14 @@ fn up(config: &Config, state: &Path, socket: &Path, footprint: &Footprint) -> Re
     else {
         return Ok(());
     };
-    footprint.keep();
     let own = membership.addresses(&identity.signer()?);
     network_side.overlay.set(own.ranges().into());
     match tun.set_addresses(Some(own.ipv4), Some(own.ipv6)) {
         Err(error @ TunError::NoIpv6(_)) => tracing::warn!("{error}; going on with IPv4 alone"),
         result => result?,
     }
+    // What a founder made is of use from here on; what a joiner got is kept since it asked.
+    footprint.keep();
     let network = membership.network.genesis().name();
     tracing::info!(%network, interface = tun.name(), ipv4 = %own.ipv4.0, ipv6 = %own.ipv6.0, "up");
     let greet = membership.is_founded_now;
