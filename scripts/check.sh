@@ -38,9 +38,6 @@ docs() {
   RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' \
     cargo doc --workspace --no-deps --document-private-items --quiet
 }
-  RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' \
-    cargo doc --workspace --no-deps --document-private-items --quiet
-}
 
 dependencies() {
   cargo deny --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-deny
