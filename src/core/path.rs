@@ -186,11 +186,15 @@ impl Paths {
     /// An authentic datagram came by `path`. A new address is a candidate and must prove itself; the first
     /// path ever heard of carries packets at once.
     pub fn heard(&mut self, path: Path) {
-        let known = self.list.iter().any(|known| known.path == path);
         match path {
-            Path::Direct(_) if !known => self.open(path, PathKind::Direct, false),
+            Path::Direct(_) if !self.knows(path) => self.open(path, PathKind::Direct, false),
             Path::Direct(_) | Path::Carrier(_) => {}
         }
+    }
+
+    /// Whether the path is listed, working or not.
+    pub fn knows(&self, path: Path) -> bool {
+        self.list.iter().any(|known| known.path == path)
     }
 
     /// The connection behind `path` is gone. A carrier goes with it; an endpoint must prove itself anew.

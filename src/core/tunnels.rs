@@ -338,18 +338,27 @@ impl Tunnels {
             .open(source_address(from), datagram, slot, |reply| {
                 outbox.push(from, reply)
             })?;
-        let through_overlay =
-            source_address(from).is_some_and(|ip| self.allowed_ips.owner(ip).is_some());
-        if !through_overlay {
-            peer.paths_mut().heard(from);
+        let gained_keys = !had_keys && peer.session().can_seal();
+        if !peer.paths().knows(from) {
+            self.hear_from(index, from);
         }
-        if !had_keys && peer.session().can_seal() {
+        if gained_keys {
             self.tick_peer(index, now);
             self.send_pings(index, now);
         }
         match opened {
             Opened::Handshake | Opened::Keepalive => Ok(()),
             Opened::Packet(length) => self.accept_packet(index, from, length, now),
+        }
+    }
+
+    /// An authentic datagram came by a path that is new to us.
+    fn hear_from(&mut self, index: PeerIndex, from: Path) {
+        if source_address(from).is_some_and(|ip| self.is_overlay(ip)) {
+            return;
+        }
+        if let Some(peer) = self.peers.get_mut(index) {
+            peer.paths_mut().heard(from);
         }
     }
 
