@@ -215,11 +215,6 @@ impl Swarm {
                 connection_id,
                 info,
                 ..
-            }
-            | identify::Event::Pushed {
-                connection_id,
-                info,
-                ..
             } => {
                 let connection = numbers::ours(connection_id);
                 if let Some(known) = self.connections.get_mut(&connection) {
@@ -230,7 +225,8 @@ impl Swarm {
             identify::Event::Error { peer_id, error, .. } => {
                 tracing::debug!(peer = %peer_id, "the peer did not identify itself: {error}");
             }
-            identify::Event::Sent { .. } => {}
+            // What is pushed is ours: it tells the peer's address, not what the peer sees us as.
+            identify::Event::Sent { .. } | identify::Event::Pushed { .. } => {}
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod carrier;
 mod gate;
+mod observed;
 mod relays;
 
 use std::{collections::BTreeSet, time::Duration};
