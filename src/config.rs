@@ -50,6 +50,8 @@ pub struct Config {
     pub interface: String,
     /// Overlay MTU in bytes.
     pub mtu: u16,
+    /// Whether packets get a processor before other programs.
+    pub realtime: bool,
 }
 
 impl Default for Config {
@@ -65,6 +67,7 @@ impl Default for Config {
             relay: RelayMode::Auto,
             interface: "hive0".to_owned(),
             mtu: 1420,
+            realtime: true,
         }
     }
 }
@@ -171,6 +174,9 @@ impl Config {
         }
         if let Some(mtu) = interface.mtu {
             self.set_mtu(*mtu.get_ref(), &place(mtu.span()))?;
+        }
+        if let Some(realtime) = interface.realtime {
+            self.realtime = realtime;
         }
         Ok(())
     }
@@ -414,6 +420,7 @@ struct UnderlaySection {
 struct InterfaceSection {
     name: Option<Spanned<String>>,
     mtu: Option<Spanned<u16>>,
+    realtime: Option<bool>,
 }
 
 /// `true`, `false` or `"auto"`.

@@ -109,7 +109,7 @@ fn up(config: &Config, state: &Path, socket: &Path, footprint: &Footprint) -> Re
     tracing::info!(%network, interface = tun.name(), ipv4 = %own.ipv4.0, ipv6 = %own.ipv6.0, "up");
     let greet = membership.is_founded_now;
     let node = node(membership, &identity, &store, config)?;
-    let (parts, rest) = network_side.into_parts(node, tun, store, greet);
+    let (parts, rest) = network_side.into_parts(node, tun, store, config.realtime, greet);
     let result = EventLoop::new(parts).run();
     rest.end(&runtime);
     result
@@ -183,7 +183,7 @@ impl NetworkSide {
         for udp in udp {
             let (for_quic, quic) =
                 SharedSocket::new(udp.try_clone().context("cannot share the UDP socket")?);
-            sockets.push(Socket { udp, quic });
+            sockets.push(Socket::new(udp, quic).context("cannot share the UDP socket")?);
             shared.push(for_quic);
         }
         let port = sockets.first().map_or(Ok(config.port), |socket| {
@@ -258,7 +258,14 @@ impl NetworkSide {
         membership::obtain(way, &name, identity, store, config, join)
     }
 
-    fn into_parts(self, node: Node, tun: Tun, store: Store, greet: bool) -> (Parts, Rest) {
+    fn into_parts(
+        self,
+        node: Node,
+        tun: Tun,
+        store: Store,
+        urgent: bool,
+        greet: bool,
+    ) -> (Parts, Rest) {
         let parts = Parts {
             node,
             tun,
@@ -269,6 +276,7 @@ impl NetworkSide {
             local: self.local,
             waker: self.waker,
             store,
+            urgent,
             greet,
         };
         (

@@ -10,7 +10,6 @@
 use std::{
     collections::{HashMap, VecDeque},
     io::ErrorKind,
-    net::SocketAddr,
     os::fd::AsFd,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -18,15 +17,15 @@ use std::{
 use anyhow::{Context, Result};
 use hivevpn_core::{
     connection::ConnectionId,
-    datagram::is_wireguard,
     membership::UnixTime,
     node::{Node, Now},
     path::Path,
 };
 use hivevpn_platform::{
     poll::{self, Waker},
+    priority::Urgency,
     tun::Tun,
-    udp::{Received, RecvBatch, Transmit, UdpSocket},
+    udp::RecvBatch,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -35,21 +34,21 @@ use crate::{
     control_socket::Asked,
     mailbox,
     store::Store,
-    swarm::{
-        self, Carrier, Command,
-        addresses::Addresses,
-        quic::{QuicDatagram, QuicInbox},
-    },
+    swarm::{self, Carrier, Command, addresses::Addresses},
 };
 
 mod answers;
 mod messages;
 mod outputs;
+mod underlay;
 
-/// Receive calls on one socket before the others get their turn.
-const BURST: usize = 4;
+pub use underlay::Socket;
+use underlay::{demultiplex, send_datagrams};
+
 /// Frames taken from the interface before the sockets get their turn. Each may hold 64 KB of packets.
 const FRAMES: usize = 64;
+/// And no further one after these many bytes, so that what arrives waits no longer than about 0.3 ms.
+const FRAME_BYTES: usize = 256 << 10;
 /// Sealed bytes that leave without waiting for the end of the burst they belong to: about what one segmented send takes,
 /// so that waiting longer would save no call, only delay.
 const FLUSH_AT: usize = 60_000;
@@ -57,9 +56,10 @@ const FLUSH_AT: usize = 60_000;
 const MESSAGES: usize = 64;
 /// And no further one after this long, because some bring many signatures to check.
 const MESSAGE_TIME: Duration = Duration::from_millis(2);
-/// How long a full send buffer is waited for before a run of datagrams is dropped. UDP drains in microseconds; longer
-/// means the link is down.
-const SEND_PATIENCE: Duration = Duration::from_millis(5);
+/// A wait of less found something right away.
+const SLEPT: Duration = Duration::from_micros(20);
+/// One per address family.
+const MAX_SOCKETS: usize = 2;
 
 /// When the swarm is behind, it is offered the rest of its commands this often.
 const UNSENT_RETRY: Duration = Duration::from_millis(10);
@@ -73,28 +73,6 @@ pub enum Local {
     Control(Asked),
     /// A signal or `hivevpn down` asks to stop.
     Stop,
-}
-
-/// One UDP socket of the underlay, and where its QUIC goes.
-pub struct Socket {
-    /// Bound and non-blocking.
-    pub udp: UdpSocket,
-    /// QUIC's share of what arrives.
-    pub quic: QuicInbox,
-}
-
-impl Socket {
-    /// Hands what has arrived to QUIC, as long as nobody here knows what to do with WireGuard.
-    pub fn feed_quic(&self, batch: &mut RecvBatch) {
-        for _ in 0..BURST {
-            if !self.udp.recv(batch).is_ok_and(|count| count > 0) {
-                break;
-            }
-            for received in batch.iter() {
-                demultiplex(&self.quic, &received, |_| ());
-            }
-        }
-    }
 }
 
 /// Everything that the loop owns.
@@ -117,6 +95,8 @@ pub struct Parts {
     pub waker: Waker,
     /// What survives.
     pub store: Store,
+    /// Run with real-time priority.
+    pub urgent: bool,
     /// We founded the network just now: print an invite as soon as there is an address to put into it.
     pub greet: bool,
 }
@@ -134,6 +114,7 @@ pub struct EventLoop {
     local: mailbox::Receiver<Local>,
     waker: Waker,
     store: Store,
+    urgent: bool,
     greet: bool,
     greet_at: Option<Instant>,
     addresses: Addresses,
@@ -159,6 +140,7 @@ impl EventLoop {
             local: parts.local,
             waker: parts.waker,
             store: parts.store,
+            urgent: parts.urgent,
             greet: parts.greet,
             greet_at: None,
             addresses: Addresses::default(),
@@ -173,9 +155,15 @@ impl EventLoop {
     /// Runs until asked to stop. An error is one after which there is nothing to carry: the interface is gone.
     pub fn run(mut self) -> Result<()> {
         self.carry_out();
+        let mut urgency = if self.urgent {
+            Urgency::of_this_thread(Instant::now())
+        } else {
+            Urgency::off(Instant::now())
+        };
         loop {
-            self.wait()?;
+            let slept = self.wait()?;
             let now = now();
+            urgency.turn(slept, now.instant);
             // Time first: after a suspend every tunnel must know how late it is before it looks at a datagram.
             if now.instant >= self.node.poll_timeout() {
                 self.node.handle_timeout(now);
@@ -194,53 +182,54 @@ impl EventLoop {
         }
     }
 
-    fn wait(&self) -> Result<()> {
-        let mut sources = vec![self.waker.as_fd(), self.tun.as_fd()];
-        sources.extend(self.sockets.iter().map(|socket| socket.udp.as_fd()));
+    /// Sleeps until there is something to do. Returns whether there was nothing for a while.
+    fn wait(&self) -> Result<bool> {
+        let mut sources = [self.waker.as_fd(); 2 + MAX_SOCKETS];
+        sources[1] = self.tun.as_fd();
+        for (source, socket) in sources[2..].iter_mut().zip(&self.sockets) {
+            *source = socket.udp.as_fd();
+        }
+        let sources = &sources[..2 + self.sockets.len().min(MAX_SOCKETS)];
         let mut until = self.node.poll_timeout();
         if let Some(at) = self.greet_at {
             until = until.min(at);
         }
-        let mut timeout = until.saturating_duration_since(Instant::now());
+        let began = Instant::now();
+        let mut timeout = until.saturating_duration_since(began);
         if !self.unsent.is_empty() {
             timeout = timeout.min(UNSENT_RETRY);
         }
-        poll::wait(&sources, Some(timeout)).context("cannot wait for packets")?;
-        Ok(())
+        poll::wait(sources, Some(timeout)).context("cannot wait for packets")?;
+        Ok(began.elapsed() >= SLEPT)
     }
 
     // ---- datagrams and packets ---------------------------------------------------------------------------
 
     fn receive_datagrams(&mut self, now: Now) -> Result<()> {
-        for at in 0..self.sockets.len() {
-            for _ in 0..BURST {
-                match self.sockets[at].udp.recv(&mut self.received) {
-                    Ok(0) => break,
-                    Ok(_) => {}
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                    Err(error) => {
-                        // An ICMP error of an earlier send, for example: it concerns one peer, not the socket.
-                        tracing::debug!(%error, "receiving");
-                        continue;
-                    }
+        for socket in &self.sockets {
+            match socket.udp.recv(&mut self.received) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                Err(error) => {
+                    // An ICMP error of an earlier send, for example: it concerns one peer, not the socket.
+                    tracing::debug!(%error, "receiving");
+                    continue;
                 }
-                let (node, quic) = (&mut self.node, &self.sockets[at].quic);
-                for received in self.received.iter() {
-                    let from = Path::Direct(received.from);
-                    demultiplex(quic, &received, |datagram| {
-                        node.handle_datagram(from, datagram, now.instant)
-                    });
-                }
-                self.carry_out();
-                self.flush()?;
+            }
+            for received in self.received.iter() {
+                let from = Path::Direct(received.from);
+                demultiplex(&socket.quic, &received, |datagram| {
+                    self.node.handle_datagram(from, datagram, now.instant)
+                });
             }
         }
-        Ok(())
+        self.carry_out();
+        self.flush()
     }
 
     fn receive_packets(&mut self, now: Now) -> Result<()> {
         let (node, sockets, carriers) = (&mut self.node, &self.sockets, &self.carriers);
-        let received = self.tun.recv_each(FRAMES, |packet| {
+        let received = self.tun.recv_each(FRAMES, FRAME_BYTES, |packet| {
             node.handle_overlay_packet(packet, now.instant);
             if node.outbox().len() >= FLUSH_AT {
                 send_datagrams(node, sockets, carriers);
@@ -281,76 +270,5 @@ pub fn now() -> Now {
     Now {
         instant: Instant::now(),
         unix: UnixTime(unix),
-    }
-}
-
-/// Every WireGuard datagram to `wireguard`, everything else to QUIC.
-fn demultiplex(quic: &QuicInbox, received: &Received<'_>, mut wireguard: impl FnMut(&[u8])) {
-    let mut rest = Vec::new();
-    for datagram in received.datagrams() {
-        if is_wireguard(datagram) {
-            wireguard(datagram);
-        } else {
-            rest.extend_from_slice(datagram);
-        }
-    }
-    if !rest.is_empty() {
-        // A full inbox loses datagrams as any network does.
-        let _ = quic.push(QuicDatagram {
-            from: received.from,
-            local_ip: received.local_ip,
-            ecn: received.ecn,
-            stride: received.stride,
-            bytes: rest,
-        });
-    }
-}
-
-/// Lets the sealed datagrams leave, each over its path.
-fn send_datagrams(node: &mut Node, sockets: &[Socket], carriers: &HashMap<ConnectionId, Carrier>) {
-    for (path, run, segment) in node.outbox().runs() {
-        match path {
-            Path::Direct(endpoint) => send_run(sockets, endpoint, run, segment),
-            Path::Carrier(connection) => {
-                let Some(carrier) = carriers.get(&connection) else {
-                    continue;
-                };
-                for datagram in run.chunks(segment) {
-                    // Dropped and counted by the carrier: its queue is short on purpose.
-                    let _ = carrier.try_send(datagram.to_vec());
-                }
-            }
-        }
-    }
-    node.outbox().clear();
-}
-
-fn send_run(sockets: &[Socket], endpoint: SocketAddr, run: &[u8], segment: usize) {
-    let of_family = |socket: &&Socket| {
-        socket
-            .udp
-            .local_addr()
-            .is_ok_and(|local| local.is_ipv4() == endpoint.is_ipv4())
-    };
-    let Some(socket) = sockets.iter().find(of_family) else {
-        return;
-    };
-    let transmit = Transmit {
-        destination: endpoint,
-        ecn: None,
-        contents: run,
-        segment_size: (run.len() > segment).then_some(segment),
-        src_ip: None,
-    };
-    let mut sent = socket.udp.send(&transmit);
-    if sent
-        .as_ref()
-        .is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
-        && poll::wait_writable(socket.udp.as_fd(), Some(SEND_PATIENCE)).unwrap_or(false)
-    {
-        sent = socket.udp.send(&transmit);
-    }
-    if let Err(error) = sent {
-        tracing::trace!(%endpoint, %error, "datagrams not sent");
     }
 }

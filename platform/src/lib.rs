@@ -9,6 +9,7 @@
 //! - [`tun`]: the overlay's network interface; packets, in bursts that `offload` cuts and merges.
 //! - [`udp`]: the underlay socket; datagrams, in batches.
 //! - [`poll`]: sleeping until one of them is ready, a timer is due or another thread calls.
+//! - [`priority`]: not waiting behind what else this machine does.
 //!
 //! Before the data path can start, and after:
 //!
@@ -30,6 +31,7 @@ pub mod addresses;
 pub mod host_name;
 pub mod lock;
 pub mod poll;
+pub mod priority;
 pub mod privileges;
 pub mod routes;
 pub mod secret_file;

@@ -160,15 +160,20 @@ impl Tun {
         Ok(())
     }
 
-    /// Takes up to `frames` frames from the kernel and gives each packet in them to `each`, in order. Returns the number
-    /// of packets.
+    /// Takes frames from the kernel, up to `frames` of them or until they make `bytes`, and gives each packet in them to
+    /// `each`, in order. Returns the number of packets.
     ///
     /// A frame holds one packet or a burst of up to 64 KB of them. The packet's bytes are gone when `each` returns.
     /// Fails with [`io::ErrorKind::WouldBlock`] when the kernel has nothing, with [`io::ErrorKind::NotConnected`] when the
     /// interface has been removed; an error that comes after the first frame comes up with the next call.
-    pub fn recv_each(&mut self, frames: usize, each: impl FnMut(&[u8])) -> io::Result<usize> {
+    pub fn recv_each(
+        &mut self,
+        frames: usize,
+        bytes: usize,
+        each: impl FnMut(&[u8]),
+    ) -> io::Result<usize> {
         self.device
-            .recv_each(frames, each)
+            .recv_each(frames, bytes, each)
             .map_err(|error| self.explain(error))
     }
 

@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use hivevpn_core::node::{Now, Reach};
+use hivevpn_core::{
+    node::{Now, Reach},
+    path::Path,
+};
 
 use super::{EventLoop, GREETING_DELAY, Local, MESSAGE_TIME, MESSAGES};
 use crate::swarm::{Event, Protocol};
@@ -86,12 +89,8 @@ impl EventLoop {
                 node.handle_carrier_closed(connection, now);
             }
             Event::Frames { connection, frames } => {
-                for frame in frames {
-                    node.handle_datagram(
-                        hivevpn_core::path::Path::Carrier(connection),
-                        &frame,
-                        now.instant,
-                    );
+                for datagram in frames.iter() {
+                    node.handle_datagram(Path::Carrier(connection), datagram, now.instant);
                 }
             }
             Event::Request {

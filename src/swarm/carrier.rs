@@ -32,6 +32,7 @@ use libp2p::{
 
 use super::{Event, numbers};
 use crate::mailbox;
+pub use frames::Frames;
 use handler::Handler;
 pub use queue::{Carrier, Dropped};
 

@@ -7,7 +7,10 @@ use hivevpn_core::{
 };
 use libp2p::{Multiaddr, PeerId};
 
-use super::{addresses::Addresses, carrier::Carrier};
+use super::{
+    addresses::Addresses,
+    carrier::{Carrier, Frames},
+};
 
 /// The request protocols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -164,8 +167,8 @@ pub enum Event {
     Frames {
         /// On this connection.
         connection: ConnectionId,
-        /// None is empty.
-        frames: Vec<Vec<u8>>,
+        /// The datagrams.
+        frames: Frames,
     },
     /// A peer asks; [`Command::Respond`] answers within half a minute.
     Request {

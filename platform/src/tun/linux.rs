@@ -111,12 +111,19 @@ impl Device {
     pub(super) fn recv_each(
         &mut self,
         frames: usize,
+        bytes: usize,
         mut each: impl FnMut(&[u8]),
     ) -> io::Result<usize> {
-        let mut packets = 0;
+        let (mut packets, mut taken) = (0, 0);
         for number in 0..frames {
+            if taken >= bytes {
+                break;
+            }
             let frame = match read(&self.device, &mut self.frame) {
-                Ok(length) if length < self.frame.len() => &mut self.frame[..length],
+                Ok(length) if length < self.frame.len() => {
+                    taken += length;
+                    &mut self.frame[..length]
+                }
                 Ok(_) => {
                     tracing::debug!("a frame longer than any burst from the kernel dropped");
                     continue;

@@ -36,7 +36,7 @@ fn receive_udp(tun: &mut Tun) -> Vec<Vec<u8>> {
             "the kernel sent nothing"
         );
         let mut packets = vec![];
-        match tun.recv_each(1, |packet| packets.push(packet.to_vec())) {
+        match tun.recv_each(1, usize::MAX, |packet| packets.push(packet.to_vec())) {
             Ok(count) => assert_eq!(count, packets.len()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) => panic!("{error}"),
@@ -50,7 +50,7 @@ fn receive_udp(tun: &mut Tun) -> Vec<Vec<u8>> {
 
 /// What receiving fails with.
 fn receive_error(tun: &mut Tun) -> io::Error {
-    tun.recv_each(1, |packet| panic!("received {packet:?}"))
+    tun.recv_each(1, usize::MAX, |packet| panic!("received {packet:?}"))
         .unwrap_err()
 }
 

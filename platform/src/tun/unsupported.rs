@@ -32,6 +32,7 @@ impl Device {
     pub(super) fn recv_each(
         &mut self,
         _frames: usize,
+        _bytes: usize,
         _each: impl FnMut(&[u8]),
     ) -> io::Result<usize> {
         match self.0 {}

@@ -3,7 +3,7 @@
 //! A frame of length zero carries nothing and means that the peer has lost its place: the stream ends.
 
 /// The longest frame there is: its length, and the longest datagram.
-const MAX_FRAME: usize = 2 + u16::MAX as usize;
+const MAX_FRAME: usize = OVERHEAD + u16::MAX as usize;
 
 /// The room for what was read and is not complete yet. It starts small, because most carriers idle, and
 /// grows while reads fill it: two of the longest frames let a busy carrier read many datagrams at once.
@@ -15,6 +15,9 @@ const MOST_ROOM: usize = 2 * MAX_FRAME;
 #[error("a frame on the carrier has no content")]
 pub struct EmptyFrame;
 
+/// Bytes that a frame has beyond its datagram.
+pub const OVERHEAD: usize = 2;
+
 /// Appends the frame of `datagram` to `stream`. The caller checked the length.
 pub fn encode(datagram: &[u8], stream: &mut Vec<u8>) {
     debug_assert!(fits(datagram));
@@ -25,6 +28,28 @@ pub fn encode(datagram: &[u8], stream: &mut Vec<u8>) {
 /// Whether `datagram` can be sent in a frame.
 pub fn fits(datagram: &[u8]) -> bool {
     (1..=usize::from(u16::MAX)).contains(&datagram.len())
+}
+
+/// Datagrams that arrived together, in the order in which they were sent. None is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Frames(Vec<u8>);
+
+impl Frames {
+    /// The datagrams.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = self.0.as_slice();
+        std::iter::from_fn(move || {
+            let (frame, behind) = split(rest)?;
+            rest = behind;
+            Some(frame)
+        })
+    }
+}
+
+/// The first frame's datagram and what comes behind it; none if it is not complete.
+fn split(stream: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = stream.split_first_chunk()?;
+    rest.split_at_checked(u16::from_be_bytes(*length).into())
 }
 
 /// Finds the frames in what arrives.
@@ -47,27 +72,23 @@ impl Decoder {
         &mut self.room[self.filled..]
     }
 
-    /// Takes the frames that the `read` new bytes complete, oldest first.
-    pub fn advance(&mut self, read: usize) -> Result<Vec<Vec<u8>>, EmptyFrame> {
+    /// Takes the frames that the `read` new bytes complete, if any.
+    pub fn advance(&mut self, read: usize) -> Result<Option<Frames>, EmptyFrame> {
         self.filled = (self.filled + read).min(self.room.len());
-        let full = self.filled == self.room.len();
-        let mut frames = Vec::new();
-        let mut start = 0;
-        while let [high, low, rest @ ..] = &self.room[start..self.filled] {
-            let length = usize::from(u16::from_be_bytes([*high, *low]));
-            if length == 0 {
+        let is_full = self.filled == self.room.len();
+        let mut rest = &self.room[..self.filled];
+        while let Some((frame, behind)) = split(rest) {
+            if frame.is_empty() {
                 return Err(EmptyFrame);
             }
-            let Some(frame) = rest.get(..length) else {
-                break;
-            };
-            frames.push(frame.to_vec());
-            start += 2 + length;
+            rest = behind;
         }
-        self.room.copy_within(start..self.filled, 0);
-        self.filled -= start;
+        let complete = self.filled - rest.len();
+        let frames = (complete > 0).then(|| Frames(self.room[..complete].to_vec()));
+        self.room.copy_within(complete..self.filled, 0);
+        self.filled -= complete;
         // At most one incomplete frame is left: with the most room there is always some for the next read.
-        if full && self.room.len() < MOST_ROOM {
+        if is_full && self.room.len() < MOST_ROOM {
             self.room.resize((self.room.len() * 2).min(MOST_ROOM), 0);
         }
         Ok(frames)
@@ -91,7 +112,8 @@ mod tests {
             let read = rest.len().min(room.len()).min(step);
             room[..read].copy_from_slice(&rest[..read]);
             rest = &rest[read..];
-            frames.extend(decoder.advance(read)?);
+            let complete = decoder.advance(read)?.unwrap_or_default();
+            frames.extend(complete.iter().map(<[u8]>::to_vec));
         }
         Ok(frames)
     }

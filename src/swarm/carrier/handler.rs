@@ -20,14 +20,11 @@ use libp2p::{
         handler::{ConnectionEvent, FullyNegotiatedInbound, FullyNegotiatedOutbound},
     },
 };
-use tokio::{
-    sync::mpsc,
-    time::{Instant, Sleep, sleep},
-};
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::{
-    frames::{self, Decoder},
-    queue,
+    frames::Decoder,
+    queue::{self, Waiting},
 };
 use crate::{mailbox, swarm::Event};
 
@@ -42,9 +39,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(32);
 /// A stream that comes this soon after the one before is not an honest peer's (see [`FIRST_PAUSE`]): it is
 /// dropped, so that nobody fills the mailbox with openings.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
-
-/// What one write may need; a larger buffer is given back after the burst.
-const USUAL_WRITE: usize = 256 << 10;
 
 /// The carrier of one connection.
 pub struct Handler {
@@ -223,8 +217,8 @@ async fn receive(
             Err(error) => return tracing::debug!(%peer, "the carrier broke: {error}"),
         };
         let frames = match decoder.advance(read) {
-            Ok(frames) if frames.is_empty() => continue,
-            Ok(frames) => frames,
+            Ok(None) => continue,
+            Ok(Some(frames)) => frames,
             Err(error) => return tracing::warn!(%peer, "the carrier is closed: {error}"),
         };
         let arrived = Event::Frames { connection, frames };
@@ -234,13 +228,9 @@ async fn receive(
     }
 }
 
-async fn send(mut stream: impl AsyncWrite + Unpin, mut waiting: mpsc::Receiver<Vec<u8>>) {
-    let mut datagrams = Vec::with_capacity(queue::CAPACITY);
+async fn send(mut stream: impl AsyncWrite + Unpin, mut waiting: Waiting) {
     let mut buffer = Vec::new();
-    while waiting.recv_many(&mut datagrams, queue::CAPACITY).await > 0 {
-        for datagram in datagrams.drain(..) {
-            frames::encode(&datagram, &mut buffer);
-        }
+    while waiting.take(&mut buffer).await {
         let written = match stream.write_all(&buffer).await {
             Ok(()) => stream.flush().await,
             error => error,
@@ -248,8 +238,8 @@ async fn send(mut stream: impl AsyncWrite + Unpin, mut waiting: mpsc::Receiver<V
         if let Err(error) = written {
             return tracing::debug!("the carrier broke: {error}");
         }
+        waiting.written(buffer.len());
         buffer.clear();
-        buffer.shrink_to(USUAL_WRITE);
     }
     // Nobody wants to send any more; what the peer sends is still welcome.
     future::pending().await

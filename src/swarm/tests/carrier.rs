@@ -5,7 +5,7 @@ use super::*;
 /// The datagrams that arrive next, as many as `pick` wants.
 async fn frames(node: &mut Node) -> Vec<Vec<u8>> {
     node.wait("frames", |event| match event {
-        Event::Frames { frames, .. } => Some(frames.clone()),
+        Event::Frames { frames, .. } => Some(frames.iter().map(<[u8]>::to_vec).collect()),
         _ => None,
     })
     .await
@@ -25,7 +25,7 @@ async fn ten_thousand_datagrams_arrive_in_order_both_ways() {
                 // Of a WireGuard data message's size, more or less.
                 let mut datagram = vec![4; 100 + number as usize % 1400];
                 datagram[..4].copy_from_slice(&number.to_be_bytes());
-                while sender.try_send(datagram.clone()) == Err(Dropped::Full) {
+                while sender.try_send(&datagram, datagram.len()) == Err(Dropped::Full) {
                     std::thread::yield_now();
                 }
             }
@@ -65,7 +65,7 @@ async fn what_the_peer_does_not_read_is_dropped_and_not_kept() {
     const BOUND: usize = 64 << 20;
     let (mut taken, mut dropped_in_a_row) = (0, 0);
     while dropped_in_a_row < 100 {
-        match carrier.try_send(vec![4; LENGTH]) {
+        match carrier.try_send(&vec![4; LENGTH], LENGTH) {
             Ok(()) => (taken, dropped_in_a_row) = (taken + 1, 0),
             Err(Dropped::Full) => {
                 dropped_in_a_row += 1;
@@ -97,5 +97,5 @@ async fn the_carrier_ends_with_its_connection() {
         _ => None,
     })
     .await;
-    assert_eq!(carrier.try_send(vec![4]), Err(Dropped::Closed));
+    assert_eq!(carrier.try_send(&[4], 1), Err(Dropped::Closed));
 }

@@ -112,7 +112,7 @@ fn frames_received() -> usize {
 /// Carries what has come out of one device into the other, a few frames at a time so that they are merged anew.
 fn pass_on(from: &mut Tun, to: &mut Tun) {
     let mut packets = vec![];
-    match from.recv_each(16, |packet| packets.push(packet.to_vec())) {
+    match from.recv_each(16, usize::MAX, |packet| packets.push(packet.to_vec())) {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
         Err(error) => panic!("{error}"),
