@@ -40,8 +40,10 @@ use crate::{
 mod answers;
 mod messages;
 mod outputs;
+mod pace;
 mod underlay;
 
+use pace::Pace;
 pub use underlay::Socket;
 use underlay::{demultiplex, send_datagrams};
 
@@ -57,7 +59,7 @@ const MESSAGES: usize = 64;
 /// And no further one after this long, because some bring many signatures to check.
 const MESSAGE_TIME: Duration = Duration::from_millis(2);
 /// A wait of less found something right away.
-const SLEPT: Duration = Duration::from_micros(20);
+const SLEPT: Duration = Duration::from_micros(5);
 /// One per address family.
 const MAX_SOCKETS: usize = 2;
 
@@ -160,8 +162,13 @@ impl EventLoop {
         } else {
             Urgency::off(Instant::now())
         };
+        let mut pace = Pace::new(Instant::now());
         loop {
-            let slept = self.wait()?;
+            let rest = pace.rest();
+            if let Some(rest) = rest {
+                std::thread::sleep(rest);
+            }
+            let slept = self.wait()? || rest.is_some();
             let now = now();
             urgency.turn(slept, now.instant);
             // Time first: after a suspend every tunnel must know how late it is before it looks at a datagram.
@@ -172,8 +179,8 @@ impl EventLoop {
             if self.greet_at.is_some_and(|at| now.instant >= at) {
                 self.greet(now);
             }
-            self.receive_datagrams(now)?;
-            self.receive_packets(now)?;
+            let found = self.receive_datagrams(now)? + self.receive_packets(now)?;
+            pace.turn(found, now.instant);
             self.receive_messages(now);
             self.flush()?;
             if self.stopping {
@@ -205,10 +212,12 @@ impl EventLoop {
 
     // ---- datagrams and packets ---------------------------------------------------------------------------
 
-    fn receive_datagrams(&mut self, now: Now) -> Result<()> {
+    /// Returns the number of messages there were.
+    fn receive_datagrams(&mut self, now: Now) -> Result<usize> {
+        let mut messages = 0;
         for socket in &self.sockets {
             match socket.udp.recv(&mut self.received) {
-                Ok(_) => {}
+                Ok(count) => messages += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
                 Err(error) => {
                     // An ICMP error of an earlier send, for example: it concerns one peer, not the socket.
@@ -224,10 +233,12 @@ impl EventLoop {
             }
         }
         self.carry_out();
-        self.flush()
+        self.flush()?;
+        Ok(messages)
     }
 
-    fn receive_packets(&mut self, now: Now) -> Result<()> {
+    /// Returns the number of frames there were.
+    fn receive_packets(&mut self, now: Now) -> Result<usize> {
         let (node, sockets, carriers) = (&mut self.node, &self.sockets, &self.carriers);
         let received = self.tun.recv_each(FRAMES, FRAME_BYTES, |packet| {
             node.handle_overlay_packet(packet, now.instant);
@@ -235,13 +246,14 @@ impl EventLoop {
                 send_datagrams(node, sockets, carriers);
             }
         });
-        match received {
-            Ok(_) => self.flush()?,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+        let frames = match received {
+            Ok(frames) => frames,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
             Err(error) => return Err(error).context("the overlay interface is gone"),
-        }
+        };
+        self.flush()?;
         self.carry_out();
-        Ok(())
+        Ok(frames)
     }
 
     /// Lets everything leave that the core has sealed or opened.

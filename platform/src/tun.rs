@@ -161,7 +161,8 @@ impl Tun {
     }
 
     /// Takes frames from the kernel, up to `frames` of them or until they make `bytes`, and gives each packet in them to
-    /// `each`, in order. Returns the number of packets.
+    /// `each`, in order. Returns the number of
+    /// frames.
     ///
     /// A frame holds one packet or a burst of up to 64 KB of them. The packet's bytes are gone when `each` returns.
     /// Fails with [`io::ErrorKind::WouldBlock`] when the kernel has nothing, with [`io::ErrorKind::NotConnected`] when the

@@ -114,10 +114,10 @@ impl Device {
         bytes: usize,
         mut each: impl FnMut(&[u8]),
     ) -> io::Result<usize> {
-        let (mut packets, mut taken) = (0, 0);
+        let mut taken = 0;
         for number in 0..frames {
             if taken >= bytes {
-                break;
+                return Ok(number);
             }
             let frame = match read(&self.device, &mut self.frame) {
                 Ok(length) if length < self.frame.len() => {
@@ -129,21 +129,19 @@ impl Device {
                     continue;
                 }
                 // What has been handed over comes first; the error will be there again.
-                Err(_) if number > 0 => break,
+                Err(_) if number > 0 => return Ok(number),
                 Err(errno) => return Err(classify(errno)),
             };
             match self.framing {
-                Framing::Bare => {
-                    each(frame);
-                    packets += 1;
+                Framing::Bare => each(frame),
+                Framing::Vnet(_) => {
+                    if let Err(error) = segment(frame, &mut each) {
+                        tracing::debug!(%error, "a frame from the kernel dropped");
+                    }
                 }
-                Framing::Vnet(_) => match segment(frame, &mut each) {
-                    Ok(count) => packets += count,
-                    Err(error) => tracing::debug!(%error, "a frame from the kernel dropped"),
-                },
             }
         }
-        Ok(packets)
+        Ok(frames)
     }
 
     /// Merges what belongs together and writes it from where it lies.
