@@ -4,7 +4,10 @@ use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::RelayMode;
+use crate::{
+    bench::{MAX_SECONDS, MAX_STREAMS},
+    config::RelayMode,
+};
 
 /// Where state lives unless `--state` says otherwise.
 pub const DEFAULT_STATE: &str = "/var/lib/hivevpn";
@@ -71,6 +74,9 @@ pub enum Command {
     Nodes(JsonArg),
     /// Ask a peer for a sign of life and show by which path it came
     Ping(PingArgs),
+    /// Measure the tunnel to a peer: throughput, latency and loss
+    #[command(long_about = BENCH_HELP)]
+    Bench(BenchArgs),
     /// Show this node's identity
     Id(IdArgs),
     /// Show the version
@@ -217,6 +223,33 @@ pub struct PingArgs {
     pub interval: f64,
 
     /// Print one JSON object a line for machines
+    #[arg(long)]
+    pub json: bool,
+}
+
+const BENCH_HELP: &str = "\
+Measure the tunnel to a peer: throughput, latency and loss.
+
+Real packets go through the tunnel, over the path that is in use: first echoes on the idle tunnel, then TCP streams to \
+the peer, then from it, with echoes meanwhile. The peer's daemon opens a port for this node, on the overlay and for \
+this measurement only. Ctrl-C shows what was measured until then.";
+
+/// Arguments of `bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Name, overlay address or peer id
+    #[arg(value_name = "PEER")]
+    pub peer: String,
+
+    /// How long to measure each direction, up to 30 s
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_SECONDS)))]
+    pub seconds: u8,
+
+    /// TCP streams at once, up to 8
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_STREAMS)))]
+    pub streams: u8,
+
+    /// Print JSON for machines
     #[arg(long)]
     pub json: bool,
 }

@@ -11,6 +11,7 @@ use crate::{
     control::{NoDaemon, Starting},
 };
 
+pub mod bench;
 pub mod down;
 pub mod id;
 pub mod invite;
@@ -40,6 +41,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Status(args) => status::run(args, &socket),
         Command::Nodes(args) => nodes::run(args, &socket),
         Command::Ping(args) => ping::run(args, &socket),
+        Command::Bench(args) => bench::run(args, &socket),
         Command::Id(args) => id::run(args, &cli.state, &socket),
         Command::Version(args) => version::run(args),
     }
@@ -113,6 +115,15 @@ impl Paint {
             "none" => self.bad(&padded),
             _ => self.fair(&padded),
         }
+    }
+}
+
+/// By which relay or endpoint a path goes, to be put behind its name.
+fn by(relay: Option<&str>, endpoint: Option<&str>) -> String {
+    match (relay, endpoint) {
+        (Some(relay), _) => format!(" through {relay}"),
+        (None, Some(endpoint)) => format!(" {endpoint}"),
+        (None, None) => String::new(),
     }
 }
 

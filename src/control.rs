@@ -15,10 +15,12 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::bench::Place;
+
 /// A request or reply longer than this is nobody's honest message.
 pub const MAX_LINE: u64 = 16 << 20;
 
-/// How long the daemon may take for an answer. Pings are answered or given up within a second.
+/// How long the daemon may take for an answer. Its own limits are shorter.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// A question to the daemon.
@@ -42,6 +44,13 @@ pub enum Request {
     Ping {
         /// Name, address or peer id.
         peer: String,
+    },
+    /// [`Bench`].
+    Bench {
+        /// Name, address or peer id.
+        peer: String,
+        /// How long each direction will be measured.
+        seconds: u8,
     },
     /// [`Identity`].
     Id,
@@ -177,6 +186,15 @@ pub struct Pong {
     pub relay: Option<String>,
     /// There and back, in milliseconds.
     pub rtt_ms: f64,
+}
+
+/// A peer that waits to be measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Bench {
+    /// Who.
+    pub peer: Peer,
+    /// Where it waits.
+    pub place: Place,
 }
 
 /// `invite --json`.

@@ -23,8 +23,12 @@ use crate::{
 
 /// Requests are short; only answers may be long.
 const MAX_REQUEST: u64 = 64 << 10;
-/// The loop answers at once, but for pings, which wait a second for their answer.
+/// The loop answers at once.
 const LOOP_LIMIT: Duration = Duration::from_secs(5);
+/// A ping goes through the tunnel.
+const PING_LIMIT: Duration = Duration::from_secs(1);
+/// The peer's daemon is asked, perhaps through a slow relay.
+const BENCH_LIMIT: Duration = Duration::from_secs(8);
 
 /// A question on its way to the data loop.
 #[derive(Debug)]
@@ -129,16 +133,15 @@ async fn converse(stream: UnixStream, to_loop: mailbox::Sender<Local>) -> Result
 }
 
 async fn ask_loop(request: Request, to_loop: &mailbox::Sender<Local>) -> Result<Reply> {
-    let unanswered = match &request {
-        Request::Ping { peer } => format!("no answer from {peer}"),
+    let (limit, unanswered) = match &request {
+        Request::Ping { peer } => (PING_LIMIT, format!("no answer from {peer}")),
+        Request::Bench { peer, .. } => (
+            BENCH_LIMIT,
+            format!("no answer from {peer} within {} s", BENCH_LIMIT.as_secs()),
+        ),
         Request::Status | Request::Nodes | Request::Invite { .. } | Request::Id | Request::Down => {
-            "the daemon is too busy to answer".to_owned()
+            (LOOP_LIMIT, "the daemon is too busy to answer".to_owned())
         }
-    };
-    let limit = if matches!(request, Request::Ping { .. }) {
-        Duration::from_secs(1)
-    } else {
-        LOOP_LIMIT
     };
     let (answer, answered) = oneshot::channel();
     to_loop

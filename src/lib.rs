@@ -5,11 +5,13 @@
 //! - [`event_loop`]: the one loop, between interface, sockets, swarm and core
 //! - [`swarm`], [`reach`]: libp2p, and which of our addresses we tell whom
 //! - [`control`], [`control_socket`]: how commands and daemon talk
+//! - [`mod@bench`]: measuring the tunnel to a peer, both ends
 //! - [`identity`], [`store`]: secret keys, and what survives a restart
 //! - [`mailbox`]: into the loop from anywhere
 //!
 //! What decides lives in `hivevpn-core`, what differs per operating system in `hivevpn-platform`.
 
+pub mod bench;
 pub mod cli;
 pub mod commands;
 pub mod config;

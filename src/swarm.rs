@@ -11,6 +11,7 @@
 //! - [`carrier`]: datagrams on a stream
 //! - [`relays`]: being one, and holding reservations with some
 //! - [`addresses`]: what we are reached at
+//! - `bench`: members that measure the tunnel between them
 //! - `commands`, `events`: from the data loop to libp2p, and back
 //!
 //! While the mailbox is full, the swarm reads nothing from the network. It goes on taking commands, so that the
@@ -18,6 +19,7 @@
 
 pub mod addresses;
 mod behaviour;
+mod bench;
 mod carrier;
 mod codec;
 mod commands;
@@ -56,6 +58,7 @@ use tokio::{sync::mpsc, time::MissedTickBehavior};
 use crate::mailbox;
 use addresses::{Addresses, Overlay};
 use behaviour::{Behaviour, BehaviourEvent};
+use bench::Measurements;
 pub use carrier::{Carrier, Dropped};
 pub use gate::MAX_CREDENTIAL;
 pub use interface::{Command, Event, Protocol, RequestId};
@@ -142,6 +145,7 @@ pub struct Swarm {
     /// The dials that the data loop waits for.
     dials: HashSet<swarm::ConnectionId>,
     requests: Requests,
+    measurements: Measurements,
     reservations: Reservations,
     /// As last told.
     addresses: Addresses,
@@ -200,6 +204,7 @@ impl Swarm {
             connections: BTreeMap::new(),
             dials: HashSet::new(),
             requests: Requests::default(),
+            measurements: Measurements::default(),
             reservations: Reservations::new(local),
             addresses: Addresses::default(),
             addresses_changed: true,

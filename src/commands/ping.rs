@@ -57,18 +57,14 @@ fn show(args: &PingArgs, pong: &Pong, last_path: Option<&str>, paint: Paint) -> 
     if args.json {
         return super::print(&format!("{}\n", serde_json::to_string(pong)?));
     }
-    let way = match (&pong.relay, &pong.endpoint) {
-        (Some(relay), _) => format!(" through {relay}"),
-        (None, Some(endpoint)) => format!(" {endpoint}"),
-        (None, None) => String::new(),
-    };
+    let by = super::by(pong.relay.as_deref(), pong.endpoint.as_deref());
     let change = match last_path {
         Some(before) if before != pong.path => paint.strong(&format!("  (was {before})")),
         Some(_) | None => String::new(),
     };
     let path = paint.path(&pong.path, 0);
     super::print(&format!(
-        "{} ({}): {path}{way}  {:.1} ms{change}\n",
+        "{} ({}): {path}{by}  {:.1} ms{change}\n",
         pong.name, pong.address, pong.rtt_ms
     ))
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
@@ -12,14 +12,17 @@ use hivevpn_core::{
     path::{PathKind, PathView},
     tunnels::PingAnswer,
 };
+use libp2p::PeerId;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 use super::EventLoop;
 use crate::{
+    bench::asking::Asking,
     control::{Identity, Invite, Network, Node, Own, Peer, Pong, Reply, Request, Status},
     control_socket::Asked,
     identity, reach,
+    swarm::Command,
 };
 
 /// The invite that a founder prints is good for this long.
@@ -44,6 +47,7 @@ impl EventLoop {
                 Err(message) => Reply::Error(message),
             },
             Request::Ping { peer } => return self.ping(&peer, answer, now),
+            Request::Bench { peer, seconds } => return self.ask_bench(&peer, seconds, answer),
             Request::Down => {
                 self.stopping = true;
                 return;
@@ -55,11 +59,6 @@ impl EventLoop {
 
     fn status(&self) -> Status {
         let us = self.node.peer_id();
-        let own = self
-            .node
-            .members()
-            .into_iter()
-            .find(|member| member.peer_id == us);
         let own_name = self.node.name_of(&us).to_string();
         Status {
             network: Network {
@@ -70,7 +69,7 @@ impl EventLoop {
                 name: own_name,
                 peer_id: us.to_string(),
                 ipv4: self.node.ipv4(),
-                ipv6: own.map_or(std::net::Ipv6Addr::UNSPECIFIED, |own| own.ipv6),
+                ipv6: self.own_ipv6(),
                 interface: self.tun.name().to_owned(),
                 listen: reach::all(&self.addresses)
                     .iter()
@@ -91,6 +90,12 @@ impl EventLoop {
                 .map(|(reason, count)| (reason.to_string(), count))
                 .collect(),
         }
+    }
+
+    fn own_ipv6(&self) -> Ipv6Addr {
+        let us = self.node.peer_id();
+        let own = self.node.members().into_iter().find(|m| m.peer_id == us);
+        own.map_or(Ipv6Addr::UNSPECIFIED, |own| own.ipv6)
     }
 
     fn peer(&self, peer: PeerStatus) -> Peer {
@@ -192,9 +197,7 @@ impl EventLoop {
     fn ping(&mut self, name: &str, answer: oneshot::Sender<Reply>, now: Now) {
         self.pings.retain(|_, waiting| !waiting.is_closed());
         let Some(peer) = self.node.resolve(name) else {
-            let _ = answer.send(Reply::Error(format!(
-                "no member is called {name}: 'hivevpn nodes' lists them"
-            )));
+            let _ = answer.send(Reply::Error(unknown(name)));
             return;
         };
         let token = self.next_token();
@@ -233,6 +236,43 @@ impl EventLoop {
         };
         let _ = waiting.send(Reply::of(&pong));
     }
+
+    // ---- bench -------------------------------------------------------------------------------------------
+
+    /// Has the peer's daemon asked. From there the swarm knows who waits.
+    fn ask_bench(&mut self, name: &str, seconds: u8, answer: oneshot::Sender<Reply>) {
+        match self.other_member(name) {
+            Ok((peer, status)) => {
+                let asking = Asking {
+                    peer: self.peer(status),
+                    own: self.own_ipv6(),
+                    seconds,
+                    answer,
+                };
+                self.command(Command::AskBench { peer, asking });
+            }
+            Err(why) => {
+                let _ = answer.send(Reply::Error(why));
+            }
+        }
+    }
+
+    /// The member of this name, if it is another one and online.
+    fn other_member(&self, name: &str) -> Result<(PeerId, PeerStatus), String> {
+        let Some(id) = self.node.resolve(name) else {
+            return Err(unknown(name));
+        };
+        let mut peers = self.node.peers().into_iter();
+        match peers.find(|peer| peer.member.peer_id == id) {
+            Some(peer) if peer.member.online => Ok((id, peer)),
+            Some(_) => Err(format!("{name} is offline")),
+            None => Err(format!("{name} is this node: name another one")),
+        }
+    }
+}
+
+fn unknown(name: &str) -> String {
+    format!("no member is called {name}: 'hivevpn nodes' lists them")
 }
 
 /// For whoever sits at the terminal. Nobody may be there.

@@ -132,7 +132,7 @@ impl EventLoop {
         self.next_token
     }
 
-    fn command(&mut self, command: Command) {
+    pub(super) fn command(&mut self, command: Command) {
         self.unsent.push_back(command);
     }
 

@@ -7,7 +7,7 @@
 //! | relay, both halves | it must be able to reach the node that invited it |
 //! | mDNS | finds the members of the same site |
 //!
-//! With members only, behind the [`Gate`]: the DHT, sync, the carrier and hole punching.
+//! With members only, behind the [`Gate`]: the DHT, sync, bench, the carrier and hole punching.
 
 use std::{io, time::Duration};
 
@@ -31,12 +31,13 @@ use super::{
     gate::{Gate, Members},
     relays,
 };
-use crate::mailbox;
+use crate::{bench::wire::MAX_MESSAGE, mailbox};
 
 const IDENTIFY: &str = "/hivevpn/1";
 const AGENT: &str = concat!("hivevpn/", env!("CARGO_PKG_VERSION"));
 const JOIN: StreamProtocol = StreamProtocol::new("/hivevpn/join/1");
 const SYNC: StreamProtocol = StreamProtocol::new("/hivevpn/sync/1");
+const BENCH: StreamProtocol = StreamProtocol::new("/hivevpn/bench/1");
 
 /// The longest request to join, by a stranger: an invite's terms and a name, a few hundred bytes.
 const MAX_JOIN: usize = 64 << 10;
@@ -51,6 +52,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_JOINS: usize = 2;
 /// Requests that a member may have in work at once, each up to [`MAX_SYNC`].
 const MAX_SYNCS: usize = 8;
+/// Requests to measure that a member may have in work at once: they are answered at once, and most with "busy".
+const MAX_BENCHES: usize = 2;
 
 /// Connections that are being set up, of members and strangers together. One beyond is refused and must be tried again.
 const MAX_PENDING_INCOMING: u32 = 512;
@@ -83,6 +86,7 @@ pub(super) struct MemberProtocols {
     /// Absent until the network is known: its protocol name depends on it.
     pub kad: Toggle<kad::Behaviour<MemoryStore>>,
     pub sync: request_response::Behaviour<Codec>,
+    pub bench: request_response::Behaviour<Codec>,
     carrier: carrier::Behaviour,
     dcutr: dcutr::Behaviour,
 }
@@ -117,6 +121,7 @@ impl Behaviour {
                 MemberProtocols {
                     kad: None.into(),
                     sync: requests(SYNC, Codec::new(MAX_SYNC, MAX_SYNC), MAX_SYNCS),
+                    bench: requests(BENCH, Codec::new(MAX_MESSAGE, MAX_MESSAGE), MAX_BENCHES),
                     carrier: carrier::Behaviour::new(local, mailbox),
                     dcutr: dcutr::Behaviour::new(local),
                 },

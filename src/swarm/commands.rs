@@ -12,7 +12,9 @@ use libp2p::{
     },
 };
 
-use super::{Command, Event, Protocol, RequestId, Swarm, behaviour, gate::Membership, numbers};
+use super::{
+    Command, Connection, Event, Protocol, RequestId, Swarm, behaviour, gate::Membership, numbers,
+};
 
 /// Addresses of one peer that are dialed at once: all that a member may announce, so that a circuit does not
 /// wait until a dozen dead addresses have timed out.
@@ -55,6 +57,7 @@ impl Swarm {
                 body,
             } => self.request(peer, protocol, token, body),
             Command::Respond { request, body } => self.respond(request, body),
+            Command::AskBench { peer, asking } => self.ask_bench(peer, asking),
             Command::Publish { key, value } => self.publish(key, value),
             Command::Lookup { key } => {
                 let gate = &mut self.inner.behaviour_mut().gate;
@@ -115,12 +118,11 @@ impl Swarm {
 
     fn request(&mut self, peer: PeerId, protocol: Protocol, token: u64, body: Vec<u8>) {
         // The behaviours would dial by themselves. Whom to dial and where is not theirs to decide.
-        let connected = self
-            .connections
-            .values()
-            .filter(|connection| connection.peer == peer)
-            .any(|connection| connection.authenticated || protocol == Protocol::Join);
-        if !connected {
+        let may_ask = match protocol {
+            Protocol::Join => self.connections_to(&peer).next().is_some(),
+            Protocol::Sync => self.may_ask(&peer),
+        };
+        if !may_ask {
             let outcome = Err("the peer is not connected".to_owned());
             return self.tell(Event::Response {
                 token,
@@ -134,6 +136,17 @@ impl Swarm {
             Protocol::Sync => behaviour.gate.inner_mut().sync.send_request(&peer, body),
         };
         self.requests.sent(protocol, id, token);
+    }
+
+    /// Whether there is a connection to this peer on which members' protocols can be used.
+    pub(super) fn may_ask(&self, peer: &PeerId) -> bool {
+        self.connections_to(peer)
+            .any(|connection| connection.authenticated)
+    }
+
+    fn connections_to(&self, peer: &PeerId) -> impl Iterator<Item = &Connection> {
+        let connections = self.connections.values();
+        connections.filter(move |connection| connection.peer == *peer)
     }
 
     fn respond(&mut self, request: RequestId, body: Vec<u8>) {

@@ -20,7 +20,7 @@ use super::{
 /// Addresses of one peer that the DHT learns at once; more than any honest node has.
 const MAX_ADDRESSES: usize = 32;
 
-type Requested = request_response::Event<Vec<u8>, Vec<u8>>;
+pub(super) type Requested = request_response::Event<Vec<u8>, Vec<u8>>;
 
 impl Swarm {
     pub(super) fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
@@ -188,6 +188,7 @@ impl Swarm {
             gate::Event::Inner(MemberProtocolsEvent::Sync(event)) => {
                 self.on_request(Protocol::Sync, event);
             }
+            gate::Event::Inner(MemberProtocolsEvent::Bench(event)) => self.on_bench(event),
             gate::Event::Inner(MemberProtocolsEvent::Dcutr(event)) => match event.result {
                 Ok(_) => tracing::debug!(peer = %event.remote_peer_id, "punched a hole"),
                 Err(error) => tracing::debug!(peer = %event.remote_peer_id, "{error}"),

@@ -11,6 +11,7 @@ use super::{
     addresses::Addresses,
     carrier::{Carrier, Frames},
 };
+use crate::bench::asking::Asking;
 
 /// The request protocols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -77,6 +78,13 @@ pub enum Command {
         request: RequestId,
         /// The message.
         body: Vec<u8>,
+    },
+    /// Ask a connected member to be the far end of a measurement. The question knows who waits for the answer.
+    AskBench {
+        /// Whom.
+        peer: PeerId,
+        /// The question.
+        asking: Asking,
     },
     /// Put a record into the DHT, and keep it there.
     Publish {
