@@ -8,7 +8,7 @@
 //! - [`allowed_ips`], [`peers`], [`peer`]: which peer owns an address, how peers are found, one peer
 //! - [`session`]: a WireGuard tunnel, the only file that knows boringtun
 //! - [`path`]: the ways to a peer, which of them carries the tunnel now, and how long a packet it takes
-//! - [`mss`], [`checksum`]: packets longer than that are kept from being sent
+//! - [`mss`], [`fragment`], [`checksum`]: a packet longer than that is kept from being sent, or cut
 //! - [`batch`], [`ip_packet`], [`datagram`], [`drop_reason`]: what moves, and why it stopped
 //! - [`connection`], [`connections`]: libp2p connections, and which of them are wanted
 //! - [`membership`]: who belongs to the network, proven by signatures alone
@@ -24,6 +24,7 @@ pub mod connection;
 pub mod connections;
 pub mod datagram;
 pub mod drop_reason;
+pub mod fragment;
 pub mod ip_packet;
 pub mod membership;
 pub mod mss;
