@@ -8,7 +8,7 @@
 //! - [`allowed_ips`], [`peers`], [`peer`]: which peer owns an address, how peers are found, one peer
 //! - [`session`]: a WireGuard tunnel, the only file that knows boringtun
 //! - [`path`]: the ways to a peer, which of them carries the tunnel now, and how long a packet it takes
-//! - [`mss`], [`fragment`], [`checksum`]: a packet longer than that is kept from being sent, or cut
+//! - [`mss`], [`fragment`], [`icmp`], [`checksum`]: a packet longer than that is kept from being sent, cut, or answered
 //! - [`batch`], [`ip_packet`], [`datagram`], [`drop_reason`]: what moves, and why it stopped
 //! - [`connection`], [`connections`]: libp2p connections, and which of them are wanted
 //! - [`membership`]: who belongs to the network, proven by signatures alone
@@ -25,6 +25,7 @@ pub mod connections;
 pub mod datagram;
 pub mod drop_reason;
 pub mod fragment;
+pub mod icmp;
 pub mod ip_packet;
 pub mod membership;
 pub mod mss;
