@@ -108,7 +108,7 @@ impl Tunnels {
             us,
             identity,
             mtu: mtu.into(),
-            peers: Peers::default(),
+            peers: Peers::new(mtu),
             allowed_ips: AllowedIps::default(),
             carriers: HashMap::new(),
             outbox: DatagramBatch::default(),
@@ -444,6 +444,8 @@ impl Tunnels {
                     });
                 } else if let Some((path, round_trip)) = peer.paths_mut().pong(number, now) {
                     tracing::trace!(?path, ?round_trip, "path answered");
+                    // The search for its MTU goes on at once.
+                    self.tick_peer(index, now);
                 }
             }
         }
