@@ -151,24 +151,47 @@ impl Tracked {
         self.rtt.map_or(PATIENCE, |rtt| PATIENCE.max(rtt * 4))
     }
 
-    /// What it wants to know now. `in_use` and `flowing` say whether packets go this way, and whether there are any.
-    fn question(&mut self, now: Instant, in_use: bool, flowing: bool) -> Option<Question> {
-        let gap = match (self.is_alive(), in_use, flowing) {
+    /// How long after a probe the next one follows.
+    fn gap(&self, in_use: bool, flowing: bool) -> Duration {
+        match (self.is_alive(), in_use, flowing) {
             (false, _, _) => RETRY,
             (true, false, _) => STANDBY_HEARTBEAT,
             (true, true, false) => IDLE_HEARTBEAT,
             (true, true, true) => HEARTBEAT,
+        }
+    }
+
+    /// Whether its MTU may be searched for: lost probes mean something only while others come back.
+    fn is_searchable(&self) -> bool {
+        matches!(self.path, Path::Direct(_)) && self.proven && self.misses == 0
+    }
+
+    /// When it has something to ask or to give up next, as things stand now.
+    fn next_due(&self, now: Instant, in_use: bool, flowing: bool) -> Instant {
+        let heartbeat = match (self.outstanding, self.probed) {
+            (Some(ask), _) => ask.sent + self.patience(),
+            (None, Some(at)) => at + self.gap(in_use, flowing),
+            (None, None) => now,
         };
+        let search = self.mtu.next_expiry(self.patience()).or_else(|| {
+            self.mtu
+                .next_due(now, in_use && flowing)
+                .filter(|_| self.is_searchable())
+        });
+        search.map_or(heartbeat, |at| at.min(heartbeat))
+    }
+
+    /// What it wants to know now. `in_use` and `flowing` say whether packets go this way, and whether there are any.
+    fn question(&mut self, now: Instant, in_use: bool, flowing: bool) -> Option<Question> {
+        let gap = self.gap(in_use, flowing);
         let guards_packets = in_use && flowing;
         if self.outstanding.is_none() && self.probed.is_none_or(|at| now >= at + gap) {
             return Some(Question::Heartbeat(self.heartbeat_length(guards_packets)));
         }
-        match self.path {
-            Path::Direct(_) if self.proven && self.misses == 0 => {
-                self.mtu.due(now, guards_packets).map(Question::Length)
-            }
-            Path::Direct(_) | Path::Carrier(_) => None,
+        if !self.is_searchable() {
+            return None;
         }
+        self.mtu.due(now, guards_packets).map(Question::Length)
     }
 
     /// As long as what it must show to pass; as short as can be where nothing is to be shown but life.
@@ -348,10 +371,24 @@ impl Paths {
         self.last_packet = Some(now);
     }
 
+    /// Whether packets flowed lately.
+    pub fn is_active(&self, now: Instant) -> bool {
+        self.last_packet.is_some_and(|at| now < at + IDLE_AFTER)
+    }
+
+    /// When [`due_probe`](Self::due_probe) has something to do next, as things stand now.
+    pub fn next_probe(&self, now: Instant) -> Option<Instant> {
+        let flowing = self.is_active(now);
+        self.list
+            .iter()
+            .map(|known| known.next_due(now, Some(known.path) == self.current, flowing))
+            .min()
+    }
+
     /// The next probe that is wanted now. Call until `None`.
     pub fn due_probe(&mut self, now: Instant, new_id: impl FnOnce() -> u64) -> Option<DueProbe> {
         self.expire_probes(now);
-        let flowing = self.last_packet.is_some_and(|at| now < at + IDLE_AFTER);
+        let flowing = self.is_active(now);
         let current = self.current;
         let (known, question) = self.list.iter_mut().find_map(|known| {
             let in_use = Some(known.path) == current;

@@ -10,7 +10,7 @@
 //! packets, misses one, while short ones come back. That is *doubt*, and one more lost probe of that length confirms
 //! it: back to the proven minimum, and search again.
 //!
-//! Driving it: [`PathMtu::due`] says which length to ask for, [`PathMtu::asked`], [`PathMtu::answered`],
+//! Driving it: [`PathMtu::due`] says which length to ask for ([`PathMtu::next_due`] when), [`PathMtu::asked`], [`PathMtu::answered`],
 //! [`PathMtu::passed`], [`PathMtu::expire`], [`PathMtu::doubt`] and [`PathMtu::forget`] say what happened.
 
 use std::time::{Duration, Instant};
@@ -98,6 +98,24 @@ impl PathMtu {
         self.settled = None;
         self.ceiling = self.limit;
         self.wanted()
+    }
+
+    /// When [`due`](Self::due) has something to ask next, as things stand now.
+    pub fn next_due(&self, now: Instant, flowing: bool) -> Option<Instant> {
+        if self.outstanding.is_some() {
+            None
+        } else if self.wanted().is_some() {
+            Some(now)
+        } else if self.carries < self.limit && flowing {
+            Some(self.settled.map_or(now, |at| at + RAISE_AFTER))
+        } else {
+            None
+        }
+    }
+
+    /// When [`expire`](Self::expire) gives up next, as things stand now.
+    pub fn next_expiry(&self, patience: Duration) -> Option<Instant> {
+        self.outstanding.map(|ask| ask.sent + patience)
     }
 
     fn wanted(&self) -> Option<u16> {

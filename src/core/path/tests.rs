@@ -293,3 +293,42 @@ fn an_answer_to_a_short_probe_shows_life_but_is_no_proof() {
     assert!(!story.paths.view().unwrap().proven);
     assert_eq!(story.probes()[0].length, mtu::MIN_PACKET);
 }
+
+#[test]
+fn between_two_due_times_there_is_nothing_to_do() {
+    let mut story = Story::new();
+    story.open_relay();
+    let direct = story.open_direct("192.0.2.1:7777");
+    let dead = story.open_direct("192.0.2.2:7777");
+    let mut rng = fastrand::Rng::with_seed(7);
+    for round in 0..4_000 {
+        let route = if round % 2_000 < 1_000 { 1500 } else { 1350 };
+        if rng.u8(..100) == 0 {
+            story.paths.active(story.now);
+        }
+        let was_active = story.paths.is_active(story.now);
+        let next = story.paths.next_probe(story.now).expect("there are paths");
+        let almost = next - Duration::from_nanos(1);
+        if almost > story.now {
+            story.now = almost;
+            assert_eq!(story.probes(), []);
+        }
+        story.now = story.now.max(next);
+        let was = format!("{:?}", story.paths);
+        let probes = story.probes();
+        // A flow that ended meanwhile is the one thing that puts off what was due.
+        let has_ended = was_active && !story.paths.is_active(story.now);
+        assert!(
+            has_ended || !probes.is_empty() || was != format!("{:?}", story.paths),
+            "woken for nothing"
+        );
+        for probe in probes {
+            if probe.path != dead && probe.length <= route && rng.u8(..100) < 90 {
+                story.now += Duration::from_millis(20);
+                story.paths.pong(probe.number, story.now);
+            }
+        }
+        let is_direct = story.paths.current() == Some(direct);
+        assert!(is_direct || story.paths.current() == Some(RELAY_CARRIER));
+    }
+}
