@@ -19,6 +19,8 @@ pub enum DropReason {
     ForeignSource,
     /// Either way: longer than a datagram can be.
     TooLong,
+    /// Outbound: longer than the path in use carries; its sender was told, unless told too often.
+    PacketTooBig,
     /// Inbound: no WireGuard message, or one of the wrong length.
     Malformed,
     /// Inbound: no session has this index.
@@ -41,7 +43,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of the counters.
-    pub const ALL: [DropReason; 16] = [
+    pub const ALL: [DropReason; 17] = [
         Self::NotIp,
         Self::NoOwner,
         Self::Multicast,
@@ -49,6 +51,7 @@ impl DropReason {
         Self::NoPath,
         Self::ForeignSource,
         Self::TooLong,
+        Self::PacketTooBig,
         Self::Malformed,
         Self::UnknownSession,
         Self::UnknownPeer,
@@ -70,6 +73,7 @@ impl DropReason {
             Self::NoPath => "no_path",
             Self::ForeignSource => "foreign_source",
             Self::TooLong => "too_long",
+            Self::PacketTooBig => "packet_too_big",
             Self::Malformed => "malformed",
             Self::UnknownSession => "unknown_session",
             Self::UnknownPeer => "unknown_peer",

@@ -75,7 +75,8 @@ impl<'a> IpPacket<'a> {
         &self.bytes[header..]
     }
 
-    fn is_ipv4(&self) -> bool {
+    /// Whether it is IPv4; otherwise it is IPv6.
+    pub fn is_ipv4(&self) -> bool {
         self.bytes[0] >> 4 == 4
     }
 

@@ -7,7 +7,8 @@
 //! - [`tunnels`]: every session, path and overlay address; the walks of packets and datagrams
 //! - [`allowed_ips`], [`peers`], [`peer`]: which peer owns an address, how peers are found, one peer
 //! - [`session`]: a WireGuard tunnel, the only file that knows boringtun
-//! - [`path`]: the ways to a peer, and which of them carries the tunnel now
+//! - [`path`]: the ways to a peer, which of them carries the tunnel now, and how long a packet it takes
+//! - [`mss`], [`fragment`], [`icmp`], [`checksum`]: a packet longer than that is kept from being sent, cut, or answered
 //! - [`batch`], [`ip_packet`], [`datagram`], [`drop_reason`]: what moves, and why it stopped
 //! - [`connection`], [`connections`]: libp2p connections, and which of them are wanted
 //! - [`membership`]: who belongs to the network, proven by signatures alone
@@ -18,12 +19,16 @@
 
 pub mod allowed_ips;
 pub mod batch;
+pub mod checksum;
 pub mod connection;
 pub mod connections;
 pub mod datagram;
 pub mod drop_reason;
+pub mod fragment;
+pub mod icmp;
 pub mod ip_packet;
 pub mod membership;
+pub mod mss;
 pub mod node;
 pub mod output;
 pub mod path;

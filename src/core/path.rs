@@ -6,9 +6,13 @@
 //! inside the session that came back. Proof both ways is what makes a path worth switching to; missing proof
 //! three times in a row is what takes it out of use. Nothing unauthenticated ever touches this state.
 //!
+//! A direct path is proven with packets that IPv6 demands of every link, so that one which loses them never takes over
+//! from a carrier that does not. How long packets may be beyond that is what [`mtu`] finds out.
+//!
 //! Driving it: [`Paths::open`], [`Paths::heard`], [`Paths::pong`] and [`Paths::close`] feed it,
 //! [`Paths::due_probe`] says what to send, [`Paths::current`] says where packets go.
 
+pub mod mtu;
 pub mod probe;
 
 use std::{
@@ -19,6 +23,7 @@ use std::{
 
 use libp2p_identity::PeerId;
 
+use self::mtu::PathMtu;
 use crate::connection::ConnectionId;
 
 /// How long the path in use goes unproven while packets flow: with [`MISSES`] it bounds how long a silent death
@@ -88,6 +93,37 @@ struct Score {
     current: bool,
 }
 
+/// A probe that was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ask {
+    /// What its answer will say.
+    pub number: u64,
+    /// When it left.
+    pub sent: Instant,
+    /// The packet's length in bytes.
+    pub length: u16,
+}
+
+/// A probe that wants to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DueProbe {
+    /// By which path.
+    pub path: Path,
+    /// What the answer must say.
+    pub number: u64,
+    /// The packet's length in bytes.
+    pub length: u16,
+}
+
+/// What a path wants to know now, with the length of the probe.
+#[derive(Debug, Clone, Copy)]
+enum Question {
+    /// Does it live?
+    Heartbeat(u16),
+    /// Does it carry packets of this length?
+    Length(u16),
+}
+
 #[derive(Debug)]
 struct Tracked {
     path: Path,
@@ -97,9 +133,10 @@ struct Tracked {
     proven: bool,
     misses: u32,
     rtt: Option<Duration>,
-    outstanding: Option<(u64, Instant)>,
+    mtu: PathMtu,
+    outstanding: Option<Ask>,
     /// The probe that was given up last: on a path slower than our patience every answer comes late.
-    late: Option<(u64, Instant)>,
+    late: Option<Ask>,
     /// When it was last probed; `None` wants a probe at once.
     probed: Option<Instant>,
 }
@@ -114,28 +151,133 @@ impl Tracked {
         self.rtt.map_or(PATIENCE, |rtt| PATIENCE.max(rtt * 4))
     }
 
+    /// How long after a probe the next one follows.
+    fn gap(&self, in_use: bool, flowing: bool) -> Duration {
+        match (self.is_alive(), in_use, flowing) {
+            (false, _, _) => RETRY,
+            (true, false, _) => STANDBY_HEARTBEAT,
+            (true, true, false) => IDLE_HEARTBEAT,
+            (true, true, true) => HEARTBEAT,
+        }
+    }
+
+    /// Whether its MTU may be searched for: lost probes mean something only while others come back.
+    fn is_searchable(&self) -> bool {
+        matches!(self.path, Path::Direct(_)) && self.proven && self.misses == 0
+    }
+
+    /// When it has something to ask or to give up next, as things stand now.
+    fn next_due(&self, now: Instant, in_use: bool, flowing: bool) -> Instant {
+        let heartbeat = match (self.outstanding, self.probed) {
+            (Some(ask), _) => ask.sent + self.patience(),
+            (None, Some(at)) => at + self.gap(in_use, flowing),
+            (None, None) => now,
+        };
+        let search = self.mtu.next_expiry(self.patience()).or_else(|| {
+            self.mtu
+                .next_due(now, in_use && flowing)
+                .filter(|_| self.is_searchable())
+        });
+        search.map_or(heartbeat, |at| at.min(heartbeat))
+    }
+
+    /// What it wants to know now. `in_use` and `flowing` say whether packets go this way, and whether there are any.
+    fn question(&mut self, now: Instant, in_use: bool, flowing: bool) -> Option<Question> {
+        let gap = self.gap(in_use, flowing);
+        let guards_packets = in_use && flowing;
+        if self.outstanding.is_none() && self.probed.is_none_or(|at| now >= at + gap) {
+            return Some(Question::Heartbeat(self.heartbeat_length(guards_packets)));
+        }
+        if !self.is_searchable() {
+            return None;
+        }
+        self.mtu.due(now, guards_packets).map(Question::Length)
+    }
+
+    /// As long as what it must show to pass; as short as can be where nothing is to be shown but life.
+    fn heartbeat_length(&self, guards_packets: bool) -> u16 {
+        match self.path {
+            Path::Carrier(_) => probe::LENGTH,
+            Path::Direct(_) if self.proven && !guards_packets => probe::LENGTH,
+            Path::Direct(_) if self.proven && self.misses == 0 => self.mtu.proven(),
+            Path::Direct(_) => self.mtu.minimum(),
+        }
+    }
+
+    /// The shortest probe that proves the path. A carrier takes packets of any length.
+    fn proof_length(&self) -> u16 {
+        match self.path {
+            Path::Direct(_) => self.mtu.minimum(),
+            Path::Carrier(_) => probe::LENGTH,
+        }
+    }
+
+    fn asks(&mut self, question: Question, number: u64, now: Instant) -> DueProbe {
+        let (Question::Heartbeat(length) | Question::Length(length)) = question;
+        let ask = Ask {
+            number,
+            sent: now,
+            length,
+        };
+        match question {
+            Question::Heartbeat(_) => {
+                self.outstanding = Some(ask);
+                self.probed = Some(now);
+            }
+            Question::Length(_) => self.mtu.asked(ask),
+        }
+        DueProbe {
+            path: self.path,
+            number,
+            length,
+        }
+    }
+
     /// Counts an answer that did not come in time; says whether one was missed just now.
     fn misses_answer(&mut self, now: Instant) -> bool {
-        let Some((_, sent)) = self.outstanding else {
+        let patience = self.patience();
+        self.mtu.expire(now, patience);
+        let Some(ask) = self.outstanding.take_if(|ask| now >= ask.sent + patience) else {
             return false;
         };
-        if now < sent + self.patience() {
-            return false;
-        }
-        self.late = self.outstanding.take();
+        self.late = Some(ask);
         self.misses = self.misses.saturating_add(1);
         if self.is_alive() {
             self.probed = None;
+            self.mtu.doubt(ask.length);
         } else {
             self.proven = false;
+            self.mtu.forget();
         }
         true
+    }
+
+    /// Takes the answer with this number, if it is for a probe of ours; returns how long it took.
+    fn takes_answer(&mut self, number: u64, now: Instant) -> Option<Duration> {
+        let is_this = |ask: &mut Ask| ask.number == number;
+        let ask = self
+            .late
+            .take_if(is_this)
+            .or_else(|| self.outstanding.take_if(is_this))
+            .or_else(|| self.mtu.answered(number))?;
+        let sample = now.saturating_duration_since(ask.sent);
+        self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * 3 + sample) / 4));
+        self.misses = 0;
+        self.mtu.passed(ask.length);
+        if ask.length >= self.proof_length() {
+            self.proven = true;
+        } else if !self.proven {
+            // It lives, but that alone is no proof.
+            self.probed = None;
+        }
+        Some(sample)
     }
 }
 
 /// All paths to one peer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Paths {
+    interface_mtu: u16,
     list: Vec<Tracked>,
     current: Option<Path>,
     last_packet: Option<Instant>,
@@ -152,9 +294,21 @@ pub struct PathView {
     pub rtt: Option<Duration>,
     /// A probe came back and none is missing too long.
     pub proven: bool,
+    /// The longest packet that it carries now, in bytes.
+    pub mtu: u16,
 }
 
 impl Paths {
+    /// None yet. No path is asked to carry packets longer than `interface_mtu` bytes.
+    pub fn new(interface_mtu: u16) -> Self {
+        Self {
+            interface_mtu,
+            list: Vec::new(),
+            current: None,
+            last_packet: None,
+        }
+    }
+
     /// A path that may work: it is probed at once.
     pub fn open(&mut self, path: Path, kind: PathKind, anchored: bool) {
         if let Some(known) = self.find(path) {
@@ -175,6 +329,7 @@ impl Paths {
                 proven: false,
                 misses: 0,
                 rtt: None,
+                mtu: PathMtu::new(self.interface_mtu),
                 outstanding: None,
                 late: None,
                 probed: None,
@@ -216,24 +371,31 @@ impl Paths {
         self.last_packet = Some(now);
     }
 
-    /// The next path that wants a probe now, with the probe's number. Call until `None`.
-    pub fn due_probe(&mut self, now: Instant, new_id: impl FnOnce() -> u64) -> Option<(Path, u64)> {
+    /// Whether packets flowed lately.
+    pub fn is_active(&self, now: Instant) -> bool {
+        self.last_packet.is_some_and(|at| now < at + IDLE_AFTER)
+    }
+
+    /// When [`due_probe`](Self::due_probe) has something to do next, as things stand now.
+    pub fn next_probe(&self, now: Instant) -> Option<Instant> {
+        let flowing = self.is_active(now);
+        self.list
+            .iter()
+            .map(|known| known.next_due(now, Some(known.path) == self.current, flowing))
+            .min()
+    }
+
+    /// The next probe that is wanted now. Call until `None`.
+    pub fn due_probe(&mut self, now: Instant, new_id: impl FnOnce() -> u64) -> Option<DueProbe> {
         self.expire_probes(now);
-        let is_active = self.last_packet.is_some_and(|at| now < at + IDLE_AFTER);
+        let flowing = self.is_active(now);
         let current = self.current;
-        let known = self.list.iter_mut().find(|known| {
-            let gap = match (known.is_alive(), Some(known.path) == current, is_active) {
-                (false, _, _) => RETRY,
-                (true, false, _) => STANDBY_HEARTBEAT,
-                (true, true, false) => IDLE_HEARTBEAT,
-                (true, true, true) => HEARTBEAT,
-            };
-            known.outstanding.is_none() && known.probed.is_none_or(|at| now >= at + gap)
+        let (known, question) = self.list.iter_mut().find_map(|known| {
+            let in_use = Some(known.path) == current;
+            let question = known.question(now, in_use, flowing)?;
+            Some((known, question))
         })?;
-        let id = new_id();
-        known.outstanding = Some((id, now));
-        known.probed = Some(now);
-        Some((known.path, id))
+        Some(known.asks(question, new_id(), now))
     }
 
     fn expire_probes(&mut self, now: Instant) {
@@ -253,29 +415,16 @@ impl Paths {
         self.choose();
     }
 
-    /// The probe with this number came back: its path is proven both ways.
+    /// The probe with this number came back: its path works both ways.
     ///
     /// Returns the path and the round trip, or `None` for a number we do not wait for.
-    pub fn pong(&mut self, id: u64, now: Instant) -> Option<(Path, Duration)> {
-        let is_this =
-            |probe: &Option<(u64, Instant)>| probe.is_some_and(|(sent_id, _)| sent_id == id);
-        let known = self
-            .list
-            .iter_mut()
-            .find(|known| is_this(&known.outstanding) || is_this(&known.late))?;
-        let probe = if is_this(&known.late) {
-            &mut known.late
-        } else {
-            &mut known.outstanding
-        };
-        let (_, sent) = probe.take()?;
-        let sample = now.saturating_duration_since(sent);
-        known.rtt = Some(known.rtt.map_or(sample, |rtt| (rtt * 3 + sample) / 4));
-        known.misses = 0;
-        known.proven = true;
-        let path = known.path;
+    pub fn pong(&mut self, number: u64, now: Instant) -> Option<(Path, Duration)> {
+        let answered = self.list.iter_mut().find_map(|known| {
+            let round_trip = known.takes_answer(number, now)?;
+            Some((known.path, round_trip))
+        });
         self.choose();
-        Some((path, sample))
+        answered
     }
 
     /// Where packets go now.
@@ -291,7 +440,14 @@ impl Paths {
             kind: known.kind,
             rtt: known.rtt,
             proven: known.proven,
+            mtu: known.mtu.get(),
         })
+    }
+
+    /// The longest packet that the path in use carries now, in bytes.
+    pub fn mtu(&self) -> u16 {
+        self.in_use()
+            .map_or(self.interface_mtu, |known| known.mtu.get())
     }
 
     /// Every path, for messages that must get through by whichever works: handshake initiations.

@@ -11,7 +11,7 @@ use libp2p_identity::PeerId;
 use crate::{
     batch::DatagramBatch,
     drop_reason::DropReason,
-    path::{Path, Paths, probe::Probe},
+    path::{DueProbe, Path, Paths, probe, probe::Probe},
     session::{Identity, MIN_BUFFER, Session, WireGuardKey, sealed_length},
 };
 
@@ -63,17 +63,17 @@ pub struct Sealing<'a> {
     pub outbox: &'a mut DatagramBatch,
     /// For padding.
     pub scratch: &'a mut Vec<u8>,
-    /// The interface's MTU in bytes.
+    /// The interface's MTU in bytes. Short probes are padded as its packets are.
     pub mtu: usize,
 }
 
 impl Peer {
-    /// A peer to which no path is known yet.
-    pub fn new(keys: PeerKeys, identity: &Identity, index: PeerIndex) -> Self {
+    /// A peer to which no path is known yet. `interface_mtu` is the longest packet in bytes that it may be sent.
+    pub fn new(keys: PeerKeys, identity: &Identity, index: PeerIndex, interface_mtu: u16) -> Self {
         Self {
             session: Session::new(identity, keys.key, index.0),
             keys,
-            paths: Paths::default(),
+            paths: Paths::new(interface_mtu),
             waiting: VecDeque::new(),
             tx_bytes: 0,
             rx_bytes: 0,
@@ -130,7 +130,7 @@ impl Peer {
     ) -> Result<(), DropReason> {
         self.paths.active(now);
         if let (true, Some(path)) = (self.session.can_seal(), self.paths.current()) {
-            self.seal(packet, path, sealing)?;
+            self.seal(packet, path, self.paths.mtu().into(), sealing)?;
             self.tx_bytes += packet.len() as u64;
             return Ok(());
         }
@@ -166,8 +166,9 @@ impl Peer {
         let Some(path) = self.paths.current().filter(|_| self.session.can_seal()) else {
             return;
         };
+        let mtu = self.paths.mtu().into();
         while let Some(packet) = self.waiting.pop_front() {
-            if self.seal(&packet, path, sealing).is_ok() {
+            if self.seal(&packet, path, mtu, sealing).is_ok() {
                 self.tx_bytes += packet.len() as u64;
             }
         }
@@ -197,28 +198,42 @@ impl Peer {
             return;
         }
         self.flush(sealing);
-        while let Some((path, id)) = self.paths.due_probe(now, &mut new_id) {
-            self.probe(Probe::Ask(id), path, us, sealing);
+        while let Some(due) = self.paths.due_probe(now, &mut new_id) {
+            self.ask(due, us, sealing);
         }
     }
 
-    /// Sends a probe by `path`. Without keys nothing is sent.
+    /// Sends a short probe by `path`. Without keys nothing is sent.
     pub fn probe(&mut self, probe: Probe, path: Path, us: Ipv6Addr, sealing: &mut Sealing<'_>) {
-        let packet = probe.packet(us, self.keys.ipv6);
+        let packet = probe.packet(us, self.keys.ipv6, probe::LENGTH);
         // A probe that cannot be sealed is a probe that was lost: the next one follows.
-        let _ = self.seal(&packet, path, sealing);
+        let _ = self.seal(&packet, path, sealing.mtu, sealing);
     }
 
+    /// Sends the question that `due` wants asked. One about a length has exactly that length.
+    fn ask(&mut self, due: DueProbe, us: Ipv6Addr, sealing: &mut Sealing<'_>) {
+        let question = Probe::Ask(due.number);
+        if due.length == probe::LENGTH {
+            self.probe(question, due.path, us, sealing);
+        } else {
+            let packet = question.packet(us, self.keys.ipv6, due.length);
+            let _ = self.seal(&packet, due.path, packet.len(), sealing);
+        }
+    }
+
+    /// Seals for a path that carries packets of at most `mtu` bytes.
     fn seal(
         &mut self,
         packet: &[u8],
         path: Path,
+        mtu: usize,
         sealing: &mut Sealing<'_>,
     ) -> Result<(), DropReason> {
+        if packet.len() > mtu {
+            return Err(DropReason::PacketTooBig);
+        }
         let slot = sealing.outbox.slot(sealed_length(packet.len()));
-        let length = self
-            .session
-            .seal(packet, sealing.mtu, sealing.scratch, slot)?;
+        let length = self.session.seal(packet, mtu, sealing.scratch, slot)?;
         sealing.outbox.commit(path, length);
         Ok(())
     }

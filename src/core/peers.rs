@@ -10,14 +10,24 @@ use crate::{
 };
 
 /// The peers by index, with the two ways to find an index.
-#[derive(Default)]
 pub struct Peers {
+    interface_mtu: u16,
     by_index: HashMap<PeerIndex, Peer>,
     by_id: BTreeMap<PeerId, PeerIndex>,
     by_key: HashMap<WireGuardKey, PeerIndex>,
 }
 
 impl Peers {
+    /// None yet. They may be sent packets of up to `interface_mtu` bytes.
+    pub fn new(interface_mtu: u16) -> Self {
+        Self {
+            interface_mtu,
+            by_index: HashMap::new(),
+            by_id: BTreeMap::new(),
+            by_key: HashMap::new(),
+        }
+    }
+
     /// Adds a peer under an unused index, drawn by `draw`. Two peers cannot share a WireGuard key: the one who
     /// announced it first keeps it.
     pub fn add(
@@ -34,7 +44,7 @@ impl Peers {
             index = PeerIndex::new(draw());
         }
         self.by_index
-            .insert(index, Peer::new(keys, identity, index));
+            .insert(index, Peer::new(keys, identity, index, self.interface_mtu));
         self.by_id.insert(keys.id, index);
         self.by_key.insert(keys.key, index);
         Some(index)

@@ -1,7 +1,7 @@
 //! Every tunnel of this node and the walks of packets through them.
 //!
-//! **Outbound:** [`Tunnels::handle_overlay_packet`] → who owns the destination? → its session seals → its path
-//! chooses → [`outbox`](Tunnels::outbox).
+//! **Outbound:** [`Tunnels::handle_overlay_packet`] → who owns the destination? → does its path carry that much? → its
+//! session seals → its path chooses → [`outbox`](Tunnels::outbox).
 //! **Inbound:** [`Tunnels::handle_datagram`] → which session? → it opens → the path was heard of → does the
 //! sender own the source? → [`inbox`](Tunnels::inbox).
 //!
@@ -21,12 +21,16 @@ use crate::{
     connection::ConnectionId,
     datagram::WireGuardDatagram,
     drop_reason::{DropReason, Drops},
+    icmp,
     ip_packet::IpPacket,
+    mss,
     path::{Path, PathKind, PathView, probe::Probe},
     peer::{Peer, PeerIndex, PeerKeys, Sealing},
     peers::Peers,
     session::{Identity, MIN_BUFFER, Opened},
 };
+
+mod too_big;
 
 /// WireGuard wants its timers looked at about every 250 ms. The jitter around it keeps two nodes that start
 /// together from answering each other's retransmissions forever (whitepaper §6.1).
@@ -87,6 +91,9 @@ pub struct Tunnels {
     outbox: DatagramBatch,
     inbox: PacketBatch,
     scratch: Vec<u8>,
+    /// A packet that could not stay as it came.
+    rewritten: Vec<u8>,
+    icmp_budget: icmp::Budget,
     drops: Drops,
     rng: fastrand::Rng,
     pings: BTreeMap<u64, UserPing>,
@@ -108,12 +115,14 @@ impl Tunnels {
             us,
             identity,
             mtu: mtu.into(),
-            peers: Peers::default(),
+            peers: Peers::new(mtu),
             allowed_ips: AllowedIps::default(),
             carriers: HashMap::new(),
             outbox: DatagramBatch::default(),
             inbox: PacketBatch::default(),
             scratch: Vec::new(),
+            rewritten: Vec::new(),
+            icmp_budget: icmp::Budget::new(now),
             drops: Drops::default(),
             rng: fastrand::Rng::with_seed(seed),
             pings: BTreeMap::new(),
@@ -294,13 +303,19 @@ impl Tunnels {
             .owner(destination)
             .ok_or(DropReason::NoOwner)?;
         let peer = self.peers.get_mut(index).ok_or(DropReason::NoOwner)?;
-        let mut sealing = Sealing {
-            outbox: &mut self.outbox,
-            scratch: &mut self.scratch,
-            mtu: self.mtu,
-        };
-        let sent = peer.send(packet.bytes(), &mut sealing, now);
         let wanted = peer.paths().current().is_none().then_some(peer.keys().id);
+        let mtu = peer.paths().mtu();
+        let sent = if packet.bytes().len() > mtu.into() {
+            self.send_too_big(index, &packet, mtu, now)
+        } else {
+            let packet = mss::clamped(packet.bytes(), mtu, &mut self.rewritten);
+            let mut sealing = Sealing {
+                outbox: &mut self.outbox,
+                scratch: &mut self.scratch,
+                mtu: self.mtu,
+            };
+            peer.send(packet, &mut sealing, now)
+        };
         if let Err(reason) = sent {
             self.drops.count(reason);
         }
@@ -415,6 +430,7 @@ impl Tunnels {
         }
         let length = packet.bytes().len();
         peer.received(length, now);
+        mss::clamp(&mut self.inbox.slot(length)[..length], peer.paths().mtu());
         self.inbox.commit(length);
         Ok(())
     }
@@ -444,6 +460,8 @@ impl Tunnels {
                     });
                 } else if let Some((path, round_trip)) = peer.paths_mut().pong(number, now) {
                     tracing::trace!(?path, ?round_trip, "path answered");
+                    // The search for its MTU goes on at once.
+                    self.tick_peer(index, now);
                 }
             }
         }

@@ -1,12 +1,13 @@
-//! The probe that proves a path: a tiny packet inside the WireGuard session, so that only the peer can answer
-//! it and no relay on the way can tell it from data.
+//! The probe that proves a path: a packet inside the WireGuard session, so that only the peer can answer it and no
+//! relay on the way can tell it from data. A question may be as long as the packets that the path shall carry; the
+//! answer is always short.
 //!
 //! It is an IPv6 packet between the two nodes' self-certifying addresses with the next header that RFC 3692 sets
 //! aside for experiments. The answer goes back by the path the question came by. A stock WireGuard peer is never
 //! probed.
 //!
 //! ```text
-//! IPv6 header (40) │ "hvp1" │ 0 ask, 1 answer │ 3 zero │ number (8, big endian)
+//! IPv6 header (40) │ "hvp1" │ 0 ask, 1 answer │ 3 zero │ number (8, big endian) │ zeros (an ask only)
 //! ```
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -19,8 +20,8 @@ const MAGIC: [u8; 4] = *b"hvp1";
 const HEADER: usize = 40;
 const BODY: usize = 16;
 
-/// Length of a probe packet in bytes.
-pub const LENGTH: usize = HEADER + BODY;
+/// Length of the shortest probe packet in bytes.
+pub const LENGTH: u16 = (HEADER + BODY) as u16;
 
 /// A question or its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,15 +33,15 @@ pub enum Probe {
 }
 
 impl Probe {
-    /// The probe as an overlay packet.
-    pub fn packet(self, source: Ipv6Addr, destination: Ipv6Addr) -> [u8; LENGTH] {
-        let (kind, number) = match self {
-            Self::Ask(number) => (0, number),
-            Self::Answer(number) => (1, number),
+    /// The probe as an overlay packet of `length` bytes, at least [`LENGTH`]; an answer has no more.
+    pub fn packet(self, source: Ipv6Addr, destination: Ipv6Addr, length: u16) -> Vec<u8> {
+        let (kind, number, length) = match self {
+            Self::Ask(number) => (0, number, length.max(LENGTH)),
+            Self::Answer(number) => (1, number, LENGTH),
         };
-        let mut packet = [0; LENGTH];
+        let mut packet = vec![0; length.into()];
         packet[0] = 0x60;
-        packet[5] = BODY as u8;
+        packet[4..6].copy_from_slice(&(length - HEADER as u16).to_be_bytes());
         packet[6] = NEXT_HEADER;
         packet[7] = 1; // hop limit: it never leaves the tunnel
         packet[8..24].copy_from_slice(&source.octets());
@@ -53,7 +54,7 @@ impl Probe {
 
     /// Reads a probe from `peer` to `us`; anything else is an ordinary packet.
     pub fn parse(packet: &IpPacket<'_>, peer: Ipv6Addr, us: Ipv6Addr) -> Option<Self> {
-        let body: &[u8; BODY] = packet.payload().try_into().ok()?;
+        let (body, padding) = packet.payload().split_first_chunk::<BODY>()?;
         if packet.protocol() != NEXT_HEADER
             || packet.source() != IpAddr::V6(peer)
             || packet.destination() != IpAddr::V6(us)
@@ -63,8 +64,8 @@ impl Probe {
         }
         let number = u64::from_be_bytes(body[8..].try_into().ok()?);
         match body[4] {
-            0 => Some(Self::Ask(number)),
-            1 => Some(Self::Answer(number)),
+            0 if padding.iter().all(|byte| *byte == 0) => Some(Self::Ask(number)),
+            1 if padding.is_empty() => Some(Self::Answer(number)),
             _ => None,
         }
     }
@@ -72,17 +73,23 @@ impl Probe {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const A: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
     const B: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
 
+    fn parse(packet: &[u8]) -> Option<Probe> {
+        Probe::parse(&IpPacket::parse(packet)?, A, B)
+    }
+
     #[test]
     fn a_probe_is_read_back_as_it_was_written() {
         for probe in [Probe::Ask(7), Probe::Answer(u64::MAX)] {
-            let packet = probe.packet(A, B);
+            let packet = probe.packet(A, B, LENGTH);
+            assert_eq!(parse(&packet), Some(probe));
             let packet = IpPacket::parse(&packet).unwrap();
-            assert_eq!(Probe::parse(&packet, A, B), Some(probe));
             assert_eq!(
                 Probe::parse(&packet, B, A),
                 None,
@@ -93,8 +100,40 @@ mod tests {
 
     #[test]
     fn an_ordinary_packet_is_no_probe() {
-        let mut packet = Probe::Ask(1).packet(A, B);
+        let mut packet = Probe::Ask(1).packet(A, B, LENGTH);
         packet[6] = 17;
-        assert_eq!(Probe::parse(&IpPacket::parse(&packet).unwrap(), A, B), None);
+        assert_eq!(parse(&packet), None);
+    }
+
+    #[test]
+    fn an_answer_is_short_whatever_the_question() {
+        assert_eq!(Probe::Answer(1).packet(A, B, 1280).len(), LENGTH.into());
+    }
+
+    #[test]
+    fn padding_is_nothing_but_zeros() {
+        let mut packet = Probe::Ask(1).packet(A, B, 1280);
+        packet[1279] = 1;
+        assert_eq!(parse(&packet), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_question_of_any_length_is_understood(number: u64, length: u16) {
+            let packet = Probe::Ask(number).packet(A, B, length);
+            prop_assert_eq!(packet.len(), usize::from(length.max(LENGTH)));
+            prop_assert_eq!(parse(&packet), Some(Probe::Ask(number)));
+        }
+
+        #[test]
+        fn any_payload_is_a_probe_or_not_without_panic(payload: Vec<u8>, is_magic: bool) {
+            let mut packet = Probe::Ask(0).packet(A, B, LENGTH)[..HEADER].to_vec();
+            packet[4..6].copy_from_slice(&(payload.len() as u16).to_be_bytes());
+            packet.extend(payload);
+            if let (true, Some(magic)) = (is_magic, packet.get_mut(HEADER..HEADER + 4)) {
+                magic.copy_from_slice(&MAGIC);
+            }
+            let _ = parse(&packet);
+        }
     }
 }

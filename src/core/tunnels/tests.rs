@@ -4,6 +4,8 @@ use super::*;
 use crate::session::WireGuardKey;
 use crate::testing::epoch;
 
+mod mtu;
+
 struct Host {
     tunnels: Tunnels,
     keys: PeerKeys,
@@ -11,6 +13,10 @@ struct Host {
 }
 
 fn host(number: u8) -> Host {
+    host_with_mtu(number, 1420)
+}
+
+fn host_with_mtu(number: u8, mtu: u16) -> Host {
     let identity = Identity::new([number; 32]);
     let keys = PeerKeys {
         id: libp2p_identity::Keypair::ed25519_from_bytes([number; 32])
@@ -26,7 +32,7 @@ fn host(number: u8) -> Host {
         ipv6: keys.ipv6,
     };
     Host {
-        tunnels: Tunnels::new(us, identity, 1420, number.into(), epoch()),
+        tunnels: Tunnels::new(us, identity, mtu, number.into(), epoch()),
         keys,
         endpoint: Path::Direct(([192, 0, 2, number], 7777).into()),
     }
