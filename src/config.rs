@@ -52,6 +52,8 @@ pub struct Config {
     pub mtu: u16,
     /// Whether packets get a processor before other programs.
     pub realtime: bool,
+    /// Whether to exchange bursts of packets and datagrams with the kernel.
+    pub offload: bool,
 }
 
 impl Default for Config {
@@ -68,6 +70,7 @@ impl Default for Config {
             interface: "hive0".to_owned(),
             mtu: 1420,
             realtime: true,
+            offload: true,
         }
     }
 }
@@ -177,6 +180,9 @@ impl Config {
         }
         if let Some(realtime) = interface.realtime {
             self.realtime = realtime;
+        }
+        if let Some(offload) = interface.offload {
+            self.offload = offload;
         }
         Ok(())
     }
@@ -421,6 +427,7 @@ struct InterfaceSection {
     name: Option<Spanned<String>>,
     mtu: Option<Spanned<u16>>,
     realtime: Option<bool>,
+    offload: Option<bool>,
 }
 
 /// `true`, `false` or `"auto"`.

@@ -84,6 +84,7 @@ fn up(config: &Config, state: &Path, socket: &Path, footprint: &Footprint) -> Re
         ipv4: None,
         ipv6: None,
         mtu: config.mtu,
+        offload: config.offload,
     })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -173,7 +174,7 @@ impl NetworkSide {
         let waker = Waker::new().context("cannot make an event descriptor")?;
         let (to_loop, swarm_events) = mailbox::channel(QUEUE, waker.clone());
         let (to_loop_local, local) = mailbox::channel(QUEUE, waker.clone());
-        let udp = bind(config.port)?;
+        let udp = bind(config.port, config.offload)?;
         let _inside = runtime.enter();
         let mut control_socket = ControlSocket::bind(socket)?;
         control_socket.serve(to_loop_local.clone());
@@ -307,7 +308,7 @@ impl Rest {
 }
 
 /// One socket per address family, on the same port. A system without IPv6 (or without IPv4) has one.
-fn bind(port: u16) -> Result<Vec<UdpSocket>, UdpError> {
+fn bind(port: u16, offload: bool) -> Result<Vec<UdpSocket>> {
     let mut sockets = Vec::new();
     let mut port = port;
     let mut missing = None;
@@ -318,14 +319,18 @@ fn bind(port: u16) -> Result<Vec<UdpSocket>, UdpError> {
         match UdpSocket::bind(SocketAddr::new(ip, port)) {
             Ok(socket) => {
                 port = socket.local_addr().map_or(port, |address| address.port());
-                sockets.push(socket);
+                sockets.push(if offload {
+                    socket
+                } else {
+                    socket.without_offload()?
+                });
             }
             Err(error @ UdpError::FamilyUnavailable(_)) => missing = Some(error),
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         }
     }
     match missing {
-        Some(error) if sockets.is_empty() => Err(error),
+        Some(error) if sockets.is_empty() => Err(error.into()),
         Some(_) | None => Ok(sockets),
     }
 }

@@ -117,6 +117,7 @@ mod tests {
             ipv4: Some((address.into(), prefix_len)),
             ipv6: None,
             mtu: 1420,
+            offload: true,
         };
         Tun::open(&config).unwrap()
     }

@@ -44,6 +44,8 @@ pub struct TunConfig {
     pub ipv6: Option<(Ipv6Addr, u8)>,
     /// Largest packet in bytes: what fits into one datagram of the underlay after sealing. 1420 suits a path of 1500.
     pub mtu: u16,
+    /// Whether to exchange bursts with the kernel, where it can.
+    pub offload: bool,
 }
 
 /// Why there is no interface.

@@ -84,6 +84,8 @@ pub struct UdpSocket {
     socket: std::net::UdpSocket,
     /// What the kernel turned out to support. Shared by all handles: one that learns that GSO fails tells the others.
     state: Arc<UdpSocketState>,
+    /// Whether to exchange runs of datagrams with the kernel, where it can.
+    offload: bool,
 }
 
 impl UdpSocket {
@@ -109,7 +111,20 @@ impl UdpSocket {
         Ok(Self {
             socket,
             state: Arc::new(state),
+            offload: true,
         })
+    }
+
+    /// Has every datagram cross the kernel's border on its own: slow, for networks that mishandle runs of them.
+    pub fn without_offload(mut self) -> io::Result<Self> {
+        self.offload = false;
+        #[cfg(target_os = "linux")]
+        nix::sys::socket::setsockopt(
+            &self.socket,
+            nix::sys::socket::sockopt::UdpGroSegment,
+            &false,
+        )?;
+        Ok(self)
     }
 
     /// The address bound to, with the port the kernel chose.
@@ -123,6 +138,7 @@ impl UdpSocket {
         Ok(Self {
             socket: self.socket.try_clone()?,
             state: Arc::clone(&self.state),
+            offload: self.offload,
         })
     }
 
@@ -148,7 +164,7 @@ impl UdpSocket {
     /// Errors concern this transmit only and leave the socket usable. [`io::ErrorKind::WouldBlock`]: the send buffer
     /// is full, nothing was sent. `EMSGSIZE`: too big for the path. `ENETUNREACH` and friends: no route at the moment.
     pub fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        if is_run(transmit) && self.state.max_gso_segments() == 1 {
+        if is_run(transmit) && self.max_gso_segments() == 1 {
             return self.send_one_by_one(transmit);
         }
         match self.state.try_send((&self.socket).into(), transmit) {
@@ -199,12 +215,20 @@ impl UdpSocket {
     /// How many datagrams one [`Transmit`] may carry; 1 when the system or the interface has no GSO. May fall at any
     /// time.
     pub fn max_gso_segments(&self) -> usize {
-        self.state.max_gso_segments()
+        if self.offload {
+            self.state.max_gso_segments()
+        } else {
+            1
+        }
     }
 
     /// How many datagrams one [`Received`] may carry at most; 1 when the system has no GRO.
     pub fn max_gro_segments(&self) -> usize {
-        self.state.gro_segments()
+        if self.offload {
+            self.state.gro_segments()
+        } else {
+            1
+        }
     }
 
     /// Whether the system cannot be kept from fragmenting datagrams, which makes path MTU probes meaningless.

@@ -41,26 +41,17 @@ enum Framing {
 }
 
 impl Device {
-    /// With all offloads that the kernel has.
     pub(super) fn open(config: &TunConfig) -> Result<Self, TunError> {
-        Self::open_by(config, create)
-    }
-
-    /// As on a kernel that has none.
-    #[cfg(test)]
-    pub(super) fn open_without_offloads(config: &TunConfig) -> Result<Self, TunError> {
-        Self::open_by(config, |name| build(name, false))
-    }
-
-    fn open_by(
-        config: &TunConfig,
-        create: impl FnOnce(&str) -> io::Result<SyncDevice>,
-    ) -> Result<Self, TunError> {
         if if_nametoindex(config.name.as_str()).is_ok() {
             // The kernel would let us take over a persistent interface, with addresses and routes of its past.
             return Err(TunError::NameTaken(config.name.clone()));
         }
-        let device = create(&config.name).map_err(|source| creation_error(&config.name, source))?;
+        let device = if config.offload {
+            build_with_offloads(&config.name)
+        } else {
+            build(&config.name, false)
+        };
+        let device = device.map_err(|source| creation_error(&config.name, source))?;
         device
             .set_nonblocking(true)
             .map_err(|source| io_error("open", &config.name, source))?;
@@ -175,7 +166,7 @@ impl AsFd for Device {
 }
 
 /// Says once what the kernel does not have: any since 2.6.27 takes TCP bursts apart, since 6.2 UDP bursts too.
-fn create(name: &str) -> io::Result<SyncDevice> {
+fn build_with_offloads(name: &str) -> io::Result<SyncDevice> {
     let device = match build(name, true) {
         Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => build(name, false)?,
         result => result?,

@@ -25,6 +25,7 @@ fn config(name: &str) -> TunConfig {
         ipv4: Some((US, 16)),
         ipv6: Some((US_V6, 64)),
         mtu: 1420,
+        offload: true,
     }
 }
 
@@ -60,11 +61,10 @@ fn open(config: &TunConfig) -> Tun {
 
 /// An interface as a kernel without offloads has it.
 fn open_without_offloads(config: &TunConfig) -> Tun {
-    let device = system::Device::open_without_offloads(config).unwrap();
-    Tun {
-        device,
-        config: config.clone(),
-    }
+    open(&TunConfig {
+        offload: false,
+        ..config.clone()
+    })
 }
 
 const UDP: u8 = 17;
