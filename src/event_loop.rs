@@ -25,7 +25,7 @@ use hivevpn_platform::{
     poll::{self, Waker},
     priority::Urgency,
     tun::Tun,
-    udp::RecvBatch,
+    udp::{RecvBatch, SendBatch},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -125,6 +125,7 @@ pub struct EventLoop {
     next_token: u64,
     stopping: bool,
     received: RecvBatch,
+    sending: SendBatch,
 }
 
 impl EventLoop {
@@ -151,6 +152,7 @@ impl EventLoop {
             next_token: 0,
             stopping: false,
             received: RecvBatch::new(),
+            sending: SendBatch::new(),
         }
     }
 
@@ -240,10 +242,11 @@ impl EventLoop {
     /// Returns the number of frames there were.
     fn receive_packets(&mut self, now: Now) -> Result<usize> {
         let (node, sockets, carriers) = (&mut self.node, &self.sockets, &self.carriers);
+        let sending = &mut self.sending;
         let received = self.tun.recv_each(FRAMES, FRAME_BYTES, |packet| {
             node.handle_overlay_packet(packet, now.instant);
             if node.outbox().len() >= FLUSH_AT {
-                send_datagrams(node, sockets, carriers);
+                send_datagrams(node, sockets, carriers, sending);
             }
         });
         let frames = match received {
@@ -258,7 +261,8 @@ impl EventLoop {
 
     /// Lets everything leave that the core has sealed or opened.
     fn flush(&mut self) -> Result<()> {
-        send_datagrams(&mut self.node, &self.sockets, &self.carriers);
+        let sending = &mut self.sending;
+        send_datagrams(&mut self.node, &self.sockets, &self.carriers, sending);
         self.write_packets()
     }
 

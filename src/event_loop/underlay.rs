@@ -11,7 +11,7 @@ use std::{
 use hivevpn_core::{connection::ConnectionId, datagram::is_wireguard, node::Node, path::Path};
 use hivevpn_platform::{
     poll,
-    udp::{Received, RecvBatch, Transmit, UdpSocket},
+    udp::{Received, RecvBatch, SendBatch, Transmit, UdpSocket},
 };
 
 use crate::swarm::{
@@ -51,7 +51,28 @@ impl Socket {
         }
     }
 
-    fn send(&self, endpoint: SocketAddr, run: &[u8], segment: usize) {
+    /// Sends runs of datagrams: those that the kernel cuts up in one piece, single ones together.
+    fn send<'a>(
+        &self,
+        runs: impl Iterator<Item = (SocketAddr, &'a [u8], usize)>,
+        batch: &mut SendBatch,
+    ) {
+        let cuts = self.udp.max_gso_segments() > 1;
+        let mut singles = Vec::new();
+        for (endpoint, run, segment) in runs {
+            if cuts && run.len() > segment {
+                self.send_each(&singles, batch);
+                singles.clear();
+                self.send_run(endpoint, run, segment);
+            } else {
+                singles.extend(run.chunks(segment).map(|datagram| (endpoint, datagram)));
+            }
+        }
+        self.send_each(&singles, batch);
+    }
+
+    /// Sends a run of datagrams of `segment` bytes (the last may be shorter) in one piece.
+    fn send_run(&self, endpoint: SocketAddr, run: &[u8], segment: usize) {
         let transmit = Transmit {
             destination: endpoint,
             ecn: None,
@@ -59,15 +80,33 @@ impl Socket {
             segment_size: (run.len() > segment).then_some(segment),
             src_ip: None,
         };
-        let mut sent = self.udp.send(&transmit);
-        if matches!(&sent, Err(error) if error.kind() == ErrorKind::WouldBlock)
-            && poll::wait_writable(self.udp.as_fd(), Some(SEND_PATIENCE)).unwrap_or(false)
-        {
-            sent = self.udp.send(&transmit);
-        }
-        if let Err(error) = sent {
+        if let Err(error) = self.patiently(|udp| udp.send(&transmit)) {
             tracing::trace!(%endpoint, %error, "datagrams not sent");
         }
+    }
+
+    fn send_each(&self, datagrams: &[(SocketAddr, &[u8])], batch: &mut SendBatch) {
+        let mut rest = datagrams;
+        while let Some((endpoint, _)) = rest.first() {
+            let gone = match self.patiently(|udp| batch.send(udp, rest)) {
+                Ok(sent) => sent,
+                Err(error) => {
+                    tracing::trace!(%endpoint, %error, "a datagram not sent");
+                    1
+                }
+            };
+            rest = &rest[gone..];
+        }
+    }
+
+    /// Tries once more when the send buffer was full.
+    fn patiently<T>(&self, mut send: impl FnMut(&UdpSocket) -> io::Result<T>) -> io::Result<T> {
+        let sent = send(&self.udp);
+        let is_full = matches!(&sent, Err(error) if error.kind() == ErrorKind::WouldBlock);
+        if is_full && poll::wait_writable(self.udp.as_fd(), Some(SEND_PATIENCE)).unwrap_or(false) {
+            return send(&self.udp);
+        }
+        sent
     }
 }
 
@@ -100,26 +139,28 @@ pub(super) fn demultiplex(
     }
 }
 
-/// Lets the sealed datagrams leave, each over its path.
+/// Lets the sealed datagrams leave, each over its path, those of one path in their order.
 pub(super) fn send_datagrams(
     node: &mut Node,
     sockets: &[Socket],
     carriers: &HashMap<ConnectionId, Carrier>,
+    batch: &mut SendBatch,
 ) {
+    for socket in sockets {
+        let of_family = |(path, run, segment): (Path, _, _)| match path {
+            Path::Direct(endpoint) if endpoint.is_ipv4() == socket.is_ipv4 => {
+                Some((endpoint, run, segment))
+            }
+            Path::Direct(_) | Path::Carrier(_) => None,
+        };
+        socket.send(node.outbox().runs().filter_map(of_family), batch);
+    }
     for (path, run, segment) in node.outbox().runs() {
-        match path {
-            Path::Direct(endpoint) => {
-                let of_family = |socket: &&Socket| socket.is_ipv4 == endpoint.is_ipv4();
-                if let Some(socket) = sockets.iter().find(of_family) {
-                    socket.send(endpoint, run, segment);
-                }
-            }
-            Path::Carrier(connection) => {
-                if let Some(carrier) = carriers.get(&connection) {
-                    // Dropped and counted by the carrier: its queue is short on purpose.
-                    let _ = carrier.try_send(run, segment);
-                }
-            }
+        if let Path::Carrier(connection) = path
+            && let Some(carrier) = carriers.get(&connection)
+        {
+            // Dropped and counted by the carrier: its queue is short on purpose.
+            let _ = carrier.try_send(run, segment);
         }
     }
     node.outbox().clear();
