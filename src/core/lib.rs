@@ -8,6 +8,7 @@
 //! - [`allowed_ips`], [`peers`], [`peer`]: which peer owns an address, how peers are found, one peer
 //! - [`session`]: a WireGuard tunnel, the only file that knows boringtun
 //! - [`path`]: the ways to a peer, and which of them carries the tunnel now
+//! - [`schedule`]: whose timers run when
 //! - [`batch`], [`ip_packet`], [`datagram`], [`drop_reason`]: what moves, and why it stopped
 //! - [`connection`], [`connections`]: libp2p connections, and which of them are wanted
 //! - [`membership`]: who belongs to the network, proven by signatures alone
@@ -29,6 +30,7 @@ pub mod output;
 pub mod path;
 pub mod peer;
 pub mod peers;
+pub mod schedule;
 pub mod session;
 #[cfg(test)]
 mod testing;

@@ -248,10 +248,11 @@ impl Node {
             .min(self.next_publish)
             .min(self.next_bootstrap)
             .min(self.next_resync());
-        self.tunnels
-            .poll_timeout()
-            .min(self.connections.poll_timeout())
-            .min(rare)
+        let others = [
+            self.tunnels.poll_timeout(),
+            Some(self.connections.poll_timeout()),
+        ];
+        others.into_iter().flatten().fold(rare, Instant::min)
     }
 
     /// Lets everything act on the time that passed.

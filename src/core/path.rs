@@ -114,6 +114,16 @@ impl Tracked {
         self.rtt.map_or(PATIENCE, |rtt| PATIENCE.max(rtt * 4))
     }
 
+    /// How long after a probe the next one follows.
+    fn gap(&self, is_current: bool, is_active: bool) -> Duration {
+        match (self.is_alive(), is_current, is_active) {
+            (false, _, _) => RETRY,
+            (true, false, _) => STANDBY_HEARTBEAT,
+            (true, true, false) => IDLE_HEARTBEAT,
+            (true, true, true) => HEARTBEAT,
+        }
+    }
+
     /// Counts an answer that did not come in time; says whether one was missed just now.
     fn misses_answer(&mut self, now: Instant) -> bool {
         let Some((_, sent)) = self.outstanding else {
@@ -216,18 +226,29 @@ impl Paths {
         self.last_packet = Some(now);
     }
 
+    /// Whether packets flowed lately.
+    pub fn is_active(&self, now: Instant) -> bool {
+        self.last_packet.is_some_and(|at| now < at + IDLE_AFTER)
+    }
+
+    /// When [`due_probe`](Self::due_probe) has something to do next, as things stand now.
+    pub fn next_probe(&self, now: Instant) -> Option<Instant> {
+        let is_active = self.is_active(now);
+        let due = |known: &Tracked| match (known.outstanding, known.probed) {
+            (Some((_, sent)), _) => sent + known.patience(),
+            (None, Some(at)) => at + known.gap(Some(known.path) == self.current, is_active),
+            (None, None) => now,
+        };
+        self.list.iter().map(due).min()
+    }
+
     /// The next path that wants a probe now, with the probe's number. Call until `None`.
     pub fn due_probe(&mut self, now: Instant, new_id: impl FnOnce() -> u64) -> Option<(Path, u64)> {
         self.expire_probes(now);
-        let is_active = self.last_packet.is_some_and(|at| now < at + IDLE_AFTER);
+        let is_active = self.is_active(now);
         let current = self.current;
         let known = self.list.iter_mut().find(|known| {
-            let gap = match (known.is_alive(), Some(known.path) == current, is_active) {
-                (false, _, _) => RETRY,
-                (true, false, _) => STANDBY_HEARTBEAT,
-                (true, true, false) => IDLE_HEARTBEAT,
-                (true, true, true) => HEARTBEAT,
-            };
+            let gap = known.gap(Some(known.path) == current, is_active);
             known.outstanding.is_none() && known.probed.is_none_or(|at| now >= at + gap)
         })?;
         let id = new_id();

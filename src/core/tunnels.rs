@@ -25,15 +25,16 @@ use crate::{
     path::{Path, PathKind, PathView, probe::Probe},
     peer::{Peer, PeerIndex, PeerKeys, Sealing},
     peers::Peers,
+    schedule::Schedule,
     session::{Identity, MIN_BUFFER, Opened},
 };
 
-/// WireGuard wants its timers looked at about every 250 ms. The jitter around it keeps two nodes that start
-/// together from answering each other's retransmissions forever (whitepaper §6.1).
-const TICK: Duration = Duration::from_millis(200);
-const TICK_JITTER_MS: u64 = 100;
-/// The handshake limiter counts per second.
-const LIMITER_PERIOD: Duration = Duration::from_secs(1);
+/// Timers run at most this much late, and wake the node at most this often, however many peers there are.
+const GRAIN: Duration = Duration::from_millis(250);
+/// Between two ticks of one peer that nothing but the clock calls for.
+const MIN_GAP: Duration = Duration::from_millis(1);
+/// The handshake limiter counts per second, and insists on a whole one by a clock that we do not see.
+const LIMITER_PERIOD: Duration = Duration::from_millis(1100);
 /// First byte of transport data (whitepaper §5.4.6).
 const TRANSPORT_DATA: u8 = 4;
 /// Pings of people that may be under way at once.
@@ -91,8 +92,9 @@ pub struct Tunnels {
     rng: fastrand::Rng,
     pings: BTreeMap<u64, UserPing>,
     answers: Vec<PingAnswer>,
-    next_tick: Instant,
-    next_limiter_reset: Instant,
+    schedule: Schedule<PeerIndex>,
+    /// Only while handshakes come in.
+    next_limiter_reset: Option<Instant>,
 }
 
 impl Tunnels {
@@ -118,8 +120,8 @@ impl Tunnels {
             rng: fastrand::Rng::with_seed(seed),
             pings: BTreeMap::new(),
             answers: Vec::new(),
-            next_tick: now,
-            next_limiter_reset: now + LIMITER_PERIOD,
+            schedule: Schedule::new(now, GRAIN),
+            next_limiter_reset: None,
         }
     }
 
@@ -129,12 +131,15 @@ impl Tunnels {
     /// connections vouch for must then be opened again.
     pub fn upsert(&mut self, keys: PeerKeys) {
         let known = self.peers.index_of(&keys.id);
-        if let Some(peer) = known.and_then(|index| self.peers.get_mut(index)) {
+        if let Some(index) = known
+            && let Some(peer) = self.peers.get_mut(index)
+        {
             if *peer.keys() == keys {
                 return;
             }
             if peer.keys().key == keys.key && peer.keys().ipv6 == keys.ipv6 {
                 peer.set_addresses(keys.ipv4);
+                self.allowed_ips.remove_owner(index);
             } else {
                 self.remove(&keys.id);
             }
@@ -145,7 +150,6 @@ impl Tunnels {
             None => self.peers.add(keys, &self.identity, || rng.u32(..)),
         };
         let Some(index) = index else { return };
-        self.allowed_ips.remove_owner(index);
         self.allowed_ips
             .insert(IpAddr::from(keys.ipv6).into(), index);
         if let Some(ipv4) = keys.ipv4 {
@@ -159,6 +163,7 @@ impl Tunnels {
             return;
         };
         self.allowed_ips.remove_owner(index);
+        self.schedule.set(index, None);
         self.carriers.retain(|_, owner| *owner != index);
         self.pings.retain(|_, ping| ping.peer != index);
     }
@@ -256,7 +261,7 @@ impl Tunnels {
                 peer.initiate(&mut self.outbox);
             }
         }
-        self.send_pings(index, now);
+        self.tick_peer(index, now);
         true
     }
 
@@ -293,7 +298,12 @@ impl Tunnels {
             .allowed_ips
             .owner(destination)
             .ok_or(DropReason::NoOwner)?;
-        let peer = self.peers.get_mut(index).ok_or(DropReason::NoOwner)?;
+        let mut peer = self.peers.get_mut(index).ok_or(DropReason::NoOwner)?;
+        if peer.is_stale(now) {
+            self.tick_peer(index, now);
+            peer = self.peers.get_mut(index).ok_or(DropReason::NoOwner)?;
+        }
+        let is_at_rest = peer.is_at_rest();
         let mut sealing = Sealing {
             outbox: &mut self.outbox,
             scratch: &mut self.scratch,
@@ -301,6 +311,9 @@ impl Tunnels {
         };
         let sent = peer.send(packet.bytes(), &mut sealing, now);
         let wanted = peer.paths().current().is_none().then_some(peer.keys().id);
+        if is_at_rest {
+            self.rouse(index, now);
+        }
         if let Err(reason) = sent {
             self.drops.count(reason);
         }
@@ -320,16 +333,21 @@ impl Tunnels {
         datagram: &[u8],
         now: Instant,
     ) -> Result<(), DropReason> {
-        let index = self.addressee(from, datagram)?;
-        if datagram.first() != Some(&TRANSPORT_DATA) {
-            // boringtun's "now" moves only when its timers run: without this, a tunnel that slept takes a fresh
-            // handshake for an expired one. What its timers send goes by our own paths, never to this sender.
-            self.tick_peer(index, now);
-        }
-        let peer = self
+        let index = self.addressee(from, datagram, now)?;
+        let is_handshake = datagram.first() != Some(&TRANSPORT_DATA);
+        let mut peer = self
             .peers
             .get_mut(index)
             .ok_or(DropReason::UnknownSession)?;
+        if is_handshake || peer.is_stale(now) {
+            // boringtun's "now" moves only when its timers run: without this, a tunnel that slept takes a fresh
+            // handshake for an expired one. What its timers send goes by our own paths, never to this sender.
+            self.tick_peer(index, now);
+            peer = self
+                .peers
+                .get_mut(index)
+                .ok_or(DropReason::UnknownSession)?;
+        }
         let had_keys = peer.session().can_seal();
         let outbox = &mut self.outbox;
         let slot = self.inbox.slot(datagram.len().max(MIN_BUFFER));
@@ -340,11 +358,12 @@ impl Tunnels {
             })?;
         let gained_keys = !had_keys && peer.session().can_seal();
         if !peer.paths().knows(from) {
-            self.hear_from(index, from);
+            self.hear_from(index, from, now);
         }
         if gained_keys {
             self.tick_peer(index, now);
-            self.send_pings(index, now);
+        } else if is_handshake {
+            self.rouse(index, now);
         }
         match opened {
             Opened::Handshake | Opened::Keepalive => Ok(()),
@@ -353,18 +372,29 @@ impl Tunnels {
     }
 
     /// An authentic datagram came by a path that is new to us.
-    fn hear_from(&mut self, index: PeerIndex, from: Path) {
+    fn hear_from(&mut self, index: PeerIndex, from: Path, now: Instant) {
         if source_address(from).is_some_and(|ip| self.is_overlay(ip)) {
             return;
         }
         if let Some(peer) = self.peers.get_mut(index) {
             peer.paths_mut().heard(from);
         }
+        self.rouse(index, now);
     }
 
     /// Which peer a datagram claims to be for, by what it says and by the carrier it came by.
-    fn addressee(&mut self, from: Path, datagram: &[u8]) -> Result<PeerIndex, DropReason> {
-        let index = match WireGuardDatagram::parse(datagram).ok_or(DropReason::Malformed)? {
+    fn addressee(
+        &mut self,
+        from: Path,
+        datagram: &[u8],
+        now: Instant,
+    ) -> Result<PeerIndex, DropReason> {
+        let kind = WireGuardDatagram::parse(datagram).ok_or(DropReason::Malformed)?;
+        if !matches!(kind, WireGuardDatagram::TransportData { .. }) {
+            let reset = now + LIMITER_PERIOD;
+            self.next_limiter_reset.get_or_insert(reset);
+        }
+        let index = match kind {
             WireGuardDatagram::Initiation => {
                 let outbox = &mut self.outbox;
                 let key = self
@@ -414,8 +444,12 @@ impl Tunnels {
             return Err(DropReason::NotForUs);
         }
         let length = packet.bytes().len();
+        let is_at_rest = peer.is_at_rest();
         peer.received(length, now);
         self.inbox.commit(length);
+        if is_at_rest {
+            self.rouse(index, now);
+        }
         Ok(())
     }
 
@@ -451,25 +485,29 @@ impl Tunnels {
 
     // ---- time --------------------------------------------------------------------------------------------
 
-    /// When [`handle_timeout`](Self::handle_timeout) is wanted next.
-    pub fn poll_timeout(&self) -> Instant {
-        self.next_tick
+    /// When [`handle_timeout`](Self::handle_timeout) is wanted next, if ever.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let due = self.schedule.next().into_iter();
+        due.chain(self.next_limiter_reset).min()
     }
 
-    /// Lets all tunnels act on the time that passed.
+    /// Lets those tunnels whose timers are due act on the time that passed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if now < self.next_tick {
-            return;
-        }
-        self.next_tick = now + TICK + Duration::from_millis(self.rng.u64(..TICK_JITTER_MS));
-        if now >= self.next_limiter_reset {
-            self.next_limiter_reset = now + LIMITER_PERIOD;
+        if self.next_limiter_reset.is_some_and(|due| now >= due) {
+            self.next_limiter_reset = None;
             self.identity.reset_limiter();
         }
-        let indexes: Vec<_> = self.peers.indexes().collect();
-        for index in indexes {
+        while let Some(index) = self.schedule.pop(now) {
             self.tick_peer(index, now);
-            self.send_pings(index, now);
+        }
+    }
+
+    /// Something happened to a peer whose timers may be set for later than it wants now.
+    fn rouse(&mut self, index: PeerIndex, now: Instant) {
+        let rng = &mut self.rng;
+        let peer = self.peers.get_mut(index);
+        if let Some(at) = peer.and_then(|peer| peer.next_tick(now, |below| rng.u64(..below))) {
+            self.schedule.hasten(index, self.schedule.coarse(at));
         }
     }
 
@@ -484,6 +522,13 @@ impl Tunnels {
         };
         let rng = &mut self.rng;
         peer.tick(self.us.ipv6, &mut sealing, now, || rng.u64(..));
+        let next = peer.next_tick(now, |below| rng.u64(..below));
+        // Never at once again: whatever still seems due, time must pass between two ticks.
+        let next = next.map(|at| self.schedule.coarse(at.max(now + MIN_GAP)));
+        self.schedule.set(index, next);
+        if !self.pings.is_empty() {
+            self.send_pings(index, now);
+        }
     }
 
     fn send_pings(&mut self, index: PeerIndex, now: Instant) {
