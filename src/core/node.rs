@@ -248,10 +248,7 @@ impl Node {
             .min(self.next_publish)
             .min(self.next_bootstrap)
             .min(self.next_resync());
-        let others = [
-            self.tunnels.poll_timeout(),
-            Some(self.connections.poll_timeout()),
-        ];
+        let others = [self.tunnels.poll_timeout(), self.connections.poll_timeout()];
         others.into_iter().flatten().fold(rare, Instant::min)
     }
 
