@@ -568,6 +568,15 @@ impl Tunnels {
         self.rng.choice(from).copied()
     }
 
+    /// Leaves at most `count` of them, by the same generator.
+    pub fn choose_some<T>(&mut self, from: &mut Vec<T>, count: usize) {
+        for at in 0..count.min(from.len()) {
+            let other = self.rng.usize(at..from.len());
+            from.swap(at, other);
+        }
+        from.truncate(count);
+    }
+
     /// What went no further, and why.
     pub fn drops(&self) -> &Drops {
         &self.drops

@@ -59,7 +59,7 @@ impl Node {
                 .open_path(&peer, Path::Direct(endpoint), PathKind::Direct, now.instant);
         }
         if is_first {
-            self.compare_directory_with(peer);
+            self.compare_summary_with(peer);
         }
     }
 
