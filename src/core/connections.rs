@@ -8,7 +8,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -18,9 +18,11 @@ use libp2p_identity::PeerId;
 use crate::{
     connection::{ConnectionId, Link},
     output::Output,
+    schedule::Schedule,
 };
 
-/// How often the wishes are looked at.
+/// Wishes that time alone makes due are looked at this much late, so that many of them are looked at together. As
+/// long as a connection that we closed has not gone, it is closed again this often.
 const TICK: Duration = Duration::from_millis(500);
 /// First pause after a dial that failed; it doubles up to [`MAX_BACKOFF`].
 const BACKOFF: Duration = Duration::from_secs(1);
@@ -79,8 +81,9 @@ struct Wish {
 pub struct Connections {
     us: PeerId,
     open: BTreeMap<ConnectionId, Connection>,
+    by_peer: BTreeSet<(PeerId, ConnectionId)>,
     wishes: BTreeMap<PeerId, Wish>,
-    next_tick: Instant,
+    schedule: Schedule<PeerId>,
     started: Instant,
     is_seen: bool,
     punched: Vec<PeerId>,
@@ -92,8 +95,9 @@ impl Connections {
         Self {
             us,
             open: BTreeMap::new(),
+            by_peer: BTreeSet::new(),
             wishes: BTreeMap::new(),
-            next_tick: now,
+            schedule: Schedule::new(now, TICK),
             started: now,
             is_seen: false,
             punched: Vec::new(),
@@ -104,9 +108,9 @@ impl Connections {
     /// was tried without, it begins anew.
     pub fn seen(&mut self, now: Instant) {
         self.is_seen = true;
-        self.next_tick = now;
-        for wish in self.wishes.values_mut() {
+        for (peer, wish) in &mut self.wishes {
             wish.begin_anew();
+            self.schedule.hasten(*peer, now);
         }
     }
 
@@ -141,7 +145,7 @@ impl Connections {
                 self.wishes.insert(peer, wish);
             }
         }
-        self.next_tick = now;
+        self.schedule.hasten(peer, now);
     }
 
     /// Packets wait for this member: try now, but no more often than after a first failure.
@@ -152,22 +156,20 @@ impl Connections {
         if wish.next_dial > now && wish.hurried.is_none_or(|at| now >= at + BACKOFF) {
             wish.hurried = Some(now);
             wish.next_dial = now;
-            self.next_tick = now;
+            self.schedule.hasten(*peer, now);
         }
     }
 
     /// The member is no more: its connections are closed.
     pub fn unwant(&mut self, peer: &PeerId) -> Vec<Output> {
         self.wishes.remove(peer);
-        self.open
-            .iter()
-            .filter(|(_, connection)| connection.peer == *peer)
-            .map(|(id, _)| Output::Close(*id))
-            .collect()
+        self.schedule.set(*peer, None);
+        self.all_of(peer).map(|(id, _)| Output::Close(id)).collect()
     }
 
     /// A connection came up. It carries nothing until both ends are authenticated.
     pub fn opened(&mut self, id: ConnectionId, peer: PeerId, link: Link, now: Instant) {
+        self.by_peer.insert((peer, id));
         self.open.insert(
             id,
             Connection {
@@ -193,21 +195,23 @@ impl Connections {
             wish.next_tcp = None;
             wish.failures = 0;
             wish.next_dial = now;
+            self.schedule.hasten(peer, now);
         }
-        self.next_tick = now;
         self.of(&peer).count() == 1
     }
 
     /// The connection moved to another endpoint.
-    pub fn moved(&mut self, id: ConnectionId, link: Link) {
+    pub fn moved(&mut self, id: ConnectionId, link: Link, now: Instant) {
         if let Some(connection) = self.open.get_mut(&id) {
             connection.link = link;
+            self.schedule.hasten(connection.peer, now);
         }
     }
 
     /// The connection is gone. Returns how it went, if it was known.
     pub fn closed(&mut self, id: ConnectionId, now: Instant) -> Option<(PeerId, Link)> {
         let connection = self.open.remove(&id)?;
+        self.by_peer.remove(&(connection.peer, id));
         let is_away = self.of(&connection.peer).next().is_none();
         if let Some(wish) = self.wishes.get_mut(&connection.peer).filter(|_| is_away) {
             // One that was never authenticated may have been refused: not at once again.
@@ -223,7 +227,7 @@ impl Connections {
                 wish.failures = 0;
             }
         }
-        self.next_tick = now;
+        self.schedule.hasten(connection.peer, now);
         Some((connection.peer, connection.link))
     }
 
@@ -240,7 +244,9 @@ impl Connections {
             .min(MAX_BACKOFF);
         wish.failures = wish.failures.saturating_add(1);
         wish.next_dial = now + backoff;
-        wish.failures
+        let (failures, due) = (wish.failures, wish.next_dial);
+        self.schedule.hasten(*peer, self.schedule.coarse(due));
+        failures
     }
 
     /// The connection's carrier stream came up or broke.
@@ -266,11 +272,17 @@ impl Connections {
     }
 
     /// The authenticated connections to a peer.
-    pub fn of<'a>(&'a self, peer: &'a PeerId) -> impl Iterator<Item = (ConnectionId, Link)> + 'a {
-        self.open
-            .iter()
-            .filter(move |(_, connection)| connection.authenticated && connection.peer == *peer)
-            .map(|(id, connection)| (*id, connection.link))
+    pub fn of(&self, peer: &PeerId) -> impl Iterator<Item = (ConnectionId, Link)> {
+        self.all_of(peer)
+            .filter(|(_, connection)| connection.authenticated)
+            .map(|(id, connection)| (id, connection.link))
+    }
+
+    fn all_of(&self, peer: &PeerId) -> impl Iterator<Item = (ConnectionId, &Connection)> {
+        let (first, last) = (ConnectionId(0), ConnectionId(u64::MAX));
+        self.by_peer
+            .range((*peer, first)..=(*peer, last))
+            .filter_map(|(_, id)| Some((*id, self.open.get(id)?)))
     }
 
     /// Whom a connection leads to, authenticated or not.
@@ -282,77 +294,94 @@ impl Connections {
 
     /// The peers with an authenticated connection.
     pub fn connected(&self) -> impl Iterator<Item = PeerId> + '_ {
-        self.wishes
-            .keys()
-            .copied()
-            .filter(|peer| self.of(peer).next().is_some())
+        let mut last = None;
+        self.by_peer
+            .iter()
+            .filter(|(_, id)| self.open.get(id).is_some_and(|c| c.authenticated))
+            .map(|(peer, _)| *peer)
+            .filter(move |peer| last.replace(*peer) != Some(*peer))
+            .filter(|peer| self.wishes.contains_key(peer))
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is wanted next.
-    pub fn poll_timeout(&self) -> Instant {
-        self.next_tick
+    /// When [`handle_timeout`](Self::handle_timeout) is wanted next, if ever.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.schedule.next()
     }
 
     /// Says what to dial and what to close now.
     pub fn handle_timeout(&mut self, now: Instant) -> Vec<Output> {
-        if now < self.next_tick {
-            return Vec::new();
-        }
-        self.next_tick = now + TICK;
         let mut outputs = Vec::new();
-        let may_circuit = self.is_seen || now >= self.started + CIRCUIT_PATIENCE;
-        let peers: Vec<_> = self.wishes.keys().copied().collect();
-        for peer in peers {
-            let links: Vec<_> = self.of(&peer).collect();
-            let is_away = links.is_empty();
-            let best = links.iter().map(|(_, link)| preference(link)).min();
-            let we_lead = self.us < peer;
-            let Some(wish) = self.wishes.get_mut(&peer) else {
-                continue;
-            };
-            if is_away {
-                wish.begin_anew();
-                outputs.extend(wish.dial(peer, may_circuit, now));
-                if let Some(due) = wish.next_tcp {
-                    self.next_tick = self.next_tick.min(due);
-                }
-            } else if best > Some(QUIC) {
-                let punch = wish.punch(peer, best == Some(RELAYED), we_lead, now);
-                if !punch.is_empty() {
-                    self.punched.push(peer);
-                }
-                outputs.extend(punch);
-            } else {
-                wish.begin_anew();
-            }
-            if we_lead {
-                outputs.extend(self.surplus(&peer, now));
-            }
+        while let Some(peer) = self.schedule.pop(now) {
+            self.look_after(peer, now, &mut outputs);
         }
         outputs
     }
 
-    /// The connections that a settled one, better or newer, has made superfluous.
-    fn surplus(&self, peer: &PeerId, now: Instant) -> Vec<Output> {
-        let settled = || {
-            self.open
-                .iter()
-                .filter(|(_, c)| c.authenticated && c.peer == *peer && now >= c.opened + SETTLE)
+    /// Does what one wish wants now, and notes when to look at it again.
+    fn look_after(&mut self, peer: PeerId, now: Instant, outputs: &mut Vec<Output>) {
+        let best = self.of(&peer).map(|(_, link)| preference(&link)).min();
+        let we_lead = self.us < peer;
+        let circuits_from = if self.is_seen {
+            now
+        } else {
+            self.started + CIRCUIT_PATIENCE
         };
-        let rank = |id: ConnectionId, c: &Connection| (preference(&c.link), Reverse(id));
-        let Some(best) = settled().map(|(id, c)| rank(*id, c)).min() else {
-            return Vec::new();
+        let Some(wish) = self.wishes.get_mut(&peer) else {
+            return;
         };
-        settled()
-            .filter(|(id, c)| rank(**id, c) > best)
-            .map(|(id, _)| Output::Close(*id))
-            .collect()
+        let mut due = None;
+        if let Some(best) = best.filter(|best| *best > QUIC) {
+            let punch = wish.punch(peer, best == RELAYED, we_lead, now);
+            if !punch.is_empty() {
+                self.punched.push(peer);
+            }
+            outputs.extend(punch);
+            due = wish.next_punch;
+        } else {
+            wish.begin_anew();
+        }
+        if best.is_none() {
+            outputs.extend(wish.dial(peer, circuits_from, now));
+            due = wish.dial_due(circuits_from);
+            // Not coarse: who needs TCP has waited long enough.
+            if let Some(due) = wish.next_tcp {
+                let due = wish.not_before(circuits_from, due);
+                self.schedule.hasten(peer, due);
+            }
+        }
+        if let Some(due) = due {
+            self.schedule.hasten(peer, self.schedule.coarse(due));
+        }
+        if we_lead {
+            self.close_surplus(&peer, now, outputs);
+        }
+    }
+
+    /// Closes the connections that a settled one, better or newer, has made superfluous.
+    fn close_surplus(&mut self, peer: &PeerId, now: Instant, outputs: &mut Vec<Output>) {
+        let authenticated: Vec<_> = self.all_of(peer).filter(|(_, c)| c.authenticated).collect();
+        if authenticated.len() < 2 {
+            return;
+        }
+        let (settled, fresh): (Vec<_>, Vec<_>) = authenticated
+            .into_iter()
+            .partition(|(_, c)| now >= c.opened + SETTLE);
+        let rank = |(id, c): &(ConnectionId, &Connection)| (preference(&c.link), Reverse(*id));
+        let best = settled.iter().map(rank).min();
+        let surplus = settled.iter().filter(|held| Some(rank(held)) > best);
+        let closed_before = outputs.len();
+        outputs.extend(surplus.map(|(id, _)| Output::Close(*id)));
+        let again = (outputs.len() > closed_before).then_some(now + TICK);
+        let settling = fresh.iter().map(|(_, c)| c.opened + SETTLE);
+        if let Some(due) = settling.chain(again).min() {
+            self.schedule.hasten(*peer, self.schedule.coarse(due));
+        }
     }
 }
 
 impl Wish {
-    fn dial(&mut self, peer: PeerId, may_circuit: bool, now: Instant) -> Option<Output> {
-        if !may_circuit && self.addresses.iter().any(is_circuit) {
+    fn dial(&mut self, peer: PeerId, circuits_from: Instant, now: Instant) -> Option<Output> {
+        if now < self.not_before(circuits_from, now) {
             return None;
         }
         let dial = |addresses: Vec<Multiaddr>, even_if_connected| {
@@ -382,6 +411,27 @@ impl Wish {
         }
         self.next_tcp = (!others.is_empty()).then_some(now + TCP_DELAY);
         dial(quic, false)
+    }
+
+    /// When [`dial`](Self::dial) has something to say next, apart from the addresses without QUIC.
+    fn dial_due(&self, circuits_from: Instant) -> Option<Instant> {
+        if self.addresses.is_empty() {
+            return None;
+        }
+        let due = match self.dialled {
+            Some(since) if self.news.is_empty() => self.next_dial.max(since + DIAL_LIMIT),
+            Some(_) | None => self.next_dial,
+        };
+        Some(self.not_before(circuits_from, due))
+    }
+
+    /// Nothing is dialled before `circuits_from` if one of the addresses is a circuit.
+    fn not_before(&self, circuits_from: Instant, due: Instant) -> Instant {
+        if due < circuits_from && self.addresses.iter().any(is_circuit) {
+            circuits_from
+        } else {
+            due
+        }
     }
 
     /// Something changed that may make a better connection possible.

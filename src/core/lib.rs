@@ -9,6 +9,7 @@
 //! - [`session`]: a WireGuard tunnel, the only file that knows boringtun
 //! - [`path`]: the ways to a peer, which of them carries the tunnel now, and how long a packet it takes
 //! - [`mss`], [`fragment`], [`icmp`], [`checksum`]: a packet longer than that is kept from being sent, cut, or answered
+//! - [`schedule`]: whose timers run when
 //! - [`batch`], [`ip_packet`], [`datagram`], [`drop_reason`]: what moves, and why it stopped
 //! - [`connection`], [`connections`]: libp2p connections, and which of them are wanted
 //! - [`membership`]: who belongs to the network, proven by signatures alone
@@ -34,6 +35,7 @@ pub mod output;
 pub mod path;
 pub mod peer;
 pub mod peers;
+pub mod schedule;
 pub mod session;
 #[cfg(test)]
 mod testing;

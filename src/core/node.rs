@@ -129,6 +129,7 @@ pub struct Node {
     bootstrap: Vec<(PeerId, Multiaddr)>,
     next_bootstrap: Instant,
     resync: BTreeMap<PeerId, Resync>,
+    next_resync: Option<Instant>,
     next_expiry: Instant,
     next_anti_entropy: Instant,
     next_publish: Instant,
@@ -183,6 +184,7 @@ impl Node {
             bootstrap: start.bootstrap,
             next_bootstrap: now.instant,
             resync: BTreeMap::new(),
+            next_resync: None,
             next_expiry: now.instant + EXPIRY_PERIOD,
             next_anti_entropy: now.instant + ANTI_ENTROPY_PERIOD,
             next_publish: now.instant,
@@ -246,12 +248,13 @@ impl Node {
             .next_expiry
             .min(self.next_anti_entropy)
             .min(self.next_publish)
-            .min(self.next_bootstrap)
-            .min(self.next_resync());
-        self.tunnels
-            .poll_timeout()
-            .min(self.connections.poll_timeout())
-            .min(rare)
+            .min(self.next_bootstrap);
+        let others = [
+            self.tunnels.poll_timeout(),
+            self.connections.poll_timeout(),
+            self.next_resync,
+        ];
+        others.into_iter().flatten().fold(rare, Instant::min)
     }
 
     /// Lets everything act on the time that passed.
@@ -324,11 +327,6 @@ impl Node {
                 self.connections.seen(now.instant);
             }
         }
-    }
-
-    fn next_resync(&self) -> Instant {
-        let due = self.resync.values().filter_map(|resync| resync.due).min();
-        due.unwrap_or(self.next_expiry)
     }
 
     fn publish(&mut self) {

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     net::{Ipv4Addr, Ipv6Addr},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use libp2p_identity::PeerId;
@@ -12,11 +12,22 @@ use crate::{
     batch::DatagramBatch,
     drop_reason::DropReason,
     path::{DueProbe, Path, Paths, probe, probe::Probe},
-    session::{Identity, MIN_BUFFER, Session, WireGuardKey, sealed_length},
+    session::{Identity, MIN_BUFFER, Session, Timers, WireGuardKey, sealed_length},
 };
 
 /// Packets kept while the first handshake is under way: one window of a fresh TCP connection.
 const MAX_WAITING: usize = 16;
+
+/// WireGuard wants its timers looked at about this often while datagrams flow; they are looked at when one does.
+const FRESH: Duration = Duration::from_millis(250);
+/// The same when packets flowed lately, so that keepalives (after 10 s) and handshakes with a peer that fell silent
+/// (after 15 s) are in time, and while a handshake is under way, which is repeated after 5 s.
+const LIVELY: Duration = Duration::from_secs(1);
+/// The same for a tunnel at rest: keys must be replaced, and forgotten, within minutes.
+const AT_REST: Duration = Duration::from_secs(25);
+/// Retransmissions are jittered by up to this, lest two nodes that start together answer each other's for ever
+/// (whitepaper §6.1).
+const JITTER_MS: u64 = 333;
 
 /// Names a peer in the datagrams we receive: the upper 24 bits of the session index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,6 +64,8 @@ pub struct Peer {
     session: Session,
     paths: Paths,
     waiting: VecDeque<Vec<u8>>,
+    fresh_until: Option<Instant>,
+    is_at_rest: bool,
     tx_bytes: u64,
     rx_bytes: u64,
 }
@@ -75,6 +88,8 @@ impl Peer {
             keys,
             paths: Paths::new(interface_mtu),
             waiting: VecDeque::new(),
+            fresh_until: None,
+            is_at_rest: true,
             tx_bytes: 0,
             rx_bytes: 0,
         }
@@ -174,6 +189,32 @@ impl Peer {
         }
     }
 
+    /// Whether [`tick`](Self::tick) is wanted before the next datagram is sealed or opened: keys that have grown too
+    /// old must not be used, and only ticks move boringtun's clock.
+    pub fn is_stale(&self, now: Instant) -> bool {
+        self.fresh_until.is_none_or(|until| now >= until)
+    }
+
+    /// Whether [`next_tick`](Self::next_tick) may have named a time far away: a packet, or the handshake that it
+    /// starts, is a reason to ask again.
+    pub fn is_at_rest(&self) -> bool {
+        self.is_at_rest
+    }
+
+    /// When [`tick`](Self::tick) is wanted next if nothing happens until then. `random` draws below a bound.
+    pub fn next_tick(&mut self, now: Instant, random: impl FnOnce(u64) -> u64) -> Option<Instant> {
+        self.is_at_rest = !(self.session.can_seal() && self.paths.is_active(now));
+        let timers = match self.session.timers() {
+            Timers::Stopped => None,
+            Timers::Aging if self.is_at_rest => Some(now + AT_REST),
+            Timers::Aging => Some(now + LIVELY),
+            Timers::Handshake => Some(now + LIVELY + Duration::from_millis(random(JITTER_MS))),
+        };
+        let can_probe = self.session.can_seal();
+        let probe = self.paths.next_probe(now).filter(|_| can_probe);
+        timers.into_iter().chain(probe).min()
+    }
+
     /// Runs the protocol's timers and proves the paths that want it.
     pub fn tick(
         &mut self,
@@ -182,6 +223,7 @@ impl Peer {
         now: Instant,
         mut new_id: impl FnMut() -> u64,
     ) {
+        self.fresh_until = Some(now + FRESH);
         let (paths, outbox) = (&self.paths, &mut *sealing.outbox);
         let has_keys = self.session.can_seal();
         self.session.tick(&mut [0; MIN_BUFFER], |datagram| {

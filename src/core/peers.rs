@@ -12,7 +12,8 @@ use crate::{
 /// The peers by index, with the two ways to find an index.
 pub struct Peers {
     interface_mtu: u16,
-    by_index: HashMap<PeerIndex, Peer>,
+    /// Boxed, because a tunnel takes 11 kB: the table keeps room for more peers than there are.
+    by_index: HashMap<PeerIndex, Box<Peer>>,
     by_id: BTreeMap<PeerId, PeerIndex>,
     by_key: HashMap<WireGuardKey, PeerIndex>,
 }
@@ -43,8 +44,10 @@ impl Peers {
         while self.by_index.contains_key(&index) {
             index = PeerIndex::new(draw());
         }
-        self.by_index
-            .insert(index, Peer::new(keys, identity, index, self.interface_mtu));
+        self.by_index.insert(
+            index,
+            Box::new(Peer::new(keys, identity, index, self.interface_mtu)),
+        );
         self.by_id.insert(keys.id, index);
         self.by_key.insert(keys.key, index);
         Some(index)
@@ -61,12 +64,12 @@ impl Peers {
 
     /// The peer with this index.
     pub fn get(&self, index: PeerIndex) -> Option<&Peer> {
-        self.by_index.get(&index)
+        self.by_index.get(&index).map(Box::as_ref)
     }
 
     /// The peer with this index.
     pub fn get_mut(&mut self, index: PeerIndex) -> Option<&mut Peer> {
-        self.by_index.get_mut(&index)
+        self.by_index.get_mut(&index).map(Box::as_mut)
     }
 
     /// The index of the peer with this identity.
@@ -77,11 +80,6 @@ impl Peers {
     /// The index of the peer with this WireGuard key.
     pub fn index_of_key(&self, key: &WireGuardKey) -> Option<PeerIndex> {
         self.by_key.get(key).copied()
-    }
-
-    /// All indexes, in the order of the identities.
-    pub fn indexes(&self) -> impl Iterator<Item = PeerIndex> + '_ {
-        self.by_id.values().copied()
     }
 
     /// How many peers there are.

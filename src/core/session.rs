@@ -40,6 +40,10 @@ const PADDING: usize = 16;
 /// 0.1 ms; counted twice because a datagram is checked before the peer is known and again by its session.
 const HANDSHAKES_PER_SECOND: u64 = 2 * 200;
 
+/// First bytes of the two messages of a handshake (whitepaper §5.4).
+const INITIATION: u8 = 1;
+const RESPONSE: u8 = 2;
+
 /// A WireGuard static public key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WireGuardKey(pub [u8; 32]);
@@ -112,10 +116,22 @@ pub enum Opened {
     Handshake,
 }
 
+/// What the protocol's timers may have to do while nothing is sent or received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timers {
+    /// Nothing: no handshake was ever begun, or all is long over and wiped.
+    Stopped,
+    /// Keys grow old: they are replaced after two minutes, useless after three, and wiped after nine.
+    Aging,
+    /// Our handshake waits for its answer: it is repeated every five seconds, for a minute and a half.
+    Handshake,
+}
+
 /// A tunnel to one peer.
 pub struct Session {
     tunnel: Tunn,
     can_seal: bool,
+    timers: Timers,
 }
 
 impl Session {
@@ -132,7 +148,13 @@ impl Session {
                 Some(identity.limiter.clone()),
             ),
             can_seal: false,
+            timers: Timers::Stopped,
         }
+    }
+
+    /// What [ticks](Self::tick) are needed for now.
+    pub fn timers(&self) -> Timers {
+        self.timers
     }
 
     /// Whether transport keys are established.
@@ -217,6 +239,9 @@ impl Session {
         if !self.can_seal {
             self.can_seal = self.since_handshake().is_some();
         }
+        if matches!(datagram[0], INITIATION | RESPONSE) {
+            self.timers = Timers::Aging;
+        }
         Ok(opened)
     }
 
@@ -226,18 +251,26 @@ impl Session {
         if let TunnResult::WriteToNetwork(initiation) =
             self.tunnel.format_handshake_initiation(output, false)
         {
+            self.timers = Timers::Handshake;
             send(initiation);
         }
     }
 
-    /// Lets the protocol's timers act: retransmissions, rekeys, keepalives. Call about every 250 ms; the caller
-    /// jitters the calls, because boringtun does not jitter its retransmissions (whitepaper §6.1).
+    /// Lets the protocol's timers act: retransmissions, rekeys, keepalives. Call about every 250 ms while datagrams
+    /// flow, and otherwise as [`timers`](Self::timers) demands; the caller jitters the calls, because boringtun does
+    /// not jitter its retransmissions (whitepaper §6.1).
     pub fn tick(&mut self, output: &mut [u8], mut send: impl FnMut(&[u8])) {
         if output.len() < MIN_BUFFER {
             return;
         }
         if let TunnResult::WriteToNetwork(datagram) = self.tunnel.update_timers(output) {
+            if datagram.first() == Some(&INITIATION) {
+                self.timers = Timers::Handshake;
+            }
             send(datagram);
+        }
+        if self.tunnel.is_expired() {
+            self.timers = Timers::Stopped;
         }
         self.can_seal = self.since_handshake().is_some();
     }

@@ -27,17 +27,17 @@ use crate::{
     path::{Path, PathKind, PathView, probe::Probe},
     peer::{Peer, PeerIndex, PeerKeys, Sealing},
     peers::Peers,
+    schedule::Schedule,
     session::{Identity, MIN_BUFFER, Opened},
 };
 
+mod timers;
 mod too_big;
 
-/// WireGuard wants its timers looked at about every 250 ms. The jitter around it keeps two nodes that start
-/// together from answering each other's retransmissions forever (whitepaper §6.1).
-const TICK: Duration = Duration::from_millis(200);
-const TICK_JITTER_MS: u64 = 100;
-/// The handshake limiter counts per second.
-const LIMITER_PERIOD: Duration = Duration::from_secs(1);
+/// Timers run at most this much late, and wake the node at most this often, however many peers there are.
+const GRAIN: Duration = Duration::from_millis(250);
+/// The handshake limiter counts per second, and insists on a whole one by a clock that we do not see.
+const LIMITER_PERIOD: Duration = Duration::from_millis(1100);
 /// First byte of transport data (whitepaper §5.4.6).
 const TRANSPORT_DATA: u8 = 4;
 /// Pings of people that may be under way at once.
@@ -98,8 +98,9 @@ pub struct Tunnels {
     rng: fastrand::Rng,
     pings: BTreeMap<u64, UserPing>,
     answers: Vec<PingAnswer>,
-    next_tick: Instant,
-    next_limiter_reset: Instant,
+    schedule: Schedule<PeerIndex>,
+    /// Only while handshakes come in.
+    next_limiter_reset: Option<Instant>,
 }
 
 impl Tunnels {
@@ -127,8 +128,8 @@ impl Tunnels {
             rng: fastrand::Rng::with_seed(seed),
             pings: BTreeMap::new(),
             answers: Vec::new(),
-            next_tick: now,
-            next_limiter_reset: now + LIMITER_PERIOD,
+            schedule: Schedule::new(now, GRAIN),
+            next_limiter_reset: None,
         }
     }
 
@@ -138,12 +139,15 @@ impl Tunnels {
     /// connections vouch for must then be opened again.
     pub fn upsert(&mut self, keys: PeerKeys) {
         let known = self.peers.index_of(&keys.id);
-        if let Some(peer) = known.and_then(|index| self.peers.get_mut(index)) {
+        if let Some(index) = known
+            && let Some(peer) = self.peers.get_mut(index)
+        {
             if *peer.keys() == keys {
                 return;
             }
             if peer.keys().key == keys.key && peer.keys().ipv6 == keys.ipv6 {
                 peer.set_addresses(keys.ipv4);
+                self.allowed_ips.remove_owner(index);
             } else {
                 self.remove(&keys.id);
             }
@@ -154,7 +158,6 @@ impl Tunnels {
             None => self.peers.add(keys, &self.identity, || rng.u32(..)),
         };
         let Some(index) = index else { return };
-        self.allowed_ips.remove_owner(index);
         self.allowed_ips
             .insert(IpAddr::from(keys.ipv6).into(), index);
         if let Some(ipv4) = keys.ipv4 {
@@ -168,6 +171,7 @@ impl Tunnels {
             return;
         };
         self.allowed_ips.remove_owner(index);
+        self.schedule.set(index, None);
         self.carriers.retain(|_, owner| *owner != index);
         self.pings.retain(|_, ping| ping.peer != index);
     }
@@ -265,7 +269,7 @@ impl Tunnels {
                 peer.initiate(&mut self.outbox);
             }
         }
-        self.send_pings(index, now);
+        self.tick_peer(index, now);
         true
     }
 
@@ -302,7 +306,12 @@ impl Tunnels {
             .allowed_ips
             .owner(destination)
             .ok_or(DropReason::NoOwner)?;
-        let peer = self.peers.get_mut(index).ok_or(DropReason::NoOwner)?;
+        let mut peer = self.peers.get_mut(index).ok_or(DropReason::NoOwner)?;
+        if peer.is_stale(now) {
+            self.tick_peer(index, now);
+            peer = self.peers.get_mut(index).ok_or(DropReason::NoOwner)?;
+        }
+        let is_at_rest = peer.is_at_rest();
         let wanted = peer.paths().current().is_none().then_some(peer.keys().id);
         let mtu = peer.paths().mtu();
         let sent = if packet.bytes().len() > mtu.into() {
@@ -316,6 +325,9 @@ impl Tunnels {
             };
             peer.send(packet, &mut sealing, now)
         };
+        if is_at_rest {
+            self.rouse(index, now);
+        }
         if let Err(reason) = sent {
             self.drops.count(reason);
         }
@@ -335,16 +347,21 @@ impl Tunnels {
         datagram: &[u8],
         now: Instant,
     ) -> Result<(), DropReason> {
-        let index = self.addressee(from, datagram)?;
-        if datagram.first() != Some(&TRANSPORT_DATA) {
-            // boringtun's "now" moves only when its timers run: without this, a tunnel that slept takes a fresh
-            // handshake for an expired one. What its timers send goes by our own paths, never to this sender.
-            self.tick_peer(index, now);
-        }
-        let peer = self
+        let index = self.addressee(from, datagram, now)?;
+        let is_handshake = datagram.first() != Some(&TRANSPORT_DATA);
+        let mut peer = self
             .peers
             .get_mut(index)
             .ok_or(DropReason::UnknownSession)?;
+        if is_handshake || peer.is_stale(now) {
+            // boringtun's "now" moves only when its timers run: without this, a tunnel that slept takes a fresh
+            // handshake for an expired one. What its timers send goes by our own paths, never to this sender.
+            self.tick_peer(index, now);
+            peer = self
+                .peers
+                .get_mut(index)
+                .ok_or(DropReason::UnknownSession)?;
+        }
         let had_keys = peer.session().can_seal();
         let outbox = &mut self.outbox;
         let slot = self.inbox.slot(datagram.len().max(MIN_BUFFER));
@@ -355,11 +372,12 @@ impl Tunnels {
             })?;
         let gained_keys = !had_keys && peer.session().can_seal();
         if !peer.paths().knows(from) {
-            self.hear_from(index, from);
+            self.hear_from(index, from, now);
         }
         if gained_keys {
             self.tick_peer(index, now);
-            self.send_pings(index, now);
+        } else if is_handshake {
+            self.rouse(index, now);
         }
         match opened {
             Opened::Handshake | Opened::Keepalive => Ok(()),
@@ -368,18 +386,29 @@ impl Tunnels {
     }
 
     /// An authentic datagram came by a path that is new to us.
-    fn hear_from(&mut self, index: PeerIndex, from: Path) {
+    fn hear_from(&mut self, index: PeerIndex, from: Path, now: Instant) {
         if source_address(from).is_some_and(|ip| self.is_overlay(ip)) {
             return;
         }
         if let Some(peer) = self.peers.get_mut(index) {
             peer.paths_mut().heard(from);
         }
+        self.rouse(index, now);
     }
 
     /// Which peer a datagram claims to be for, by what it says and by the carrier it came by.
-    fn addressee(&mut self, from: Path, datagram: &[u8]) -> Result<PeerIndex, DropReason> {
-        let index = match WireGuardDatagram::parse(datagram).ok_or(DropReason::Malformed)? {
+    fn addressee(
+        &mut self,
+        from: Path,
+        datagram: &[u8],
+        now: Instant,
+    ) -> Result<PeerIndex, DropReason> {
+        let kind = WireGuardDatagram::parse(datagram).ok_or(DropReason::Malformed)?;
+        if !matches!(kind, WireGuardDatagram::TransportData { .. }) {
+            let reset = now + LIMITER_PERIOD;
+            self.next_limiter_reset.get_or_insert(reset);
+        }
+        let index = match kind {
             WireGuardDatagram::Initiation => {
                 let outbox = &mut self.outbox;
                 let key = self
@@ -429,9 +458,13 @@ impl Tunnels {
             return Err(DropReason::NotForUs);
         }
         let length = packet.bytes().len();
+        let is_at_rest = peer.is_at_rest();
         peer.received(length, now);
         mss::clamp(&mut self.inbox.slot(length)[..length], peer.paths().mtu());
         self.inbox.commit(length);
+        if is_at_rest {
+            self.rouse(index, now);
+        }
         Ok(())
     }
 
@@ -469,41 +502,6 @@ impl Tunnels {
 
     // ---- time --------------------------------------------------------------------------------------------
 
-    /// When [`handle_timeout`](Self::handle_timeout) is wanted next.
-    pub fn poll_timeout(&self) -> Instant {
-        self.next_tick
-    }
-
-    /// Lets all tunnels act on the time that passed.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        if now < self.next_tick {
-            return;
-        }
-        self.next_tick = now + TICK + Duration::from_millis(self.rng.u64(..TICK_JITTER_MS));
-        if now >= self.next_limiter_reset {
-            self.next_limiter_reset = now + LIMITER_PERIOD;
-            self.identity.reset_limiter();
-        }
-        let indexes: Vec<_> = self.peers.indexes().collect();
-        for index in indexes {
-            self.tick_peer(index, now);
-            self.send_pings(index, now);
-        }
-    }
-
-    fn tick_peer(&mut self, index: PeerIndex, now: Instant) {
-        let Some(peer) = self.peers.get_mut(index) else {
-            return;
-        };
-        let mut sealing = Sealing {
-            outbox: &mut self.outbox,
-            scratch: &mut self.scratch,
-            mtu: self.mtu,
-        };
-        let rng = &mut self.rng;
-        peer.tick(self.us.ipv6, &mut sealing, now, || rng.u64(..));
-    }
-
     fn send_pings(&mut self, index: PeerIndex, now: Instant) {
         let Some(peer) = self.peers.get_mut(index) else {
             return;
@@ -539,6 +537,15 @@ impl Tunnels {
     /// One of several, by the same generator that jitters the timers.
     pub fn choose<T: Copy>(&mut self, from: &[T]) -> Option<T> {
         self.rng.choice(from).copied()
+    }
+
+    /// Leaves at most `count` of them, by the same generator.
+    pub fn choose_some<T>(&mut self, from: &mut Vec<T>, count: usize) {
+        for at in 0..count.min(from.len()) {
+            let other = self.rng.usize(at..from.len());
+            from.swap(at, other);
+        }
+        from.truncate(count);
     }
 
     /// What went no further, and why.

@@ -160,7 +160,7 @@ fn quic_gets_a_head_start_and_tcp_its_turn() {
         panic!("{first:?}")
     };
     assert_eq!(*addresses, [quic]);
-    story.now = story.connections.poll_timeout();
+    story.now = story.connections.poll_timeout().unwrap();
     let second = story.connections.handle_timeout(story.now);
     let [
         Output::Dial {
@@ -268,4 +268,44 @@ fn a_lost_connection_is_replaced_at_once() {
     story.pass(60);
     story.connections.closed(ConnectionId(1), story.now);
     assert_eq!(dials(&story.pass(1)), 1);
+}
+
+#[test]
+fn a_member_that_is_well_connected_or_has_no_address_wants_no_time() {
+    let mut story = Story::new();
+    story.open(1, quic());
+    story.pass(1);
+    assert_eq!(story.connections.poll_timeout(), None);
+    story
+        .connections
+        .want(PeerId::random(), Vec::new(), story.now);
+    story.pass(1);
+    assert_eq!(story.connections.poll_timeout(), None);
+}
+
+/// Each wish is looked at when its own time comes, and all together no more often than the grid allows.
+#[test]
+fn a_thousand_members_that_are_away_wake_us_no_more_than_twice_a_second() {
+    let mut story = Story::new();
+    let address: Multiaddr = "/ip4/10.0.0.9/udp/7777/quic-v1".parse().unwrap();
+    for number in 0..1000 {
+        story.now += Duration::from_millis(number % 7);
+        story
+            .connections
+            .want(PeerId::random(), vec![address.clone()], story.now);
+    }
+    let (mut wakeups, mut dialled) = (0, 0);
+    let end = story.now + Duration::from_secs(600);
+    while let Some(due) = story.connections.poll_timeout().filter(|due| *due < end) {
+        story.now = story.now.max(due);
+        wakeups += 1;
+        for output in story.connections.handle_timeout(story.now) {
+            if let Output::Dial { peer, .. } = output {
+                dialled += 1;
+                story.connections.dial_failed(&peer, story.now);
+            }
+        }
+    }
+    assert!(wakeups <= 1200, "{wakeups} wakeups in ten minutes");
+    assert!((10_000..=18_000).contains(&dialled), "{dialled} dials");
 }

@@ -1,6 +1,7 @@
 //! How two members bring their directories together.
 //!
-//! 1. One sends a [`Digest`]: how new what it knows of each member is.
+//! 0. One sends a [`Summary`], a hash of its digest. Mostly the other's is the same, and that is all.
+//! 1. Or else the other begins with a [`Digest`]: how new what it knows of each member is.
 //! 2. The other answers with the records that are newer on its side, and names those that are
 //!    newer on the first one's ([`SyncAnswer`]).
 //! 3. The first sends the records that were asked for.
@@ -12,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use libp2p_identity::PeerId;
 use minicbor::{Decode, Encode, bytes::ByteVec};
+use sha2::{Digest as _, Sha256};
 
 use super::{
     directory::{Directory, MAX_MEMBERS},
@@ -48,7 +50,15 @@ pub enum SyncMessage {
     /// Records that were asked for, or the sender's own.
     #[n(2)]
     Records(#[n(0)] Records),
+    /// What the sender knows, in short: whoever knows anything else sends its [`SyncMessage::Digest`].
+    #[n(3)]
+    Summary(#[n(0)] Summary),
 }
+
+/// The hash of a [`Digest`]: two directories with the same know the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(transparent)]
+pub struct Summary(#[cbor(n(0), with = "minicbor::bytes")] [u8; 32]);
 
 /// How new what a node knows of each member is.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -104,6 +114,7 @@ impl SyncMessage {
                 answer.wants.len() <= MAX_MEMBERS && answer.news.records.len() <= MAX_RECORDS
             }
             SyncMessage::Records(records) => records.records.len() <= MAX_RECORDS,
+            SyncMessage::Summary(_) => true,
         };
         if !is_bounded {
             return Err(Rejection::Malformed("more entries than a message may have"));
@@ -150,6 +161,18 @@ impl SyncAnswer {
 }
 
 impl Directory {
+    /// What we know, in short.
+    pub fn summary(&self) -> Summary {
+        let mut hash = Sha256::new();
+        for member in self.members() {
+            let version = member.version();
+            hash.update(member.certificate.subject.as_bytes());
+            hash.update(version.serial.to_be_bytes());
+            hash.update(version.seq.to_be_bytes());
+        }
+        Summary(hash.finalize().into())
+    }
+
     /// What we know, to begin a round with.
     pub fn digest(&self) -> Digest {
         let entry = |member: &super::record::Member| Entry {

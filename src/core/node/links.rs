@@ -59,7 +59,7 @@ impl Node {
                 .open_path(&peer, Path::Direct(endpoint), PathKind::Direct, now.instant);
         }
         if is_first {
-            self.compare_directory_with(peer);
+            self.compare_summary_with(peer);
         }
     }
 
@@ -96,7 +96,7 @@ impl Node {
             return;
         };
         let is_authenticated = self.connections.of(&peer).any(|(known, _)| known == id);
-        self.connections.moved(id, link);
+        self.connections.moved(id, link, now.instant);
         if let (true, Link::Quic(endpoint)) = (is_authenticated, link) {
             self.tunnels
                 .open_path(&peer, Path::Direct(endpoint), PathKind::Direct, now.instant);

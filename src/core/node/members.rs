@@ -19,6 +19,13 @@ use crate::{
     tunnels::OverlayAddresses,
 };
 
+/// How many members news from others are passed on to. Each member tells as many, so a thousand are reached in three
+/// or four steps; with n who tell k each, one in e^k is missed.
+const FAN_OUT: usize = 8;
+/// Certificates renewed in one [`EXPIRY_PERIOD`](super::EXPIRY_PERIOD): each is news for everybody, and there are days
+/// to renew them all.
+const MAX_RENEWALS: usize = 16;
+
 impl Node {
     /// Signs a new descriptor and tells everybody.
     pub(super) fn announce_ourselves(&mut self, now: Now) {
@@ -62,6 +69,8 @@ impl Node {
             return Ok(peer);
         };
         self.time.saw(member.certificate.not_before);
+        let may_relay = member.descriptor.features.include(Features::RELAY)
+            || self.relays.iter().any(|(relay, _)| *relay == peer);
         let record = member.record.encode();
         if admitted.change == Change::New && peer != self.peer_id() {
             tracing::info!(member = %member.descriptor.name, %peer, "a member");
@@ -79,7 +88,9 @@ impl Node {
             self.apply(disturbed, now);
         }
         self.announce(&record, &peer, from);
-        self.offer_relays();
+        if may_relay {
+            self.offer_relays();
+        }
         Ok(peer)
     }
 
@@ -125,17 +136,25 @@ impl Node {
         }
     }
 
-    /// Tells the connected members, but the one it came from and the one it is about.
+    /// Tells the connected members, but the one it came from and the one it is about. News from others are passed on
+    /// to a few only: they told as many, and who is missed all the same learns it by anti-entropy.
     fn announce(&mut self, record: &[u8], about: &PeerId, from: Option<PeerId>) {
+        let connected = self.connections.connected();
+        let mut others: Vec<_> = connected
+            .filter(|peer| Some(*peer) != from && peer != about)
+            .collect();
+        if others.is_empty() {
+            return;
+        }
+        if from.is_some() {
+            self.tunnels.choose_some(&mut others, FAN_OUT);
+        }
         let body = SyncMessage::announcement(record.to_vec()).encode();
-        let others = self
-            .connections
-            .connected()
-            .filter(|peer| Some(*peer) != from && peer != about);
-        self.outputs.extend(others.map(|peer| Output::Sync {
-            peer,
-            body: body.clone(),
-        }));
+        self.outputs
+            .extend(others.into_iter().map(|peer| Output::Sync {
+                peer,
+                body: body.clone(),
+            }));
     }
 
     fn offer_relays(&mut self) {
@@ -162,8 +181,14 @@ impl Node {
 
     // ---- anti-entropy ------------------------------------------------------------------------------------
 
+    /// Asks a member whether it knows the same. If not, it begins to compare.
+    pub(super) fn compare_summary_with(&mut self, peer: PeerId) {
+        let body = SyncMessage::Summary(self.directory.summary()).encode();
+        self.outputs.push_back(Output::Sync { peer, body });
+    }
+
     /// Compares directories with a member: what one of us lacks, the other sends.
-    pub(super) fn compare_directory_with(&mut self, peer: PeerId) {
+    fn compare_directory_with(&mut self, peer: PeerId) {
         let body = SyncMessage::Digest(self.directory.digest()).encode();
         self.outputs.push_back(Output::Sync { peer, body });
     }
@@ -172,7 +197,7 @@ impl Node {
     pub(super) fn compare_directories(&mut self) {
         let connected: Vec<_> = self.connections.connected().collect();
         if let Some(peer) = self.tunnels.choose(&connected) {
-            self.compare_directory_with(peer);
+            self.compare_summary_with(peer);
         }
     }
 
@@ -181,11 +206,16 @@ impl Node {
     pub fn handle_sync_failed(&mut self, peer: PeerId, now: Now) {
         let resync = self.resync.entry(peer).or_default();
         resync.pause = (resync.pause * 2).clamp(RESYNC_DELAY, ANTI_ENTROPY_PERIOD);
-        resync.due = Some(now.instant + resync.pause);
+        let due = now.instant + resync.pause;
+        resync.due = Some(due);
+        self.next_resync = Some(self.next_resync.map_or(due, |next| next.min(due)));
     }
 
     /// Compares directories with those to whom a message was lost. Who has gone is compared with when it is back.
     pub(super) fn resync(&mut self, now: Instant) {
+        if self.next_resync.is_none_or(|next| now < next) {
+            return;
+        }
         let is_due = |resync: &Resync| resync.due.is_some_and(|due| now >= due);
         let due: Vec<_> = self
             .resync
@@ -196,9 +226,10 @@ impl Node {
                 *peer
             })
             .collect();
+        self.next_resync = self.resync.values().filter_map(|resync| resync.due).min();
         for peer in due {
             if self.connections.of(&peer).next().is_some() {
-                self.compare_directory_with(peer);
+                self.compare_summary_with(peer);
             }
         }
     }
@@ -215,6 +246,12 @@ impl Node {
             Ok(SyncMessage::Records(records)) => {
                 let is_news = self.admit_all(&records, peer, now);
                 if records.more && is_news {
+                    self.compare_directory_with(peer);
+                }
+                SyncMessage::Records(Records::default())
+            }
+            Ok(SyncMessage::Summary(theirs)) => {
+                if theirs != self.directory.summary() {
                     self.compare_directory_with(peer);
                 }
                 SyncMessage::Records(Records::default())
@@ -240,7 +277,9 @@ impl Node {
         let answer = match SyncMessage::decode(body) {
             Ok(SyncMessage::Answer(answer)) => answer,
             Ok(SyncMessage::Records(_)) => return,
-            Ok(SyncMessage::Digest(_)) => return tracing::debug!(%peer, "a question for an answer"),
+            Ok(SyncMessage::Digest(_) | SyncMessage::Summary(_)) => {
+                return tracing::debug!(%peer, "a question for an answer");
+            }
             Err(reason) => return tracing::debug!(%peer, %reason, "a sync answer is not taken"),
         };
         let learnt = self.admit_all(&answer.news, peer, now);
@@ -309,6 +348,7 @@ impl Node {
             .directory
             .members()
             .filter(|member| member.certificate.is_due_for_renewal(unix))
+            .take(MAX_RENEWALS)
             .filter_map(|member| match issuer.renew(&member.certificate, unix) {
                 Ok(credential) => Some(MemberRecord {
                     credential,

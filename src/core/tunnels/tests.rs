@@ -363,3 +363,99 @@ fn idle_tunnels_send_next_to_nothing() {
     }
     assert!(carried <= 24, "{carried} datagrams in 100 s");
 }
+
+/// Lets time pass for a host that is woken only when it asked to be; returns how often it was.
+fn wake_as_asked(hosts: &mut [Host], from: Instant, span: Duration) -> usize {
+    let mut wakeups = 0;
+    loop {
+        let due = |host: &Host| host.tunnels.poll_timeout();
+        let Some(now) = hosts.iter().filter_map(due).min().map(|due| due.max(from)) else {
+            return wakeups;
+        };
+        if now > from + span {
+            return wakeups;
+        }
+        for host in hosts.iter_mut().filter(|host| due(host) <= Some(now)) {
+            wakeups += usize::from(due(host).is_some());
+            host.tunnels.handle_timeout(now);
+        }
+        settle(hosts, now);
+    }
+}
+
+#[test]
+fn peers_that_nobody_talks_to_want_no_time() {
+    let mut hosts = vec![host(1), host(2)];
+    introduce(&mut hosts);
+    assert_eq!(hosts[0].tunnels.poll_timeout(), None);
+    let packet = udp(address(&hosts[0]), address(&hosts[1]), b"no path yet");
+    hosts[0].tunnels.handle_overlay_packet(&packet, epoch());
+    assert_eq!(hosts[0].tunnels.poll_timeout(), None);
+}
+
+#[test]
+fn an_idle_tunnel_wakes_up_a_few_times_a_minute_and_lives() {
+    let (mut hosts, start) = connected(2);
+    let minute = Duration::from_secs(60);
+    wake_as_asked(&mut hosts, start, minute);
+    let wakeups = wake_as_asked(&mut hosts, start + minute, 10 * minute);
+    assert!(wakeups <= 2 * 40, "{wakeups} wakeups of two nodes");
+    let peer = hosts[0].tunnels.peer(&hosts[1].keys.id).unwrap();
+    assert!(peer.paths().view().unwrap().proven);
+}
+
+/// The tunnel slept for long when a packet is sent; the other end has just gone silent.
+#[test]
+fn a_packet_rouses_a_sleeping_tunnel_and_a_silent_death_is_noticed_in_time() {
+    let (mut hosts, start) = connected(2);
+    let hour = Duration::from_secs(3600);
+    wake_as_asked(&mut hosts, start, hour);
+    let id = hosts[1].keys.id;
+    let packet = udp(address(&hosts[0]), address(&hosts[1]), b"hello?");
+    let (alone, _) = hosts.split_at_mut(1);
+    alone[0]
+        .tunnels
+        .handle_overlay_packet(&packet, start + hour);
+    wake_as_asked(alone, start + hour, Duration::from_secs(8));
+    let peer = alone[0].tunnels.peer(&id).unwrap();
+    assert!(!peer.paths().view().unwrap().proven);
+}
+
+#[test]
+fn a_handshake_under_way_is_watched_until_it_ends() {
+    let now = epoch();
+    let mut hosts = vec![host(1), host(2)];
+    introduce(&mut hosts);
+    let (id, endpoint) = (hosts[1].keys.id, hosts[1].endpoint);
+    hosts[0]
+        .tunnels
+        .open_path(&id, endpoint, PathKind::Direct, now);
+    let is_watched = |host: &Host, now| {
+        let due = host.tunnels.poll_timeout();
+        due.is_some_and(|due| due <= now + Duration::from_secs(2))
+    };
+    assert!(is_watched(&hosts[0], now));
+    for second in 1..60 {
+        let now = now + Duration::from_secs(second);
+        hosts[0].tunnels.handle_timeout(now);
+        assert!(is_watched(&hosts[0], now));
+    }
+    let minute = Duration::from_secs(60);
+    settle(&mut hosts, now + minute);
+    wake_as_asked(&mut hosts, now + minute, minute);
+    assert!(!is_watched(&hosts[0], now + 2 * minute));
+}
+
+#[test]
+fn the_handshake_limiter_wants_time_only_after_a_handshake_message() {
+    let mut tunnels = host(1).tunnels;
+    let stranger = host(2).endpoint;
+    tunnels.handle_datagram(stranger, b"\x04\0\0\0 no session", epoch());
+    assert_eq!(tunnels.poll_timeout(), None);
+    let mut initiation = [0; 148];
+    initiation[0] = 1;
+    tunnels.handle_datagram(stranger, &initiation, epoch());
+    let due = tunnels.poll_timeout().expect("a reset");
+    tunnels.handle_timeout(due);
+    assert_eq!(tunnels.poll_timeout(), None);
+}

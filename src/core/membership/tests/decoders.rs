@@ -52,6 +52,7 @@ fn specimens(hive: &mut Hive) -> Vec<Vec<u8>> {
         JoinAnswer::admitted(&hive.network, credential, &issuer, &hive.directory)
             .encode()
             .to_vec(),
+        SyncMessage::Summary(hive.directory.summary()).encode(),
         SyncMessage::Digest(hive.directory.digest()).encode(),
         SyncMessage::Answer(hive.directory.answer(&empty.digest())).encode(),
         SyncMessage::announcement(record).encode(),

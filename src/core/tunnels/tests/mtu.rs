@@ -322,17 +322,18 @@ fn both_ends_of_a_tcp_connection_are_told_what_fits() {
     };
     assert_eq!(mss(&arrived[0]), mtu - 40);
     // A peer that does not clamp: what it sends is clamped on its way in.
-    let datagram = sealed_by(&mut world.hosts[0], &syn);
+    let datagram = sealed(&mut world.hosts, &syn);
     let from = world.hosts[0].endpoint;
     let tunnels = &mut world.hosts[1].tunnels;
     tunnels.handle_datagram(from, &datagram, world.now);
     assert!(mss(&received(&mut world.hosts[1])[0]) < mss(&syn));
 }
 
-/// What a member could send that does not keep to our rules.
-fn sealed_by(host: &mut Host, packet: &[u8]) -> Vec<u8> {
-    let peers = &mut host.tunnels.peers;
-    let index = peers.indexes().next().unwrap();
+/// What the first host could send to the second that does not keep to our rules.
+fn sealed(hosts: &mut [Host], packet: &[u8]) -> Vec<u8> {
+    let to = hosts[1].keys.id;
+    let peers = &mut hosts[0].tunnels.peers;
+    let index = peers.index_of(&to).unwrap();
     let session = peers.get_mut(index).unwrap().session_mut();
     let mut datagram = vec![0; sealed_length(packet.len())];
     let length = session
@@ -387,7 +388,7 @@ proptest! {
             for host in &mut world.hosts {
                 received(host);
             }
-            let datagram = sealed_by(&mut world.hosts[0], &packet);
+            let datagram = sealed(&mut world.hosts, &packet);
             let from = world.hosts[0].endpoint;
             world.hosts[1].tunnels.handle_datagram(from, &datagram, world.now);
             received(&mut world.hosts[1]);
