@@ -142,6 +142,9 @@ pub struct Peer {
     pub relay: Option<String>,
     /// Smoothed round trip of the path in use, in milliseconds.
     pub rtt_ms: Option<f64>,
+    /// Longest packet in bytes that the path carries.
+    #[serde(default)]
+    pub mtu: Option<u16>,
     /// Overlay bytes sent.
     pub tx_bytes: u64,
     /// Overlay bytes received.

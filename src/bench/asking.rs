@@ -103,6 +103,7 @@ mod tests {
                 endpoint: None,
                 relay: None,
                 rtt_ms: None,
+                mtu: None,
                 tx_bytes: 0,
                 rx_bytes: 0,
                 last_handshake_s: None,

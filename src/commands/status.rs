@@ -177,6 +177,7 @@ mod tests {
                 endpoint: None,
                 relay: Some("r".into()),
                 rtt_ms: Some(1.25),
+                mtu: Some(1420),
                 tx_bytes: 10,
                 rx_bytes: 20,
                 last_handshake_s: Some(3),

@@ -109,6 +109,7 @@ impl EventLoop {
             endpoint: peer.endpoint.map(|endpoint| endpoint.to_string()),
             relay: peer.path.and_then(|path| self.relay_name(&path)),
             rtt_ms: peer.path.and_then(|path| path.rtt).map(milliseconds),
+            mtu: peer.path.map(|path| path.mtu),
             tx_bytes: peer.tx_bytes,
             rx_bytes: peer.rx_bytes,
             last_handshake_s: peer.since_handshake.map(|age| age.as_secs()),
