@@ -119,14 +119,23 @@ fn iperf3_runs_both_ways_over_tcp_and_udp() {
                 > 1e6
         );
     }
+    let before = lost_by_the_receiver(b);
     let udp = &iperf("-u -b 20M -l 1300")["end"]["sum"];
+    // On a machine with more to do than it can, iperf3 does not read in time: not the overlay's loss.
+    let lost = udp["lost_packets"].as_f64().unwrap() - (lost_by_the_receiver(b) - before);
     let interface = |node: &Node| node.host().sh("ip -s link show hive0").ok();
     assert!(
-        udp["lost_percent"].as_f64().unwrap() < 5.0,
-        "{udp:#}\n{}\n{}\n{:#}\n{:#}",
+        lost < 0.05 * udp["packets"].as_f64().unwrap(),
+        "{lost} lost: {udp:#}\n{}\n{}\n{:#}\n{:#}",
         interface(a),
         interface(b),
         a.status(),
         b.status()
     );
+}
+
+/// UDP packets that came and found the receiving program's buffer full.
+fn lost_by_the_receiver(node: &Node) -> f64 {
+    let full = "awk '/^Udp:/ && $6 ~ /^[0-9]+$/ { print $6 }' /proc/net/snmp";
+    node.host().sh(full).ok().trim().parse().unwrap()
 }
