@@ -28,6 +28,7 @@ mod socket;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::{
     collections::VecDeque,

@@ -7,10 +7,9 @@ use quinn::{
     ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, ServerConfig,
     TransportConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
-    rustls::NoKeyLog,
 };
 
-use super::error::Error;
+use super::{error::Error, tls};
 
 // ---- What libp2p's specifications fix ------------------------------------------------------------
 
@@ -93,8 +92,7 @@ impl Settings {
     /// A certificate of its own for each dial also means that no session is resumed, so the peer always
     /// proves its identity anew.
     pub(super) fn client(&self, expected: Option<PeerId>) -> Result<quinn::ClientConfig, Error> {
-        let mut tls = libp2p_tls::make_client_config(&self.keypair, expected)?;
-        tls.key_log = Arc::new(NoKeyLog);
+        let tls = tls::client(&self.keypair, expected)?;
         let mut client = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
         client.transport_config(Arc::clone(&self.transport));
         Ok(client)
@@ -172,8 +170,7 @@ fn server_config(
     keypair: &Keypair,
     transport: Arc<TransportConfig>,
 ) -> Result<ServerConfig, Error> {
-    let mut tls = libp2p_tls::make_server_config(keypair)?;
-    tls.key_log = Arc::new(NoKeyLog);
+    let mut tls = tls::server(keypair)?;
     // Clients of ours never resume, see `Settings::client`.
     tls.send_tls13_tickets = 0;
     let mut server = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));

@@ -65,6 +65,10 @@ pub enum Error {
     #[error("cannot make the TLS certificate of this node: {0}")]
     Certificate(#[from] libp2p_tls::certificate::GenError),
 
+    /// TLS does not take our settings.
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] quinn::rustls::Error),
+
     /// TLS cannot do what QUIC needs.
     #[error("TLS without QUIC's initial cipher suite: {0}")]
     CipherSuite(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
