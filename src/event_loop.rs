@@ -4,7 +4,7 @@
 //! datagrams from the underlay, messages from the swarm or the control socket, and the core's next timer. Packets and
 //! datagrams move in batches; messages are taken a bounded number at a time, so that a storm of them delays no packet.
 //!
-//! Order of one turn: timers, datagrams, packets, messages. After each the core's outputs leave: opened packets to the
+//! Order of one turn: timers, datagrams, packets, messages, each where poll(2) found some. After each the core's outputs leave: opened packets to the
 //! interface, sealed datagrams to socket or carrier, the rest as commands.
 
 use std::{
@@ -22,7 +22,7 @@ use hivevpn_core::{
     path::Path,
 };
 use hivevpn_platform::{
-    poll::{self, Waker},
+    poll::{self, Ready, Waker},
     priority::Urgency,
     tun::Tun,
     udp::{RecvBatch, SendBatch},
@@ -62,6 +62,11 @@ const MESSAGE_TIME: Duration = Duration::from_millis(2);
 const SLEPT: Duration = Duration::from_micros(5);
 /// One per address family.
 const MAX_SOCKETS: usize = 2;
+
+/// The places of what the loop waits for.
+const WAKER: usize = 0;
+const TUN: usize = 1;
+const SOCKETS: usize = 2;
 
 /// When the swarm is behind, it is offered the rest of its commands this often.
 const UNSENT_RETRY: Duration = Duration::from_millis(10);
@@ -170,9 +175,9 @@ impl EventLoop {
             if let Some(rest) = rest {
                 std::thread::sleep(rest);
             }
-            let slept = self.wait()? || rest.is_some();
+            let (ready, slept) = self.wait()?;
             let now = now();
-            urgency.turn(slept, now.instant);
+            urgency.turn(slept || rest.is_some(), now.instant);
             // Time first: after a suspend every tunnel must know how late it is before it looks at a datagram.
             if now.instant >= self.node.poll_timeout() {
                 self.node.handle_timeout(now);
@@ -181,9 +186,14 @@ impl EventLoop {
             if self.greet_at.is_some_and(|at| now.instant >= at) {
                 self.greet(now);
             }
-            let found = self.receive_datagrams(now)? + self.receive_packets(now)?;
+            let mut found = self.receive_datagrams(ready, now)?;
+            if ready.contains(TUN) {
+                found += self.receive_packets(now)?;
+            }
             pace.turn(found, now.instant);
-            self.receive_messages(now);
+            if ready.contains(WAKER) || !self.early.is_empty() {
+                self.receive_messages(now);
+            }
             self.flush()?;
             if self.stopping {
                 return self.store.flush();
@@ -191,14 +201,14 @@ impl EventLoop {
         }
     }
 
-    /// Sleeps until there is something to do. Returns whether there was nothing for a while.
-    fn wait(&self) -> Result<bool> {
-        let mut sources = [self.waker.as_fd(); 2 + MAX_SOCKETS];
-        sources[1] = self.tun.as_fd();
-        for (source, socket) in sources[2..].iter_mut().zip(&self.sockets) {
+    /// Sleeps until there is something to do. Returns who has it, and whether there was nothing for a while.
+    fn wait(&self) -> Result<(Ready, bool)> {
+        let mut sources = [self.waker.as_fd(); SOCKETS + MAX_SOCKETS];
+        sources[TUN] = self.tun.as_fd();
+        for (source, socket) in sources[SOCKETS..].iter_mut().zip(&self.sockets) {
             *source = socket.udp.as_fd();
         }
-        let sources = &sources[..2 + self.sockets.len().min(MAX_SOCKETS)];
+        let sources = &sources[..SOCKETS + self.sockets.len().min(MAX_SOCKETS)];
         let mut until = self.node.poll_timeout();
         if let Some(at) = self.greet_at {
             until = until.min(at);
@@ -208,16 +218,19 @@ impl EventLoop {
         if !self.unsent.is_empty() {
             timeout = timeout.min(UNSENT_RETRY);
         }
-        poll::wait(sources, Some(timeout)).context("cannot wait for packets")?;
-        Ok(began.elapsed() >= SLEPT)
+        let ready = poll::wait(sources, Some(timeout)).context("cannot wait for packets")?;
+        Ok((ready, began.elapsed() >= SLEPT))
     }
 
     // ---- datagrams and packets ---------------------------------------------------------------------------
 
     /// Returns the number of messages there were.
-    fn receive_datagrams(&mut self, now: Now) -> Result<usize> {
+    fn receive_datagrams(&mut self, ready: Ready, now: Now) -> Result<usize> {
         let mut messages = 0;
-        for socket in &self.sockets {
+        for (at, socket) in self.sockets.iter().enumerate() {
+            if !ready.contains(SOCKETS + at) {
+                continue;
+            }
             match socket.udp.recv(&mut self.received) {
                 Ok(count) => messages += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
@@ -234,8 +247,10 @@ impl EventLoop {
                 });
             }
         }
-        self.carry_out();
-        self.flush()?;
+        if messages > 0 {
+            self.carry_out();
+            self.flush()?;
+        }
         Ok(messages)
     }
 
