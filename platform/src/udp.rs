@@ -14,11 +14,14 @@
 
 mod send_batch;
 
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::slice;
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use nix::errno::Errno;
 use quinn_udp::UdpSocketState;
@@ -89,6 +92,8 @@ pub struct UdpSocket {
     state: Arc<UdpSocketState>,
     /// Whether to exchange runs of datagrams with the kernel, where it can.
     offload: bool,
+    /// Whether [`send_run`](Self::send_run) has the kernel cut runs. Shared by all handles.
+    cuts: Arc<AtomicBool>,
 }
 
 impl UdpSocket {
@@ -113,6 +118,7 @@ impl UdpSocket {
         log_buffers(&socket)?;
         Ok(Self {
             socket,
+            cuts: Arc::new(AtomicBool::new(state.max_gso_segments() > 1)),
             state: Arc::new(state),
             offload: true,
         })
@@ -121,6 +127,7 @@ impl UdpSocket {
     /// Has every datagram cross the kernel's border on its own: slow, for networks that mishandle runs of them.
     pub fn without_offload(mut self) -> io::Result<Self> {
         self.offload = false;
+        self.cuts.store(false, Ordering::Relaxed);
         #[cfg(target_os = "linux")]
         nix::sys::socket::setsockopt(
             &self.socket,
@@ -142,6 +149,7 @@ impl UdpSocket {
             socket: self.socket.try_clone()?,
             state: Arc::clone(&self.state),
             offload: self.offload,
+            cuts: Arc::clone(&self.cuts),
         })
     }
 
@@ -172,12 +180,6 @@ impl UdpSocket {
         }
         match self.state.try_send((&self.socket).into(), transmit) {
             Err(error) if is_run(transmit) && refuses_segmentation(&error) => {
-                if self.state.max_gso_segments() == 1 {
-                    tracing::info!(
-                        %error, destination = %transmit.destination,
-                        "an interface on the way takes no runs of datagrams: a datagram costs more from now on"
-                    );
-                }
                 self.send_one_by_one(transmit)
             }
             result => result,
@@ -197,6 +199,71 @@ impl UdpSocket {
             }
             result => result,
         }
+    }
+
+    /// Whether runs are best given to [`send_run`](Self::send_run). May become false at any time.
+    pub fn cuts_runs(&self) -> bool {
+        self.cuts.load(Ordering::Relaxed)
+    }
+
+    /// Sends a run of datagrams of `segment` bytes each (the last may be shorter): at most 64, at most 65 000 bytes.
+    ///
+    /// Unlike [`send`](Self::send) it can tell a run of datagrams that are too big for the interface, which says nothing
+    /// of other runs, from an interface that takes none. Errors concern this run only.
+    pub fn send_run(&self, to: SocketAddr, run: &[u8], segment: usize) -> io::Result<()> {
+        let Err(errno) = self.send_cut(to, run, segment) else {
+            return Ok(());
+        };
+        if !matches!(
+            errno,
+            Errno::EINVAL | Errno::EIO | Errno::EMSGSIZE | Errno::EOPNOTSUPP
+        ) {
+            return Err(errno.into());
+        }
+        let is_too_big = self.send_pieces(to, run, segment)?;
+        if !is_too_big && self.cuts.swap(false, Ordering::Relaxed) {
+            tracing::info!(
+                error = %errno, %to,
+                "an interface takes no runs of datagrams: a datagram costs more from now on"
+            );
+        }
+        Ok(())
+    }
+
+    #[cfg(target_os = "linux")]
+    fn send_cut(&self, to: SocketAddr, run: &[u8], segment: usize) -> nix::Result<()> {
+        use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
+
+        let segment = u16::try_from(segment).map_err(|_| Errno::EMSGSIZE)?;
+        sendmsg(
+            self.socket.as_raw_fd(),
+            &[IoSlice::new(run)],
+            &[ControlMessage::UdpGsoSegments(&segment)],
+            MsgFlags::empty(),
+            Some(&SockaddrStorage::from(to)),
+        )
+        .map(drop)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn send_cut(&self, _: SocketAddr, _: &[u8], _: usize) -> nix::Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// Returns whether one of them was too big. `WouldBlock` is reported only while nothing has been sent.
+    fn send_pieces(&self, to: SocketAddr, run: &[u8], segment: usize) -> io::Result<bool> {
+        let mut is_too_big = false;
+        for (index, piece) in run.chunks(segment.max(1)).enumerate() {
+            match self.socket.send_to(piece, to) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && index > 0 => break,
+                Err(error) if error.raw_os_error() == Some(Errno::EMSGSIZE as i32) => {
+                    is_too_big = true;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(is_too_big)
     }
 
     /// `WouldBlock` is reported only while nothing has been sent, so that a retry does not duplicate.

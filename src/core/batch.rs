@@ -65,6 +65,14 @@ impl DatagramBatch {
         });
     }
 
+    /// What comes next begins a run of its own: the network may treat the datagrams of a run as one, and lose them all
+    /// when one is too big.
+    pub fn end_run(&mut self) {
+        if let Some(run) = self.runs.last_mut() {
+            run.open = false;
+        }
+    }
+
     /// Adds a copy of a finished datagram.
     pub fn push(&mut self, path: Path, datagram: &[u8]) {
         self.slot(datagram.len()).copy_from_slice(datagram);
@@ -178,6 +186,15 @@ mod tests {
             .map(|(_, bytes, segment)| (bytes.len(), segment))
             .collect();
         assert_eq!(runs, [(260, 100), (100, 100)]);
+    }
+
+    #[test]
+    fn a_run_that_was_ended_takes_no_more() {
+        let mut batch = DatagramBatch::default();
+        batch.push(to(1), &[0; 100]);
+        batch.end_run();
+        batch.push(to(1), &[0; 100]);
+        assert_eq!(batch.runs().count(), 2);
     }
 
     proptest! {

@@ -259,7 +259,10 @@ impl Peer {
             self.probe(question, due.path, us, sealing);
         } else {
             let packet = question.packet(us, self.keys.ipv6, due.length);
+            // It may be too big, and must not take others with it.
+            sealing.outbox.end_run();
             let _ = self.seal(&packet, due.path, packet.len(), sealing);
+            sealing.outbox.end_run();
         }
     }
 

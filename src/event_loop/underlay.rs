@@ -11,7 +11,7 @@ use std::{
 use hivevpn_core::{connection::ConnectionId, datagram::is_wireguard, node::Node, path::Path};
 use hivevpn_platform::{
     poll,
-    udp::{Received, RecvBatch, SendBatch, Transmit, UdpSocket},
+    udp::{Received, RecvBatch, SendBatch, UdpSocket},
 };
 
 use crate::swarm::{
@@ -57,7 +57,7 @@ impl Socket {
         runs: impl Iterator<Item = (SocketAddr, &'a [u8], usize)>,
         batch: &mut SendBatch,
     ) {
-        let cuts = self.udp.max_gso_segments() > 1;
+        let cuts = self.udp.cuts_runs();
         let mut singles = Vec::new();
         for (endpoint, run, segment) in runs {
             if cuts && run.len() > segment {
@@ -71,16 +71,8 @@ impl Socket {
         self.send_each(&singles, batch);
     }
 
-    /// Sends a run of datagrams of `segment` bytes (the last may be shorter) in one piece.
     fn send_run(&self, endpoint: SocketAddr, run: &[u8], segment: usize) {
-        let transmit = Transmit {
-            destination: endpoint,
-            ecn: None,
-            contents: run,
-            segment_size: (run.len() > segment).then_some(segment),
-            src_ip: None,
-        };
-        if let Err(error) = self.patiently(|udp| udp.send(&transmit)) {
+        if let Err(error) = self.patiently(|udp| udp.send_run(endpoint, run, segment)) {
             tracing::trace!(%endpoint, %error, "datagrams not sent");
         }
     }

@@ -154,6 +154,26 @@ fn a_run_the_interface_refuses_to_segment_goes_out_datagram_by_datagram() {
 }
 
 #[test]
+fn a_run_that_is_too_big_loses_its_big_datagrams_only_and_says_nothing_of_others() {
+    let (here, there) = (loopback(), loopback());
+    let to = there.local_addr().unwrap();
+    let could = here.cuts_runs();
+    let run = vec![7; 65_510 + 3];
+    here.send_run(to, &run, 65_510).unwrap();
+    let mut batch = RecvBatch::new();
+    receive(&there, &mut batch);
+    assert_eq!(batch.iter().next().unwrap().bytes, [7; 3]);
+    assert_eq!(here.cuts_runs(), could);
+    here.send_run(to, b"aaaabbbbcc", 4).unwrap();
+    let mut bytes = vec![];
+    while bytes.len() < 10 {
+        receive(&there, &mut batch);
+        bytes.extend(batch.iter().flat_map(|received| received.bytes.to_vec()));
+    }
+    assert_eq!(bytes, b"aaaabbbbcc");
+}
+
+#[test]
 fn both_handles_of_a_socket_send_from_the_same_port() {
     let (here, there) = (loopback(), loopback());
     let second = here.try_clone().unwrap();
