@@ -17,8 +17,10 @@
 //! the router, or a conntrack entry left by an early packet it accepted, breaks hole punching in ways
 //! that home routers do not.
 
+mod cable;
 mod capture;
 mod host;
+mod link;
 mod namespace;
 mod nat;
 mod process;
@@ -31,10 +33,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use capture::Capture;
 pub use host::Host;
+pub use link::Link;
 pub use nat::Nat;
 pub use process::{Outcome, Process};
 pub use user::{TESTER, program};
 
+use cable::{Cable, End};
+use link::Running;
 use namespace::Namespace;
 use nat::Router;
 
@@ -45,6 +50,7 @@ static NEXT_LAB: AtomicU32 = AtomicU32::new(0);
 pub struct Lab {
     hosts: BTreeMap<&'static str, Host>,
     routers: BTreeMap<&'static str, Router>,
+    links: Vec<Running>,
     namespaces: Vec<Namespace>,
     directory: PathBuf,
 }
@@ -81,6 +87,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        self.links.clear(); // they would keep their namespaces
         self.namespaces.clear(); // ends the processes, which may still write files
         if let Err(error) = std::fs::remove_dir_all(&self.directory) {
             eprintln!("lab: {} stays behind: {error}", self.directory.display());
@@ -107,7 +114,7 @@ enum Place {
 
 /// The sentence so far.
 pub struct Builder {
-    places: Vec<(&'static str, Place)>,
+    places: Vec<(&'static str, Place, Option<Link>)>,
     underlay: Underlay,
 }
 
@@ -132,6 +139,13 @@ impl Builder {
         self.place(host, Place::Isolated)
     }
 
+    /// The cable of the host named last is such a link.
+    pub fn over(mut self, link: Link) -> Self {
+        let (_, _, cable) = self.places.last_mut().expect("a host comes first");
+        *cable = Some(link);
+        self
+    }
+
     /// The whole underlay speaks IPv6 only (routers: [`Nat::Firewall`] or [`Nat::Open`]).
     pub fn ipv6_only(self) -> Self {
         Self {
@@ -141,7 +155,7 @@ impl Builder {
     }
 
     fn place(mut self, host: &'static str, place: Place) -> Self {
-        self.places.push((host, place));
+        self.places.push((host, place, None));
         self
     }
 
@@ -165,31 +179,33 @@ impl Builder {
             namespaces: Vec::new(),
             lans: BTreeMap::new(),
             publics: 0,
+            links: Vec::new(),
         };
         site.lay_internet();
         let mut hosts = BTreeMap::new();
         let mut routers = BTreeMap::new();
-        for (name, place) in self.places {
+        for (name, place, link) in self.places {
             let host = match place {
-                Place::Public => site.public(name),
+                Place::Public => site.public(name, link),
                 Place::Behind(nat) => {
                     let router = site.router(nat, name);
                     routers.insert(name, router);
-                    site.on_lan(name, name)
+                    site.on_lan(name, name, link)
                 }
                 Place::Beside(neighbour) => {
                     if let Some(router) = routers.get(neighbour) {
                         routers.insert(name, router.clone());
                     }
-                    site.on_lan(neighbour, name)
+                    site.on_lan(neighbour, name, link)
                 }
-                Place::Isolated => site.isolated(name),
+                Place::Isolated => site.isolated(name, link),
             };
             hosts.insert(name, host);
         }
         Lab {
             hosts,
             routers,
+            links: site.links,
             namespaces: site.namespaces,
             directory: site.directory,
         }
@@ -206,6 +222,7 @@ struct Site {
     lans: BTreeMap<&'static str, Lan>,
     /// Public hosts so far.
     publics: usize,
+    links: Vec<Running>,
 }
 
 /// A LAN behind a router: a bridge in the router's namespace.
@@ -247,40 +264,56 @@ impl Site {
     }
 
     /// A cable from a new interface in `namespace` to a port of a bridge in `switch`.
-    fn plug(&self, namespace: &str, interface: &str, switch: &str, bridge: &str, port: &str) {
-        namespace::ip(
-            switch,
-            &format!(
-                "link add name {port} type veth peer name {interface} netns {namespace}\n\
-                 link set dev {port} master {bridge} up\n"
-            ),
-        );
+    fn plug(
+        &mut self,
+        namespace: &str,
+        interface: &str,
+        (switch, bridge): (&str, &str),
+        port: &str,
+        link: Option<Link>,
+    ) -> Cable {
+        let end = |namespace: &str, interface: &str| End {
+            namespace: namespace.to_owned(),
+            interface: interface.to_owned(),
+        };
+        let ends = [end(switch, port), end(namespace, interface)];
+        let cable = match link {
+            None => Cable::ordinary(ends),
+            Some(link) => {
+                let (cable, running) = Cable::over(link, ends);
+                self.links.push(running);
+                cable
+            }
+        };
+        namespace::ip(switch, &format!("link set dev {port} master {bridge} up\n"));
         namespace::ip(namespace, &format!("link set {interface} up\n"));
+        cable
     }
 
     fn host(
         &self,
         name: &'static str,
         namespace: String,
-        address: String,
-        gateway: Option<String>,
+        cable: Cable,
+        address: &str,
+        gateway: Option<&str>,
     ) -> Host {
-        let host = Host::new(name, namespace, self.directory.join(name));
-        host.set_address(&address, gateway.as_deref());
+        let host = Host::new(name, namespace, self.directory.join(name), cable);
+        host.set_address(address, gateway);
         host
     }
 
-    fn public(&mut self, name: &'static str) -> Host {
+    fn public(&mut self, name: &'static str, link: Option<Link>) -> Host {
         let net = format!("{}-{INTERNET}", self.lab);
         self.publics += 1;
         let number = 10 + self.publics;
         let namespace = self.namespace(name);
-        self.plug(&namespace, "eth0", &net, "internet", name);
+        let cable = self.plug(&namespace, "eth0", (&net, "internet"), name, link);
         let (address, gateway) = match self.underlay {
             Underlay::V4 => (format!("203.0.113.{number}/24"), "203.0.113.1"),
             Underlay::V6 => (format!("2001:db8::{number}/64"), "2001:db8::1"),
         };
-        self.host(name, namespace, address, Some(gateway.to_owned()))
+        self.host(name, namespace, cable, &address, Some(gateway))
     }
 
     fn router(&mut self, nat: Nat, host: &'static str) -> Router {
@@ -288,7 +321,7 @@ impl Site {
         let number = self.lans.len() + 1;
         let port = format!("r{number}");
         let namespace = self.namespace(&port);
-        self.plug(&namespace, "wan", &net, "internet", &port);
+        let cable = self.plug(&namespace, "wan", (&net, "internet"), &port, None);
         namespace::route(&namespace);
         let (wan, hub, lan, prefix) = match self.underlay {
             Underlay::V4 if nat.translates() => (
@@ -323,12 +356,11 @@ impl Site {
                  addr add {wan}/{wan_prefix} dev wan\naddr add {gateway}/{prefix} dev lan\nroute add default via {hub}\n"
             ),
         );
-        if !nat.translates() {
-            let subnet = if prefix == 24 {
-                format!("{lan}0/24")
-            } else {
-                format!("{lan}/64")
-            };
+        let subnet = (!nat.translates()).then(|| match prefix {
+            24 => format!("{lan}0/24"),
+            _ => format!("{lan}/64"),
+        });
+        if let Some(subnet) = &subnet {
             namespace::ip(&net, &format!("route add {subnet} via {wan}\n"));
         }
         let first_host = format!("{lan}10");
@@ -344,10 +376,10 @@ impl Site {
                 hosts: 0,
             },
         );
-        Router::new(namespace, wan)
+        Router::new(namespace, wan, subnet, cable)
     }
 
-    fn on_lan(&mut self, first: &'static str, name: &'static str) -> Host {
+    fn on_lan(&mut self, first: &'static str, name: &'static str, link: Option<Link>) -> Host {
         let namespace = self.namespace(name);
         let lan = self
             .lans
@@ -357,11 +389,11 @@ impl Site {
         lan.hosts += 1;
         let port = format!("h{}-{}", lan.number, lan.hosts);
         let (switch, gateway) = (lan.switch.clone(), lan.gateway.clone());
-        self.plug(&namespace, "eth0", &switch, "lan", &port);
-        self.host(name, namespace, address, Some(gateway))
+        let cable = self.plug(&namespace, "eth0", (&switch, "lan"), &port, link);
+        self.host(name, namespace, cable, &address, Some(&gateway))
     }
 
-    fn isolated(&mut self, name: &'static str) -> Host {
+    fn isolated(&mut self, name: &'static str, link: Option<Link>) -> Host {
         let switch = format!("{}-{ISLAND}", self.lab);
         if !self
             .namespaces
@@ -376,7 +408,8 @@ impl Site {
         }
         let number = 10 + self.namespaces.len();
         let namespace = self.namespace(name);
-        self.plug(&namespace, "eth0", &switch, "lan", name);
-        self.host(name, namespace, format!("192.168.7.{number}/24"), None)
+        let cable = self.plug(&namespace, "eth0", (&switch, "lan"), name, link);
+        let address = format!("192.168.7.{number}/24");
+        self.host(name, namespace, cable, &address, None)
     }
 }

@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::lab::{Host, Lab, Nat};
+use crate::lab::{Host, Lab, Link, Nat};
 use crate::services::{dns, postgresql, quic, redis, ssh};
 use crate::traffic;
 
@@ -175,6 +175,65 @@ fn a_host_has_its_own_name_files_and_can_move() {
     a.set_address("10.0.1.77/24", Some("10.0.1.1"));
     assert_eq!(a.address(), IpAddr::from([10, 0, 1, 77]));
     assert!(a.pings(lab.host("r").address()));
+}
+
+#[test]
+fn a_link_delays_both_directions_and_carries_no_more_than_its_rate() {
+    let delay = Duration::from_millis(20);
+    let link = Link::delay(20).rate(40, Duration::from_millis(50));
+    let lab = Lab::new()
+        .public("r")
+        .behind(Nat::PortRestricted, "a")
+        .over(link)
+        .build();
+    let (r, a) = (lab.host("r"), lab.host("a"));
+    let echoes = traffic::pings(a, r.address(), 10, Duration::from_millis(10));
+    assert!(echoes.iter().all(|rtt| *rtt >= 2 * delay), "{echoes:?}");
+    let began = Instant::now();
+    traffic::transfer(a, r, r.address(), 5_000_000);
+    assert!(
+        began.elapsed() >= Duration::from_secs(1),
+        "40 Mbit at 40 Mbit/s"
+    );
+}
+
+#[test]
+fn a_link_loses_as_much_as_it_should() {
+    let lab = Lab::new()
+        .public("r")
+        .public("a")
+        .over(Link::delay(1).loss(250))
+        .build();
+    let (r, a) = (lab.host("r"), lab.host("a"));
+    let echoes = traffic::pings(a, r.address(), 200, Duration::from_millis(10));
+    let lost = echoes.iter().filter(|rtt| **rtt == traffic::LOST).count();
+    assert!(
+        (60..120).contains(&lost),
+        "{lost} of 200, both ways: 44 % are 88"
+    );
+}
+
+#[test]
+fn a_narrow_way_tells_unless_it_is_mute() {
+    let lab = Lab::new()
+        .behind(Nat::Open, "r")
+        .behind(Nat::PortRestricted, "a")
+        .build();
+    let (r, a) = (lab.host("r"), lab.host("a"));
+    lab.router("a").narrow(lab.router("r"), 1000);
+    let ping = |order: &str| {
+        let line = format!("ping -n -c1 -W1 -M {order} -s 1372 {}", r.address());
+        a.sh(&line)
+    };
+    assert!(ping("dont").succeeded(), "routers cut what may be cut");
+    lab.router("a").mute();
+    let silence = ping("do");
+    assert!(!silence.stdout.contains("mtu"), "{silence}");
+    let lab = Lab::new().public("r").public("a").build();
+    let (r, a) = (lab.host("r"), lab.host("a"));
+    a.cable().set_mtu(1000);
+    let silence = r.sh(&format!("ping -n -c1 -W1 -s 1372 {}", a.address()));
+    assert!(!silence.succeeded(), "a switch neither cuts nor tells");
 }
 
 #[test]

@@ -234,6 +234,39 @@ impl Network {
         Self { nodes, lab }
     }
 
+    /// As [`Network::start`], each node with a configuration file; those who join do so at the same time.
+    pub fn configured(
+        lab: Lab,
+        names: &[&'static str],
+        toml: impl Fn(&str) -> String + Sync,
+    ) -> Self {
+        let up = |name: &str, arguments: &[&str]| {
+            let host = lab.host(name);
+            host.up(&[&[host.configure(&toml(name))], arguments].concat())
+        };
+        let (founder, joiners) = names.split_first().expect("somebody founds it");
+        let founder = up(founder, &[]);
+        let invites: Vec<String> = joiners.iter().map(|_| founder.invite()).collect();
+        let joined = std::thread::scope(|scope| {
+            let joining: Vec<_> = std::iter::zip(joiners, &invites)
+                .map(|(name, invite)| scope.spawn(|| up(name, &["--join", invite])))
+                .collect();
+            joining
+                .into_iter()
+                .map(|thread| {
+                    thread
+                        .join()
+                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                })
+                .collect::<Vec<Node>>()
+        });
+        let nodes = std::iter::once(founder).chain(joined);
+        Self {
+            nodes: nodes.map(|node| (node.host.name(), node)).collect(),
+            lab,
+        }
+    }
+
     /// The laboratory it runs in.
     pub fn lab(&self) -> &Lab {
         &self.lab

@@ -2,6 +2,8 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -13,11 +15,35 @@ pub const MARKER: &[u8] = b"hivevpn e2e plaintext marker";
 
 /// A stream that brings nothing for this long has stalled.
 const STALL: Duration = Duration::from_secs(10);
+/// As long as a stream may rest when something has happened to its path.
+const RECOVERY: Duration = Duration::from_secs(60);
 
 const BLOCK: usize = 64 * 1024;
 
 /// Sends `bytes` bytes over TCP and asserts that both ends have the same SHA-256.
 pub fn transfer(from: &Host, to: &Host, address: IpAddr, bytes: usize) {
+    hashed_transfer(from, to, address, bytes, STALL, || ());
+}
+
+/// As [`transfer`], and in the middle of it `something` happens, after which the stream may rest for longer.
+pub fn transfer_while(
+    from: &Host,
+    to: &Host,
+    address: IpAddr,
+    bytes: usize,
+    something: impl FnOnce() + Send + 'static,
+) {
+    hashed_transfer(from, to, address, bytes, RECOVERY, something);
+}
+
+fn hashed_transfer(
+    from: &Host,
+    to: &Host,
+    address: IpAddr,
+    bytes: usize,
+    patience: Duration,
+    half_way: impl FnOnce() + Send + 'static,
+) {
     let listener =
         to.here(move || TcpListener::bind((address, 0)).expect("the address is the receiver's"));
     let server = listener
@@ -25,9 +51,14 @@ pub fn transfer(from: &Host, to: &Host, address: IpAddr, bytes: usize) {
         .expect("a bound socket has an address");
     let receiver = to.thread(move || {
         let (stream, _) = accept(&listener);
+        limit(&stream, patience);
         receive(stream, bytes)
     });
-    let sent = from.here(move || send(connect(server), bytes));
+    let sent = from.here(move || {
+        let stream = connect(server);
+        limit(&stream, patience);
+        send(stream, bytes, half_way)
+    });
     let received = receiver
         .join()
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -40,11 +71,15 @@ pub fn transfer(from: &Host, to: &Host, address: IpAddr, bytes: usize) {
     );
 }
 
-fn send(mut stream: TcpStream, bytes: usize) -> [u8; 32] {
+fn send(mut stream: TcpStream, bytes: usize, half_way: impl FnOnce()) -> [u8; 32] {
+    let mut half_way = Some(half_way);
     let (mut hash, mut random, mut block) =
         (Sha256::new(), 0x9E37_79B9_7F4A_7C15_u64, vec![0; BLOCK]);
     let mut left = bytes;
     while left > 0 {
+        if let Some(something) = half_way.take_if(|_| left <= bytes / 2) {
+            something();
+        }
         for word in block.chunks_exact_mut(8) {
             random ^= random << 13;
             random ^= random >> 7;
@@ -96,7 +131,7 @@ fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     stream
         .set_nonblocking(false)
         .expect("sockets have this mode");
-    limit(&stream);
+    limit(&stream, STALL);
     (stream, peer)
 }
 
@@ -104,16 +139,16 @@ fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 fn connect(server: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect_timeout(&server, STALL)
         .unwrap_or_else(|error| panic!("connect {server}: {error}"));
-    limit(&stream);
+    limit(&stream, STALL);
     stream
 }
 
-fn limit(stream: &TcpStream) {
+fn limit(stream: &TcpStream, patience: Duration) {
     stream
-        .set_read_timeout(Some(STALL))
+        .set_read_timeout(Some(patience))
         .expect("the timeout is not zero");
     stream
-        .set_write_timeout(Some(STALL))
+        .set_write_timeout(Some(patience))
         .expect("the timeout is not zero");
     stream
         .set_nodelay(true)
@@ -213,6 +248,31 @@ fn comes_back(socket: &UdpSocket, payload: &[u8]) -> bool {
     false
 }
 
+/// The round trip of a ping that is not answered.
+pub const LOST: Duration = Duration::MAX;
+
+/// The round trips of so many pings, one after every `gap`, in their order.
+pub fn pings(from: &Host, address: IpAddr, count: u16, gap: Duration) -> Vec<Duration> {
+    let line = format!("ping -n -c{count} -i{} -W2 {address}", gap.as_secs_f64());
+    let outcome = from.sh(&line);
+    let mut round_trips = vec![LOST; count.into()];
+    let mut seen = 0;
+    for line in outcome.stdout.lines() {
+        let value = |name: &str| {
+            line.split_whitespace()
+                .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+        };
+        if let (Some(number), Some(time)) = (value("icmp_seq"), value("time")) {
+            let number: usize = number.parse().expect("ping counts");
+            let milliseconds: f64 = time.parse().expect("ping measures");
+            round_trips[number - 1] = Duration::from_secs_f64(milliseconds / 1e3);
+            seen += 1;
+        }
+    }
+    assert!(seen > 0, "no ping was answered: {outcome}");
+    round_trips
+}
+
 /// The TCP port that something is to listen on soon, waited for on its host.
 pub fn wait_for_listener(host: &Host, port: u16) {
     let what = format!("something listens on TCP port {port} of {}", host.name());
@@ -222,4 +282,51 @@ pub fn wait_for_listener(host: &Host, port: u16) {
             .ok()
             .is_empty()
     });
+}
+
+/// Bytes that flow over TCP from one host to another, as many as can, until it is dropped.
+pub struct Flood {
+    enough: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+}
+
+impl Flood {
+    /// Begins.
+    pub fn start(from: &Host, to: &Host, address: IpAddr) -> Self {
+        let listener = to
+            .here(move || TcpListener::bind((address, 0)).expect("the address is the receiver's"));
+        let server = listener
+            .local_addr()
+            .expect("a bound socket has an address");
+        let flood = Self {
+            enough: Arc::default(),
+            sent: Arc::default(),
+        };
+        to.thread(move || {
+            let (mut stream, _) = accept(&listener);
+            let _ = std::io::copy(&mut stream, &mut std::io::sink()); // the sender says what is wrong
+        });
+        let (enough, sent) = (Arc::clone(&flood.enough), Arc::clone(&flood.sent));
+        from.thread(move || {
+            let (mut stream, block) = (connect(server), vec![0x5a; BLOCK]);
+            while !enough.load(Ordering::Relaxed) {
+                stream
+                    .write_all(&block)
+                    .unwrap_or_else(|error| panic!("the flood has dried up: {error}"));
+                sent.fetch_add(BLOCK as u64, Ordering::Relaxed);
+            }
+        });
+        flood
+    }
+
+    /// How many bytes the sender's kernel has taken so far.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.enough.store(true, Ordering::Relaxed);
+    }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::cable::Cable;
 use super::{Capture, Outcome, Process, namespace};
 
 /// Longer than any program of a test takes to its end.
@@ -19,15 +20,22 @@ pub struct Host {
     name: &'static str,
     namespace: String,
     directory: PathBuf,
+    cable: Cable,
 }
 
 impl Host {
-    pub(super) fn new(name: &'static str, namespace: String, directory: PathBuf) -> Self {
+    pub(super) fn new(
+        name: &'static str,
+        namespace: String,
+        directory: PathBuf,
+        cable: Cable,
+    ) -> Self {
         std::fs::create_dir_all(&directory).expect("the laboratory's directory is ours");
         Self {
             name,
             namespace,
             directory,
+            cable,
         }
     }
 
@@ -39,6 +47,11 @@ impl Host {
     /// A directory that only this host uses.
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Its cable to the underlay.
+    pub fn cable(&self) -> &Cable {
+        &self.cable
     }
 
     /// A command that will run on this host: in its network, under its host name, in its directory.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::cable::Cable;
 use super::namespace;
 
 /// What a router does to the traffic of the hosts behind it (RFC 4787 terms).
@@ -92,6 +93,11 @@ impl Nat {
     meta l4proto ipv6-icmp accept
     icmp type echo-request accept
   }}
+  chain mouth {{ }}
+  chain sending {{
+    type filter hook output priority filter;
+    jump mouth
+  }}
   chain translate_source {{
     type nat hook postrouting priority srcnat;
     {source}
@@ -111,13 +117,23 @@ impl Nat {
 pub struct Router {
     namespace: String,
     wan: IpAddr,
+    /// The network behind it, where others route to it.
+    subnet: Option<String>,
+    cable: Cable,
 }
 
 impl Router {
-    pub(super) fn new(namespace: String, wan: String) -> Self {
+    pub(super) fn new(
+        namespace: String,
+        wan: String,
+        subnet: Option<String>,
+        cable: Cable,
+    ) -> Self {
         Self {
             namespace,
             wan: wan.parse().expect("the builder writes addresses"),
+            subnet,
+            cable,
         }
     }
 
@@ -126,17 +142,44 @@ impl Router {
         self.wan
     }
 
+    /// Its cable to the internet.
+    pub fn cable(&self) -> &Cable {
+        &self.cable
+    }
+
     /// From now on drops all UDP it should forward, or lets it pass again.
     pub fn block_udp(&self, block: bool) {
-        self.hole(if block { "meta l4proto udp drop" } else { "" });
+        self.rule("hole", if block { "meta l4proto udp drop" } else { "" });
     }
 
     /// From now on drops everything to and from one address, or lets all pass again.
     pub fn block_address(&self, address: Option<IpAddr>) {
-        self.hole(&address.map_or_else(String::new, |address| {
+        let rule = address.map_or_else(String::new, |address| {
             let family = if address.is_ipv4() { "ip" } else { "ip6" };
             format!("{family} daddr {address} drop\n    {family} saddr {address} drop")
-        }));
+        });
+        self.rule("hole", &rule);
+    }
+
+    /// From now on does not tell the sender of a packet that it dropped it: a black hole. (IPv4 only.)
+    pub fn mute(&self) {
+        self.rule("mouth", "icmp type destination-unreachable drop");
+    }
+
+    /// From now on the way between two routers carries packets of at most `mtu` bytes: both cut what is longer, or
+    /// tell its sender that it may not be cut.
+    pub fn narrow(&self, peer: &Self, mtu: u32) {
+        self.narrow_one_way(peer, mtu);
+        peer.narrow_one_way(self, mtu);
+    }
+
+    fn narrow_one_way(&self, peer: &Self, mtu: u32) {
+        let wan = peer.wan;
+        let mut routes = format!("route replace {wan} dev wan mtu {mtu}\n");
+        if let Some(subnet) = &peer.subnet {
+            routes += &format!("route replace {subnet} via {wan} mtu {mtu}\n");
+        }
+        namespace::ip(&self.namespace, &routes);
     }
 
     /// Forgets all mappings, as a router that was restarted.
@@ -150,12 +193,12 @@ impl Router {
         );
     }
 
-    /// Replaces the rule in front of all others.
-    fn hole(&self, rule: &str) {
+    /// Replaces the rules of one of the chains that come before all others.
+    fn rule(&self, chain: &str, rule: &str) {
         namespace::nft(
             &self.namespace,
             &format!(
-                "flush chain inet lab hole\ntable inet lab {{\n  chain hole {{\n    {rule}\n  }}\n}}\n"
+                "flush chain inet lab {chain}\ntable inet lab {{\n  chain {chain} {{\n    {rule}\n  }}\n}}\n"
             ),
         );
     }
