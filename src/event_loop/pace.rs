@@ -59,27 +59,39 @@ mod tests {
 
     const STEP: Duration = Duration::from_micros(20);
 
-    /// Turns that each find `found`, a step apart; in how many of them the loop rested.
-    fn rests(turns: u32, found: usize) -> u32 {
+    /// In how many of a thousand turns the loop rested, when each finds one frame, or `rested` after a rest.
+    fn rests(rested: usize) -> u32 {
         let mut now = Instant::now();
         let mut pace = Pace::new(now);
-        let mut rested = 0;
-        for _ in 0..turns {
-            rested += u32::from(pace.rest().is_some());
+        let mut rests = 0;
+        for _ in 0..1000 {
+            let rests_now = pace.rest().is_some();
+            rests += u32::from(rests_now);
             now += STEP;
-            pace.turn(found, now);
+            pace.turn(if rests_now { rested } else { 1 }, now);
         }
-        rested
+        rests
     }
 
     #[test]
     fn a_flood_is_gathered() {
-        assert!(rests(1000, 40) > 950);
+        assert!(rests(40) > 950);
     }
 
     #[test]
     fn resting_that_gathers_nothing_is_rare() {
-        assert!(rests(1000, 1) < 50);
+        assert!((1..50).contains(&rests(1)));
+    }
+
+    #[test]
+    fn turns_with_much_to_do_need_no_rest() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(now);
+        for _ in 0..1000 {
+            now += STEP;
+            pace.turn(GATHERED, now);
+            assert_eq!(pace.rest(), None);
+        }
     }
 
     #[test]
