@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use hivevpn_core::{
     membership::Invite,
     node::{Node, Start},
-    session,
+    relay, session,
 };
 use hivevpn_platform::{
     host_name::host_name,
@@ -139,6 +139,7 @@ fn node(
         time_floor: membership.time_floor,
         records: membership.records,
         redemptions: membership.redemptions,
+        relay_terms: relay::Terms::default(),
         bootstrap: config.bootstrap.clone(),
     };
     Node::new(start, now()).map_err(|rejection| {

@@ -1,11 +1,17 @@
 //! Which of our addresses we tell whom.
 
+use hivevpn_core::{
+    connection::quic_endpoint,
+    path::candidate::{Candidate, CandidateKind},
+};
 use libp2p::{Multiaddr, PeerId};
 
 use crate::swarm::addresses::{Addresses, is_public, is_quic};
 
 /// Observed addresses in a descriptor: a NAT's mapping works for some, and costs the others a dial that fails.
 const MAX_OBSERVED: usize = 4;
+/// Candidates of one kind: a machine has many interfaces, and a NAT may show every member another mapping.
+const MAX_CANDIDATES: usize = 6;
 /// Addresses in an invite: each makes the string about 30 characters longer.
 const MAX_INVITE: usize = 8;
 
@@ -41,6 +47,24 @@ pub fn for_invite(addresses: &Addresses) -> Vec<Multiaddr> {
         .take(room)
         .chain(circuits.into_iter().take(2))
         .collect()
+}
+
+/// The endpoints of our UDP socket, for peers that try raw datagrams.
+pub fn candidates(addresses: &Addresses) -> Vec<Candidate> {
+    let groups = [
+        (CandidateKind::Host, &addresses.external),
+        (CandidateKind::Host, &addresses.listen),
+        (CandidateKind::Reflexive, &addresses.observed),
+    ];
+    let mut candidates: Vec<Candidate> = Vec::new();
+    for (kind, group) in groups {
+        for endpoint in group.iter().filter_map(quic_endpoint).take(MAX_CANDIDATES) {
+            if !candidates.iter().any(|known| known.endpoint == endpoint) {
+                candidates.push(Candidate { kind, endpoint });
+            }
+        }
+    }
+    candidates
 }
 
 /// The addresses with our identity behind each, ready to be dialled.

@@ -3,7 +3,7 @@
 //! Sealing and opening write straight into a batch, so that nothing is allocated for a packet and the
 //! shell can hand runs of equal datagrams to the kernel in one call.
 
-use crate::path::Path;
+use crate::{path::Path, relay};
 
 /// More datagrams than this never share one run (the kernel's limit for one segmented send).
 const MAX_RUN: usize = 64;
@@ -30,17 +30,23 @@ pub struct DatagramBatch {
 }
 
 impl DatagramBatch {
-    /// Room for one datagram of at most `length` bytes. Call [`commit`](Self::commit) with what was used.
-    pub fn slot(&mut self, length: usize) -> &mut [u8] {
-        let needed = self.end + length;
+    /// Room for one datagram of at most `length` bytes to `path`, behind what the path wants before each. Call
+    /// [`commit`](Self::commit) with what was used.
+    pub fn slot(&mut self, path: Path, length: usize) -> &mut [u8] {
+        let start = self.end + header_length(path);
+        let needed = start + length;
         if self.buffer.len() < needed {
             self.buffer.resize(needed.next_power_of_two(), 0);
         }
-        &mut self.buffer[self.end..needed]
+        if let Path::Relayed { channel, .. } = path {
+            self.buffer[self.end..start].copy_from_slice(&channel.header());
+        }
+        &mut self.buffer[start..needed]
     }
 
-    /// Adds the first `length` bytes of the last slot as a datagram to `path`.
+    /// Adds the first `length` bytes of the last slot, which was for `path`, as a datagram.
     pub fn commit(&mut self, path: Path, length: usize) {
+        let length = header_length(path) + length;
         let start = self.end;
         self.end += length;
         if let Some(run) = self.runs.last_mut()
@@ -75,7 +81,7 @@ impl DatagramBatch {
 
     /// Adds a copy of a finished datagram.
     pub fn push(&mut self, path: Path, datagram: &[u8]) {
-        self.slot(datagram.len()).copy_from_slice(datagram);
+        self.slot(path, datagram.len()).copy_from_slice(datagram);
         self.commit(path, datagram.len());
     }
 
@@ -107,6 +113,14 @@ impl DatagramBatch {
     pub fn clear(&mut self) {
         self.end = 0;
         self.runs.clear();
+    }
+}
+
+/// Bytes that a path wants before each datagram.
+fn header_length(path: Path) -> usize {
+    match path {
+        Path::Relayed { .. } => relay::HEADER,
+        Path::Direct(_) | Path::Carrier(_) => 0,
     }
 }
 
@@ -186,6 +200,22 @@ mod tests {
             .map(|(_, bytes, segment)| (bytes.len(), segment))
             .collect();
         assert_eq!(runs, [(260, 100), (100, 100)]);
+    }
+
+    #[test]
+    fn each_datagram_to_a_relay_bears_its_channel() {
+        let mut batch = DatagramBatch::default();
+        let channel = relay::Channel(7);
+        let via = "192.0.2.1:7777".parse().unwrap();
+        for datagram in [b"one", b"two"] {
+            batch.push(Path::Relayed { via, channel }, datagram);
+        }
+        let came: Vec<_> = batch.datagrams().map(|(_, d)| relay::split(d)).collect();
+        assert_eq!(
+            came,
+            [Some((channel, &b"one"[..])), Some((channel, &b"two"[..]))]
+        );
+        assert_eq!(batch.runs().count(), 1);
     }
 
     #[test]

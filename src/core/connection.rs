@@ -3,8 +3,9 @@
 //! Connections carry control messages and, on their carrier stream, datagrams of peers that raw UDP
 //! does not reach. The shell opens and closes them; the core decides which are wanted.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use libp2p_core::{Multiaddr, multiaddr::Protocol};
 use libp2p_identity::PeerId;
 
 /// Names one libp2p connection for as long as this process lives.
@@ -30,4 +31,22 @@ impl Link {
     pub fn is_direct(&self) -> bool {
         !matches!(self, Link::Relayed { .. })
     }
+}
+
+/// The UDP endpoint of a QUIC address that leads through no relay.
+pub fn quic_endpoint(address: &Multiaddr) -> Option<SocketAddr> {
+    let mut parts = address.iter();
+    let host = parts.next()?;
+    let ip = if let Protocol::Ip4(ip) = host {
+        IpAddr::from(ip)
+    } else if let Protocol::Ip6(ip) = host {
+        IpAddr::from(ip)
+    } else {
+        return None;
+    };
+    let (Protocol::Udp(port), Protocol::QuicV1) = (parts.next()?, parts.next()?) else {
+        return None;
+    };
+    let is_direct = !parts.any(|part| part == Protocol::P2pCircuit);
+    is_direct.then_some(SocketAddr::new(ip, port))
 }

@@ -86,7 +86,6 @@ pub struct Connections {
     schedule: Schedule<PeerId>,
     started: Instant,
     is_seen: bool,
-    punched: Vec<PeerId>,
 }
 
 impl Connections {
@@ -100,7 +99,18 @@ impl Connections {
             schedule: Schedule::new(now, TICK),
             started: now,
             is_seen: false,
-            punched: Vec::new(),
+        }
+    }
+
+    /// The network below may have changed: who is away is dialled at once, and a better connection to the others is
+    /// tried.
+    pub fn begin_anew(&mut self, now: Instant) {
+        for (peer, wish) in &mut self.wishes {
+            wish.begin_anew();
+            wish.failures = 0;
+            wish.dialled = None;
+            wish.next_dial = now;
+            self.schedule.hasten(*peer, now);
         }
     }
 
@@ -263,14 +273,6 @@ impl Connections {
             .is_some_and(|connection| connection.carrier)
     }
 
-    /// The peers for which a better connection was tried just now, and where they say they are.
-    pub fn take_punched(&mut self) -> Vec<(PeerId, Vec<Multiaddr>)> {
-        std::mem::take(&mut self.punched)
-            .into_iter()
-            .filter_map(|peer| Some((peer, self.wishes.get(&peer)?.addresses.clone())))
-            .collect()
-    }
-
     /// The authenticated connections to a peer.
     pub fn of(&self, peer: &PeerId) -> impl Iterator<Item = (ConnectionId, Link)> {
         self.all_of(peer)
@@ -331,11 +333,7 @@ impl Connections {
         };
         let mut due = None;
         if let Some(best) = best.filter(|best| *best > QUIC) {
-            let punch = wish.punch(peer, best == RELAYED, we_lead, now);
-            if !punch.is_empty() {
-                self.punched.push(peer);
-            }
-            outputs.extend(punch);
+            outputs.extend(wish.punch(peer, best == RELAYED, we_lead, now));
             due = wish.next_punch;
         } else {
             wish.begin_anew();

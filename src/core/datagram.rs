@@ -4,6 +4,8 @@
 //! 1 to 3 are zero. A QUIC packet has bit 0x40 of its first byte set as long as nobody greases it
 //! (RFC 9000 §17.2, RFC 9287), which our endpoints never do.
 
+use crate::relay;
+
 /// Largest UDP payload over IPv4.
 pub const MAX_DATAGRAM: usize = 65_507;
 
@@ -29,7 +31,12 @@ pub enum WireGuardDatagram {
     },
 }
 
-/// Whether a UDP payload belongs to WireGuard rather than to QUIC.
+/// Whether a UDP payload is for the core rather than for QUIC: WireGuard, by itself or behind a relay's channel.
+pub fn is_for_the_core(datagram: &[u8]) -> bool {
+    is_wireguard(datagram) || relay::split(datagram).is_some()
+}
+
+/// Whether a UDP payload is a WireGuard datagram.
 pub fn is_wireguard(datagram: &[u8]) -> bool {
     matches!(datagram, [1..=4, 0, 0, 0, ..])
 }

@@ -39,11 +39,17 @@ pub enum DropReason {
     ForgedSource,
     /// Inbound: the inner destination is none of our addresses.
     NotForUs,
+    /// Inbound: a message of another version's core, or a damaged one.
+    UnknownSignal,
+    /// Relayed: the channel is none of ours, or leads to nobody now.
+    UnknownChannel,
+    /// Relayed: more than the owner of this node allows.
+    RelayLimit,
 }
 
 impl DropReason {
     /// Every reason, in the order of the counters.
-    pub const ALL: [DropReason; 17] = [
+    pub const ALL: [DropReason; 20] = [
         Self::NotIp,
         Self::NoOwner,
         Self::Multicast,
@@ -61,6 +67,9 @@ impl DropReason {
         Self::InnerNotIp,
         Self::ForgedSource,
         Self::NotForUs,
+        Self::UnknownSignal,
+        Self::UnknownChannel,
+        Self::RelayLimit,
     ];
 
     /// Stable name for machines.
@@ -83,6 +92,9 @@ impl DropReason {
             Self::InnerNotIp => "inner_not_ip",
             Self::ForgedSource => "forged_source",
             Self::NotForUs => "not_for_us",
+            Self::UnknownSignal => "unknown_signal",
+            Self::UnknownChannel => "unknown_channel",
+            Self::RelayLimit => "relay_limit",
         }
     }
 }

@@ -9,6 +9,7 @@
 //! - [`session`]: a WireGuard tunnel, the only file that knows boringtun
 //! - [`path`]: the ways to a peer, which of them carries the tunnel now, and how long a packet it takes
 //! - [`mss`], [`fragment`], [`icmp`], [`checksum`]: a packet longer than that is kept from being sent, cut, or answered
+//! - [`signal`], [`relay`]: what two cores say to each other in their session; datagrams of others passed on
 //! - [`schedule`]: whose timers run when
 //! - [`batch`], [`ip_packet`], [`datagram`], [`drop_reason`]: what moves, and why it stopped
 //! - [`connection`], [`connections`]: libp2p connections, and which of them are wanted
@@ -35,8 +36,10 @@ pub mod output;
 pub mod path;
 pub mod peer;
 pub mod peers;
+pub mod relay;
 pub mod schedule;
 pub mod session;
+pub mod signal;
 #[cfg(test)]
 mod testing;
 pub mod tunnels;

@@ -25,8 +25,8 @@ use crate::{
         Rejection, Signer, SignerKey, TimeFloor, UnixTime, address,
     },
     output::Output,
-    path::Path,
-    session,
+    path::{Path, candidate::Candidate},
+    relay, session,
     tunnels::{OverlayAddresses, PingAnswer, Tunnels},
 };
 
@@ -36,7 +36,7 @@ mod members;
 mod status;
 
 pub use joining::{InviteRequest, NoInvite};
-pub use status::{MemberStatus, PeerStatus};
+pub use status::{MemberStatus, PeerStatus, Why};
 
 /// Certificates are looked through for expiry this often.
 const EXPIRY_PERIOD: Duration = Duration::from_secs(60);
@@ -48,6 +48,9 @@ const PUBLISH_PERIOD: Duration = Duration::from_secs(3600);
 const RESYNC_DELAY: Duration = Duration::from_secs(1);
 /// Alone, a node tries its bootstrap addresses this often.
 const BOOTSTRAP_PERIOD: Duration = Duration::from_secs(15);
+
+/// Who is called so late was stopped or asleep, and finds another network than the one it knew.
+const OVERSLEPT: Duration = Duration::from_secs(5);
 
 /// The two clocks, read together by the shell.
 #[derive(Debug, Clone, Copy)]
@@ -84,6 +87,8 @@ pub struct Start {
     pub records: Vec<Vec<u8>>,
     /// Invites that were used.
     pub redemptions: Vec<Redemption>,
+    /// On which terms we pass datagrams on for others, should we offer to.
+    pub relay_terms: relay::Terms,
     /// Members to contact as long as none is connected, besides those that the records tell of.
     pub bootstrap: Vec<(PeerId, Multiaddr)>,
 }
@@ -93,7 +98,9 @@ pub struct Start {
 pub struct Reach {
     /// Where we listen, external and relayed addresses included, each ready to be dialled.
     pub addresses: Vec<Multiaddr>,
-    /// Whether we carry circuits for other members.
+    /// The endpoints of our own UDP socket: of our interfaces, and of our router's mapping.
+    pub candidates: Vec<Candidate>,
+    /// Whether we carry circuits for other members, and pass their datagrams on.
     pub relays: bool,
     /// Whether we know how we are seen from outside, or need not, because anybody can dial us.
     pub is_seen: bool,
@@ -124,6 +131,7 @@ pub struct Node {
     connections: Connections,
     outputs: VecDeque<Output>,
     relays: Vec<(PeerId, Vec<Multiaddr>)>,
+    relay_terms: relay::Terms,
     joins: joining::JoinLimit,
     strangers: BTreeMap<PeerId, Instant>,
     bootstrap: Vec<(PeerId, Multiaddr)>,
@@ -179,6 +187,7 @@ impl Node {
             redemptions: BTreeMap::new(),
             outputs: VecDeque::new(),
             relays: Vec::new(),
+            relay_terms: start.relay_terms,
             joins: joining::JoinLimit::default(),
             strangers: BTreeMap::new(),
             bootstrap: start.bootstrap,
@@ -257,14 +266,22 @@ impl Node {
         others.into_iter().flatten().fold(rare, Instant::min)
     }
 
+    /// The network below may have changed: another address, another route, a link that came back, or a machine that
+    /// was asleep. Everything is tried anew, at once.
+    pub fn handle_network_change(&mut self, now: Now) {
+        self.connections.begin_anew(now.instant);
+        self.tunnels.suspect_all(now.instant);
+        self.next_bootstrap = now.instant;
+    }
+
     /// Lets everything act on the time that passed.
     pub fn handle_timeout(&mut self, now: Now) {
+        if now.instant >= self.poll_timeout() + OVERSLEPT {
+            self.handle_network_change(now);
+        }
         self.tunnels.handle_timeout(now.instant);
         self.outputs
             .extend(self.connections.handle_timeout(now.instant));
-        for (peer, addresses) in self.connections.take_punched() {
-            self.try_endpoints(&peer, &addresses, now.instant);
-        }
         if now.instant >= self.next_expiry {
             self.next_expiry = now.instant + EXPIRY_PERIOD;
             self.expire(now);
@@ -321,6 +338,10 @@ impl Node {
     /// Where or how we are reached has changed.
     pub fn handle_reach(&mut self, reach: Reach, now: Now) {
         if self.reach != reach {
+            let terms = reach.relays.then(|| self.relay_terms.clone());
+            self.tunnels.set_relaying(terms, now.instant);
+            self.tunnels
+                .set_candidates(reach.candidates.clone(), now.instant);
             self.reach = reach;
             self.announce_ourselves(now);
             if self.reach.is_seen {

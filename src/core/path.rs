@@ -2,18 +2,25 @@
 //!
 //! A WireGuard session does not care by which path a datagram came, so paths change under a live session. A
 //! path is *opened* by what the shell reports (a QUIC connection, whose 4-tuple raw datagrams share; a carrier
-//! stream on a connection) or by an authentic datagram from a new address (roaming). It is *proven* by a probe
-//! inside the session that came back. Proof both ways is what makes a path worth switching to; missing proof
-//! three times in a row is what takes it out of use. Nothing unauthenticated ever touches this state.
+//! stream on a connection), by a member that relays, by an authentic datagram from a new address (roaming), or by an
+//! *attempt*: both ends call each other with their [candidates](candidate) and probe each other's at the same time, which
+//! opens the NATs between them. It is *proven* by a probe inside the session that came back. Proof both ways is what makes
+//! a path worth switching to; missing proof several times in a row is what takes it out of use. Nothing unauthenticated
+//! ever touches this state.
 //!
-//! A direct path is proven with packets that IPv6 demands of every link, so that one which loses them never takes over
-//! from a carrier that does not. How long packets may be beyond that is what [`mtu`] finds out.
+//! A path for datagrams is proven with packets that IPv6 demands of every link, so that one which loses them never takes
+//! over from a carrier that does not. How long packets may be beyond that is what [`mtu`] finds out.
 //!
-//! Driving it: [`Paths::open`], [`Paths::heard`], [`Paths::pong`] and [`Paths::close`] feed it,
-//! [`Paths::due_probe`] says what to send, [`Paths::current`] says where packets go.
+//! As long as no direct path is in use attempts are made, ever more rarely, and at once after news: another candidate,
+//! a path that died, a network that changed. Among paths of one kind the faster one wins, if it is clearly faster.
+//!
+//! Driving it: [`Paths::open`], [`Paths::learn`], [`Paths::heard`], [`Paths::pong`] and [`Paths::close`] feed it,
+//! [`Paths::due_probe`] and [`Paths::due_attempt`] say what to send, [`Paths::current`] says where packets go.
 
+pub mod candidate;
 pub mod mtu;
-pub mod probe;
+mod tracked;
+pub mod view;
 
 use std::{
     cmp::Reverse,
@@ -23,32 +30,52 @@ use std::{
 
 use libp2p_identity::PeerId;
 
-use self::mtu::PathMtu;
-use crate::connection::ConnectionId;
+use self::{
+    candidate::{Candidate, CandidateKind, Candidates, Outcome},
+    tracked::Tracked,
+};
+pub use self::{
+    tracked::{Ask, DueProbe},
+    view::PathView,
+};
+use crate::{connection::ConnectionId, relay::Channel};
 
-/// How long the path in use goes unproven while packets flow: with [`MISSES`] it bounds how long a silent death
-/// goes unnoticed (about 6 s). Shorter costs datagrams on every pair, all the time.
-const HEARTBEAT: Duration = Duration::from_secs(3);
-/// The same while no packets flow: below the 30 s after which common NATs forget a UDP mapping.
-const IDLE_HEARTBEAT: Duration = Duration::from_secs(25);
-/// A path not in use is proven this often, so that it is known to work when it is needed.
-const STANDBY_HEARTBEAT: Duration = Duration::from_secs(25);
 /// A pair without packets for this long beats slower.
 const IDLE_AFTER: Duration = Duration::from_secs(60);
-/// The least time a probe is given; longer on slow paths, see [`Tracked::patience`].
-const PATIENCE: Duration = Duration::from_secs(1);
-/// Unanswered probes in a row that make a path dead.
-const MISSES: u32 = 3;
-/// A dead path is tried again this often.
-const RETRY: Duration = Duration::from_secs(10);
 /// More paths than this to one peer are not kept.
-const MAX_PATHS: usize = 8;
+const MAX_PATHS: usize = 24;
+/// How long after news an attempt is made, and how long after each attempt in vain the next one is. A router sees a
+/// dozen datagrams a candidate in the first minute, and four a minute after.
+const ATTEMPTS: [Duration; 5] = [
+    Duration::from_millis(100),
+    Duration::from_secs(2),
+    Duration::from_secs(8),
+    Duration::from_secs(30),
+    Duration::from_secs(60),
+];
+/// The same for a pair that has had no packets for [`IDLE_AFTER`].
+const IDLE_ATTEMPT: Duration = Duration::from_secs(300);
+/// Calls of the peer that come faster are answered by nothing.
+const CALL_INTERVAL: Duration = Duration::from_secs(1);
+/// A direct path that has been in use for so long needs no relay that stands by.
+const SETTLED: Duration = Duration::from_secs(60);
+/// A path that is no more than this faster is not worth a change.
+const MARGIN: Duration = Duration::from_millis(1);
+/// After a change for the sake of speed alone the next one waits this long: it may have been a mood of the network.
+const DWELL: Duration = Duration::from_secs(30);
 
 /// One way to send a datagram to a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Path {
     /// Raw UDP to this endpoint.
     Direct(SocketAddr),
+    /// Raw UDP to a member that passes it on.
+    Relayed {
+        /// The relay's endpoint.
+        via: SocketAddr,
+        /// Which of the pairs that it serves.
+        channel: Channel,
+    },
     /// The carrier stream of this connection.
     Carrier(ConnectionId),
 }
@@ -73,12 +100,14 @@ impl PathKind {
             Self::Relay(_) => "relay",
         }
     }
+}
 
-    fn rank(&self) -> u8 {
+impl Path {
+    /// Where a datagram by this path is sent, unless a connection carries it.
+    pub fn endpoint(&self) -> Option<SocketAddr> {
         match self {
-            Self::Direct => 0,
-            Self::Stream => 1,
-            Self::Relay(_) => 2,
+            Self::Direct(endpoint) | Self::Relayed { via: endpoint, .. } => Some(*endpoint),
+            Self::Carrier(_) => None,
         }
     }
 }
@@ -88,190 +117,35 @@ impl PathKind {
 struct Score {
     alive: bool,
     proven: bool,
+    /// Somebody vouches for it: more than the hope that an attempt is.
+    vouched: bool,
     kind: Reverse<u8>,
-    /// The path in use wins among equals, so that two equal paths do not flap.
-    current: bool,
 }
 
-/// A probe that was sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ask {
-    /// What its answer will say.
-    pub number: u64,
-    /// When it left.
-    pub sent: Instant,
-    /// The packet's length in bytes.
-    pub length: u16,
-}
-
-/// A probe that wants to be sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DueProbe {
-    /// By which path.
-    pub path: Path,
-    /// What the answer must say.
-    pub number: u64,
-    /// The packet's length in bytes.
-    pub length: u16,
-}
-
-/// What a path wants to know now, with the length of the probe.
-#[derive(Debug, Clone, Copy)]
-enum Question {
-    /// Does it live?
-    Heartbeat(u16),
-    /// Does it carry packets of this length?
-    Length(u16),
-}
-
-#[derive(Debug)]
-struct Tracked {
-    path: Path,
-    kind: PathKind,
-    /// A connection vouches for it: it stays listed even when it does not answer.
-    anchored: bool,
-    proven: bool,
-    misses: u32,
-    rtt: Option<Duration>,
-    mtu: PathMtu,
-    outstanding: Option<Ask>,
-    /// The probe that was given up last: on a path slower than our patience every answer comes late.
-    late: Option<Ask>,
-    /// When it was last probed; `None` wants a probe at once.
-    probed: Option<Instant>,
-}
-
-impl Tracked {
-    fn is_alive(&self) -> bool {
-        self.misses < MISSES
-    }
-
-    /// How long an answer may take: a loaded relay can queue for a second.
-    fn patience(&self) -> Duration {
-        self.rtt.map_or(PATIENCE, |rtt| PATIENCE.max(rtt * 4))
-    }
-
-    /// How long after a probe the next one follows.
-    fn gap(&self, in_use: bool, flowing: bool) -> Duration {
-        match (self.is_alive(), in_use, flowing) {
-            (false, _, _) => RETRY,
-            (true, false, _) => STANDBY_HEARTBEAT,
-            (true, true, false) => IDLE_HEARTBEAT,
-            (true, true, true) => HEARTBEAT,
-        }
-    }
-
-    /// Whether its MTU may be searched for: lost probes mean something only while others come back.
-    fn is_searchable(&self) -> bool {
-        matches!(self.path, Path::Direct(_)) && self.proven && self.misses == 0
-    }
-
-    /// When it has something to ask or to give up next, as things stand now.
-    fn next_due(&self, now: Instant, in_use: bool, flowing: bool) -> Instant {
-        let heartbeat = match (self.outstanding, self.probed) {
-            (Some(ask), _) => ask.sent + self.patience(),
-            (None, Some(at)) => at + self.gap(in_use, flowing),
-            (None, None) => now,
+impl Score {
+    fn of(known: &Tracked) -> Self {
+        let kind = match (known.kind, known.path) {
+            (PathKind::Direct, _) => 0,
+            (PathKind::Stream, _) => 1,
+            (PathKind::Relay(_), Path::Relayed { .. } | Path::Direct(_)) => 2,
+            (PathKind::Relay(_), Path::Carrier(_)) => 3,
         };
-        let search = self.mtu.next_expiry(self.patience()).or_else(|| {
-            self.mtu
-                .next_due(now, in_use && flowing)
-                .filter(|_| self.is_searchable())
-        });
-        search.map_or(heartbeat, |at| at.min(heartbeat))
+        Self {
+            alive: known.is_alive(),
+            proven: known.proven,
+            vouched: known.proven || known.anchored || known.heard,
+            kind: Reverse(kind),
+        }
     }
+}
 
-    /// What it wants to know now. `in_use` and `flowing` say whether packets go this way, and whether there are any.
-    fn question(&mut self, now: Instant, in_use: bool, flowing: bool) -> Option<Question> {
-        let gap = self.gap(in_use, flowing);
-        let guards_packets = in_use && flowing;
-        if self.outstanding.is_none() && self.probed.is_none_or(|at| now >= at + gap) {
-            return Some(Question::Heartbeat(self.heartbeat_length(guards_packets)));
-        }
-        if !self.is_searchable() {
-            return None;
-        }
-        self.mtu.due(now, guards_packets).map(Question::Length)
-    }
-
-    /// As long as what it must show to pass; as short as can be where nothing is to be shown but life.
-    fn heartbeat_length(&self, guards_packets: bool) -> u16 {
-        match self.path {
-            Path::Carrier(_) => probe::LENGTH,
-            Path::Direct(_) if self.proven && !guards_packets => probe::LENGTH,
-            Path::Direct(_) if self.proven && self.misses == 0 => self.mtu.proven(),
-            Path::Direct(_) => self.mtu.minimum(),
-        }
-    }
-
-    /// The shortest probe that proves the path. A carrier takes packets of any length.
-    fn proof_length(&self) -> u16 {
-        match self.path {
-            Path::Direct(_) => self.mtu.minimum(),
-            Path::Carrier(_) => probe::LENGTH,
-        }
-    }
-
-    fn asks(&mut self, question: Question, number: u64, now: Instant) -> DueProbe {
-        let (Question::Heartbeat(length) | Question::Length(length)) = question;
-        let ask = Ask {
-            number,
-            sent: now,
-            length,
-        };
-        match question {
-            Question::Heartbeat(_) => {
-                self.outstanding = Some(ask);
-                self.probed = Some(now);
-            }
-            Question::Length(_) => self.mtu.asked(ask),
-        }
-        DueProbe {
-            path: self.path,
-            number,
-            length,
-        }
-    }
-
-    /// Counts an answer that did not come in time; says whether one was missed just now.
-    fn misses_answer(&mut self, now: Instant) -> bool {
-        let patience = self.patience();
-        self.mtu.expire(now, patience);
-        let Some(ask) = self.outstanding.take_if(|ask| now >= ask.sent + patience) else {
-            return false;
-        };
-        self.late = Some(ask);
-        self.misses = self.misses.saturating_add(1);
-        if self.is_alive() {
-            self.probed = None;
-            self.mtu.doubt(ask.length);
-        } else {
-            self.proven = false;
-            self.mtu.forget();
-        }
-        true
-    }
-
-    /// Takes the answer with this number, if it is for a probe of ours; returns how long it took.
-    fn takes_answer(&mut self, number: u64, now: Instant) -> Option<Duration> {
-        let is_this = |ask: &mut Ask| ask.number == number;
-        let ask = self
-            .late
-            .take_if(is_this)
-            .or_else(|| self.outstanding.take_if(is_this))
-            .or_else(|| self.mtu.answered(number))?;
-        let sample = now.saturating_duration_since(ask.sent);
-        self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * 3 + sample) / 4));
-        self.misses = 0;
-        self.mtu.passed(ask.length);
-        if ask.length >= self.proof_length() {
-            self.proven = true;
-        } else if !self.proven {
-            // It lives, but that alone is no proof.
-            self.probed = None;
-        }
-        Some(sample)
-    }
+/// When the next attempt at a direct path is due, and how many were made since the last news.
+#[derive(Debug, Default)]
+struct Attempts {
+    due: Option<Instant>,
+    made: usize,
+    /// When the peer last called.
+    called: Option<Instant>,
 }
 
 /// All paths to one peer.
@@ -279,23 +153,14 @@ impl Tracked {
 pub struct Paths {
     interface_mtu: u16,
     list: Vec<Tracked>,
+    candidates: Candidates,
+    attempts: Attempts,
     current: Option<Path>,
+    /// Since when packets go that way.
+    since: Option<Instant>,
+    /// When the last change for the sake of speed alone was made.
+    sped_up: Option<Instant>,
     last_packet: Option<Instant>,
-}
-
-/// What the outside may know of the path in use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PathView {
-    /// Where it leads.
-    pub path: Path,
-    /// What kind it is.
-    pub kind: PathKind,
-    /// Smoothed round trip, once measured.
-    pub rtt: Option<Duration>,
-    /// A probe came back and none is missing too long.
-    pub proven: bool,
-    /// The longest packet that it carries now, in bytes.
-    pub mtu: u16,
 }
 
 impl Paths {
@@ -304,47 +169,59 @@ impl Paths {
         Self {
             interface_mtu,
             list: Vec::new(),
+            candidates: Candidates::default(),
+            attempts: Attempts::default(),
             current: None,
+            since: None,
+            sped_up: None,
             last_packet: None,
         }
     }
 
-    /// A path that may work: it is probed at once.
-    pub fn open(&mut self, path: Path, kind: PathKind, anchored: bool) {
+    /// A path that may work, and something that vouches for it: it is probed at once.
+    pub fn open(&mut self, path: Path, kind: PathKind, now: Instant) {
+        if self.list.is_empty() {
+            self.restart_attempts(now);
+        }
+        self.track(path, kind, true);
+        self.choose(now);
+    }
+
+    fn track(&mut self, path: Path, kind: PathKind, anchored: bool) {
         if let Some(known) = self.find(path) {
             known.anchored |= anchored;
             known.kind = kind;
-            if !known.is_alive() {
-                known.misses = 0;
-                known.probed = None;
-            }
-        } else {
-            if self.list.len() >= MAX_PATHS {
-                self.evict();
-            }
-            self.list.push(Tracked {
-                path,
-                kind,
-                anchored,
-                proven: false,
-                misses: 0,
-                rtt: None,
-                mtu: PathMtu::new(self.interface_mtu),
-                outstanding: None,
-                late: None,
-                probed: None,
-            });
+            known.revive();
+            return;
         }
-        self.choose();
+        if self.list.len() >= MAX_PATHS {
+            self.evict();
+        }
+        let mtu = self.interface_mtu;
+        self.list.push(Tracked::new(path, kind, anchored, mtu));
     }
 
     /// An authentic datagram came by `path`. A new address is a candidate and must prove itself; the first
     /// path ever heard of carries packets at once.
-    pub fn heard(&mut self, path: Path) {
-        match path {
-            Path::Direct(_) if !self.knows(path) => self.open(path, PathKind::Direct, false),
-            Path::Direct(_) | Path::Carrier(_) => {}
+    pub fn heard(&mut self, path: Path, now: Instant) {
+        if let Path::Direct(endpoint) = path
+            && !self.knows(path)
+        {
+            let kind = CandidateKind::Heard;
+            self.candidates.learn(Candidate { kind, endpoint }, now);
+            self.track(path, PathKind::Direct, false);
+            self.choose(now);
         }
+        if let Some(known) = self.find(path) {
+            known.heard = true;
+        }
+    }
+
+    /// Whether the path is listed, working or not, and an authentic datagram came by it.
+    pub fn has_heard(&self, path: Path) -> bool {
+        self.list
+            .iter()
+            .any(|known| known.path == path && known.heard)
     }
 
     /// Whether the path is listed, working or not.
@@ -352,18 +229,20 @@ impl Paths {
         self.list.iter().any(|known| known.path == path)
     }
 
-    /// The connection behind `path` is gone. A carrier goes with it; an endpoint must prove itself anew.
-    pub fn close(&mut self, path: Path) {
+    /// What vouched for `path` is gone. A carrier or a channel goes with it; an endpoint must prove itself anew.
+    pub fn close(&mut self, path: Path, now: Instant) {
         match path {
-            Path::Carrier(_) => self.list.retain(|known| known.path != path),
+            Path::Carrier(_) | Path::Relayed { .. } => {
+                self.list.retain(|known| known.path != path);
+            }
             Path::Direct(_) => {
                 if let Some(known) = self.find(path) {
                     known.anchored = false;
-                    known.probed = None;
+                    known.doubt();
                 }
             }
         }
-        self.choose();
+        self.choose(now);
     }
 
     /// Packets flow: beat faster.
@@ -375,6 +254,8 @@ impl Paths {
     pub fn is_active(&self, now: Instant) -> bool {
         self.last_packet.is_some_and(|at| now < at + IDLE_AFTER)
     }
+
+    // ---- probes ------------------------------------------------------------------------------------------
 
     /// When [`due_probe`](Self::due_probe) has something to do next, as things stand now.
     pub fn next_probe(&self, now: Instant) -> Option<Instant> {
@@ -405,14 +286,39 @@ impl Paths {
             in_doubt |= missed && Some(known.path) == self.current;
         }
         if in_doubt {
-            for known in self.list.iter_mut().filter(|known| known.is_alive()) {
-                known.probed = None;
-            }
+            self.doubt_all();
         }
+        self.forget_the_dead();
+        self.choose(now);
+    }
+
+    /// All that may still work show whether they do.
+    pub fn doubt_all(&mut self) {
+        for known in self.list.iter_mut().filter(|known| known.is_alive()) {
+            known.doubt();
+        }
+    }
+
+    fn forget_the_dead(&mut self) {
+        let candidates = &mut self.candidates;
         self.list.retain(|known| {
-            known.anchored || known.is_alive() || matches!(known.path, Path::Carrier(_))
+            let is_kept = match known.path {
+                Path::Direct(_) => known.anchored || known.is_alive(),
+                Path::Relayed { .. } => known.is_alive(),
+                Path::Carrier(_) => true,
+            };
+            if let (false, Path::Direct(endpoint)) = (known.is_alive(), known.path) {
+                let outcome = if known.has_answered() {
+                    Outcome::Lost
+                } else {
+                    Outcome::NoAnswer
+                };
+                if !is_kept {
+                    candidates.note(endpoint, outcome);
+                }
+            }
+            is_kept
         });
-        self.choose();
     }
 
     /// The probe with this number came back: its path works both ways.
@@ -423,25 +329,131 @@ impl Paths {
             let round_trip = known.takes_answer(number, now)?;
             Some((known.path, round_trip))
         });
-        self.choose();
+        self.choose(now);
         answered
     }
+
+    /// The network below may have changed: what is proven is so no longer than it shows it.
+    pub fn suspect(&mut self, now: Instant) {
+        for known in &mut self.list {
+            known.revive();
+            known.doubt();
+        }
+        self.restart_attempts(now);
+    }
+
+    // ---- attempts ----------------------------------------------------------------------------------------
+
+    /// The peer may be reached there. Something new is a reason for an attempt.
+    pub fn learn(&mut self, candidate: Candidate, now: Instant) {
+        let is_new = self.candidates.learn(candidate, now);
+        let is_reached = !self.list.is_empty();
+        if is_new && is_reached && !self.knows(Path::Direct(candidate.endpoint)) {
+            self.restart_attempts(now);
+        }
+    }
+
+    /// An attempt is due soon, and after it the pauses begin anew: the peer has been heard of, or we have news for it.
+    pub fn restart_attempts(&mut self, now: Instant) {
+        let due = now + ATTEMPTS[0];
+        self.attempts.made = 0;
+        self.attempts.due = Some(self.attempts.due.map_or(due, |at| at.min(due)));
+    }
+
+    /// When [`due_attempt`](Self::due_attempt) has something to do next, as things stand now.
+    pub fn next_attempt(&self) -> Option<Instant> {
+        self.attempts.due
+    }
+
+    /// Whether an attempt is to be made now: the peer is called, and its candidates are probed.
+    pub fn due_attempt(&mut self, now: Instant) -> bool {
+        if self.attempts.due.is_none_or(|due| now < due) {
+            return false;
+        }
+        self.attempt(now);
+        true
+    }
+
+    /// The peer called: it tries us now. Returns whether it may be answered and tried.
+    pub fn called(&mut self, now: Instant) -> bool {
+        let is_too_soon = |at: Instant| now < at + CALL_INTERVAL;
+        if self.attempts.called.is_some_and(is_too_soon) {
+            return false;
+        }
+        self.attempts.called = Some(now);
+        self.attempt(now);
+        true
+    }
+
+    /// Begins to probe all candidates that lead nowhere yet, and says when to do so again.
+    fn attempt(&mut self, now: Instant) {
+        self.attempts.made += 1;
+        let pause = if self.is_active(now) || self.attempts.made < ATTEMPTS.len() {
+            ATTEMPTS[self.attempts.made.min(ATTEMPTS.len() - 1)]
+        } else {
+            IDLE_ATTEMPT
+        };
+        // A peer that nothing leads to, and nobody talks to, is tried once.
+        let is_wanted = !self.list.is_empty() || self.is_active(now);
+        self.attempts.due = (is_wanted && !self.is_direct()).then_some(now + pause);
+        let endpoints: Vec<_> = self
+            .candidates
+            .iter()
+            .map(|known| known.candidate.endpoint)
+            .collect();
+        for endpoint in endpoints {
+            self.track(Path::Direct(endpoint), PathKind::Direct, false);
+        }
+        self.choose(now);
+    }
+
+    /// Whether the path in use is direct and proven.
+    pub fn is_direct(&self) -> bool {
+        self.in_use()
+            .is_some_and(|known| known.kind == PathKind::Direct && known.proven)
+    }
+
+    /// Whether the path in use is proven.
+    pub fn is_proven(&self) -> bool {
+        self.in_use().is_some_and(|known| known.proven)
+    }
+
+    /// The path in use misses answers.
+    pub fn is_in_doubt(&self) -> bool {
+        self.in_use().is_some_and(Tracked::is_in_doubt)
+    }
+
+    /// Whether a direct path has been in use for so long that no relay needs to stand by.
+    pub fn is_settled(&self, now: Instant) -> bool {
+        let is_old = self.since.is_some_and(|since| now >= since + SETTLED);
+        is_old && self.is_direct() && !self.is_in_doubt()
+    }
+
+    /// Whether a relay's channel is among the paths.
+    pub fn has_channel(&self, channel: Channel) -> bool {
+        self.list.iter().any(|known| is_of(known.path, channel))
+    }
+
+    /// A relay's channel is gone.
+    pub fn close_channel(&mut self, channel: Channel, now: Instant) {
+        self.list.retain(|known| !is_of(known.path, channel));
+        self.choose(now);
+    }
+
+    /// Whether a relay that passes datagrams on would be of use: packets flow, and the path in use is no direct one, or
+    /// has begun to miss answers.
+    pub fn wants_relay(&self, now: Instant) -> bool {
+        let is_safe = self
+            .in_use()
+            .is_some_and(|known| known.kind == PathKind::Direct && !known.is_in_doubt());
+        self.is_active(now) && !is_safe
+    }
+
+    // ---- the choice --------------------------------------------------------------------------------------
 
     /// Where packets go now.
     pub fn current(&self) -> Option<Path> {
         self.current
-    }
-
-    /// The path in use and what is known of it.
-    pub fn view(&self) -> Option<PathView> {
-        let known = self.in_use()?;
-        Some(PathView {
-            path: known.path,
-            kind: known.kind,
-            rtt: known.rtt,
-            proven: known.proven,
-            mtu: known.mtu.get(),
-        })
     }
 
     /// The longest packet that the path in use carries now, in bytes.
@@ -455,6 +467,16 @@ impl Paths {
         self.list.iter().map(|known| known.path)
     }
 
+    /// The endpoint of the best direct path, if one is proven.
+    pub fn direct_endpoint(&self) -> Option<SocketAddr> {
+        let proven = self.list.iter().filter(|known| known.proven);
+        let direct = proven.filter_map(|known| match known.path {
+            Path::Direct(endpoint) => Some((Some(known.path) != self.current, endpoint)),
+            Path::Relayed { .. } | Path::Carrier(_) => None,
+        });
+        direct.min().map(|(_, endpoint)| endpoint)
+    }
+
     fn in_use(&self) -> Option<&Tracked> {
         self.list
             .iter()
@@ -465,18 +487,33 @@ impl Paths {
         self.list.iter_mut().find(|known| known.path == path)
     }
 
-    fn choose(&mut self) {
-        let current = self.current;
-        self.current = self
-            .list
-            .iter()
-            .max_by_key(|known| Score {
-                alive: known.is_alive(),
-                proven: known.proven,
-                kind: Reverse(known.kind.rank()),
-                current: Some(known.path) == current,
-            })
-            .map(|known| known.path);
+    fn choose(&mut self, now: Instant) {
+        let was_direct = self.is_direct();
+        let chosen = self.best(now);
+        if chosen != self.current {
+            self.current = chosen;
+            self.since = Some(now);
+        }
+        if was_direct && !self.is_direct() {
+            self.restart_attempts(now);
+        }
+    }
+
+    /// The best path; among equals the one in use, unless another is clearly faster.
+    fn best(&mut self, now: Instant) -> Option<Path> {
+        let best = self.list.iter().map(Score::of).max()?;
+        let equals = || self.list.iter().filter(|known| Score::of(known) == best);
+        let fastest = equals().min_by_key(|known| known.best_rtt().unwrap_or(Duration::MAX))?;
+        let Some(held) = equals().find(|known| Some(known.path) == self.current) else {
+            return Some(fastest.path);
+        };
+        let may_change = self.sped_up.is_none_or(|at| now >= at + DWELL);
+        if may_change && is_clearly_faster(fastest, held) {
+            let path = fastest.path;
+            self.sped_up = Some(now);
+            return Some(path);
+        }
+        Some(held.path)
     }
 
     /// Makes room: an unanchored path goes before an anchored one, a dead one before a live one.
@@ -493,6 +530,18 @@ impl Paths {
         if let Some(worst) = worst {
             self.list.swap_remove(worst);
         }
+    }
+}
+
+fn is_of(path: Path, channel: Channel) -> bool {
+    matches!(path, Path::Relayed { channel: of, .. } if of == channel)
+}
+
+/// By a fifth, and by more than [`MARGIN`].
+fn is_clearly_faster(this: &Tracked, other: &Tracked) -> bool {
+    match (this.best_rtt(), other.best_rtt()) {
+        (Some(this), Some(other)) => this + MARGIN.max(other / 5) < other,
+        (Some(_) | None, _) => false,
     }
 }
 

@@ -11,8 +11,9 @@ use libp2p_identity::PeerId;
 use crate::{
     batch::DatagramBatch,
     drop_reason::DropReason,
-    path::{DueProbe, Path, Paths, probe, probe::Probe},
+    path::{DueProbe, Path, Paths, candidate::Candidate},
     session::{Identity, MIN_BUFFER, Session, Timers, WireGuardKey, sealed_length},
+    signal::{ASK_LENGTH, Signal},
 };
 
 /// Packets kept while the first handshake is under way: one window of a fresh TCP connection.
@@ -34,6 +35,11 @@ const JITTER_MS: u64 = 333;
 pub struct PeerIndex(u32);
 
 impl PeerIndex {
+    /// Lower than any other.
+    pub const MIN: Self = Self(0);
+    /// Higher than any other.
+    pub const MAX: Self = Self(0x00ff_ffff);
+
     /// The index must fit 24 bits; higher ones are cut off.
     pub fn new(index: u32) -> Self {
         Self(index & 0x00ff_ffff)
@@ -68,6 +74,15 @@ pub struct Peer {
     is_at_rest: bool,
     tx_bytes: u64,
     rx_bytes: u64,
+}
+
+/// What a peer is told about us.
+#[derive(Clone, Copy)]
+pub struct Us<'a> {
+    /// Our self-certifying address.
+    pub ipv6: Ipv6Addr,
+    /// Where we may be reached.
+    pub candidates: &'a [Candidate],
 }
 
 /// Memory that sealing borrows from the node.
@@ -165,15 +180,25 @@ impl Peer {
 
     /// Starts a handshake by every path, unless one is under way: whichever works carries the answer.
     pub fn initiate(&mut self, outbox: &mut DatagramBatch) {
+        self.initiate_by_all(false, outbox);
+    }
+
+    /// Starts a handshake by every path, in place of one that is under way by fewer.
+    fn initiate_anew(&mut self, outbox: &mut DatagramBatch) {
+        self.initiate_by_all(true, outbox);
+    }
+
+    fn initiate_by_all(&mut self, anew: bool, outbox: &mut DatagramBatch) {
         if self.paths.current().is_none() {
             return;
         }
         let paths = &self.paths;
-        self.session.initiate(&mut [0; MIN_BUFFER], |datagram| {
-            for path in paths.all() {
-                outbox.push(path, datagram);
-            }
-        });
+        self.session
+            .initiate(anew, &mut [0; MIN_BUFFER], |datagram| {
+                for path in paths.all() {
+                    outbox.push(path, datagram);
+                }
+            });
     }
 
     /// Sends what waited for the session, now that there is one.
@@ -212,13 +237,14 @@ impl Peer {
         };
         let can_probe = self.session.can_seal();
         let probe = self.paths.next_probe(now).filter(|_| can_probe);
-        timers.into_iter().chain(probe).min()
+        let attempt = self.paths.next_attempt();
+        timers.into_iter().chain(probe).chain(attempt).min()
     }
 
-    /// Runs the protocol's timers and proves the paths that want it.
+    /// Runs the protocol's timers, proves the paths that want it, and calls the peer when a better one is to be tried.
     pub fn tick(
         &mut self,
-        us: Ipv6Addr,
+        us: Us<'_>,
         sealing: &mut Sealing<'_>,
         now: Instant,
         mut new_id: impl FnMut() -> u64,
@@ -228,7 +254,7 @@ impl Peer {
         let has_keys = self.session.can_seal();
         self.session.tick(&mut [0; MIN_BUFFER], |datagram| {
             let is_initiation = datagram.first() == Some(&1);
-            if is_initiation && !has_keys {
+            if is_initiation && !(has_keys && paths.is_proven()) {
                 for path in paths.all() {
                     outbox.push(path, datagram);
                 }
@@ -236,27 +262,55 @@ impl Peer {
                 outbox.push(path, datagram);
             }
         });
+        let is_attempt = self.paths.due_attempt(now);
         if !self.session.can_seal() {
+            if is_attempt {
+                self.initiate_anew(sealing.outbox);
+            }
             return;
         }
+        if is_attempt {
+            self.call(true, us, sealing);
+        }
         self.flush(sealing);
+        let was_proven = self.paths.is_proven();
         while let Some(due) = self.paths.due_probe(now, &mut new_id) {
-            self.ask(due, us, sealing);
+            self.ask(due, us.ipv6, sealing);
+        }
+        if was_proven && !self.paths.is_proven() {
+            // Perhaps the peer has lost its keys: it may have been restarted, or asleep for too long.
+            self.initiate(sealing.outbox);
         }
     }
 
-    /// Sends a short probe by `path`. Without keys nothing is sent.
-    pub fn probe(&mut self, probe: Probe, path: Path, us: Ipv6Addr, sealing: &mut Sealing<'_>) {
-        let packet = probe.packet(us, self.keys.ipv6, probe::LENGTH);
-        // A probe that cannot be sealed is a probe that was lost: the next one follows.
-        let _ = self.seal(&packet, path, sealing.mtu, sealing);
+    /// Sends a signal by `path`. Without keys nothing is sent.
+    pub fn signal(&mut self, signal: &Signal, path: Path, us: Ipv6Addr, sealing: &mut Sealing<'_>) {
+        let packet = signal.packet(us, self.keys.ipv6, 0);
+        // One that cannot be sealed is one that was lost: whoever needs it sends another.
+        let _ = self.seal(&packet, path, sealing.mtu.max(packet.len()), sealing);
+    }
+
+    /// Sends a signal by the path in use.
+    pub fn tell(&mut self, signal: &Signal, us: Ipv6Addr, sealing: &mut Sealing<'_>) {
+        if let Some(path) = self.paths.current() {
+            self.signal(signal, path, us, sealing);
+        }
+    }
+
+    /// Tells the peer where to try us.
+    pub fn call(&mut self, wants_answer: bool, us: Us<'_>, sealing: &mut Sealing<'_>) {
+        let call = Signal::Call {
+            wants_answer,
+            candidates: us.candidates.to_vec(),
+        };
+        self.tell(&call, us.ipv6, sealing);
     }
 
     /// Sends the question that `due` wants asked. One about a length has exactly that length.
     fn ask(&mut self, due: DueProbe, us: Ipv6Addr, sealing: &mut Sealing<'_>) {
-        let question = Probe::Ask(due.number);
-        if due.length == probe::LENGTH {
-            self.probe(question, due.path, us, sealing);
+        let question = Signal::Ask(due.number);
+        if due.length == ASK_LENGTH {
+            self.signal(&question, due.path, us, sealing);
         } else {
             let packet = question.packet(us, self.keys.ipv6, due.length);
             // It may be too big, and must not take others with it.
@@ -277,7 +331,7 @@ impl Peer {
         if packet.len() > mtu {
             return Err(DropReason::PacketTooBig);
         }
-        let slot = sealing.outbox.slot(sealed_length(packet.len()));
+        let slot = sealing.outbox.slot(path, sealed_length(packet.len()));
         let length = self.session.seal(packet, mtu, sealing.scratch, slot)?;
         sealing.outbox.commit(path, length);
         Ok(())

@@ -77,6 +77,11 @@ impl Peers {
         self.by_id.get(id).copied()
     }
 
+    /// The indexes of all peers.
+    pub fn indexes(&self) -> Vec<PeerIndex> {
+        self.by_id.values().copied().collect()
+    }
+
     /// The index of the peer with this WireGuard key.
     pub fn index_of_key(&self, key: &WireGuardKey) -> Option<PeerIndex> {
         self.by_key.get(key).copied()

@@ -245,11 +245,11 @@ impl Session {
         Ok(opened)
     }
 
-    /// Starts a handshake unless one is in progress. `output` must be at least [`MIN_BUFFER`] long.
-    pub fn initiate(&mut self, output: &mut [u8], mut send: impl FnMut(&[u8])) {
+    /// Starts a handshake, `anew` even if one is in progress. `output` must be at least [`MIN_BUFFER`] long.
+    pub fn initiate(&mut self, anew: bool, output: &mut [u8], mut send: impl FnMut(&[u8])) {
         self.tick(output, &mut send);
         if let TunnResult::WriteToNetwork(initiation) =
-            self.tunnel.format_handshake_initiation(output, false)
+            self.tunnel.format_handshake_initiation(output, anew)
         {
             self.timers = Timers::Handshake;
             send(initiation);

@@ -8,8 +8,8 @@
 //! A packet or datagram that goes no further is counted under its [`DropReason`] and never ends a batch.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::{Duration, Instant},
 };
 
@@ -24,15 +24,25 @@ use crate::{
     icmp,
     ip_packet::IpPacket,
     mss,
-    path::{Path, PathKind, PathView, probe::Probe},
+    path::{Path, PathKind, candidate::Candidate},
     peer::{Peer, PeerIndex, PeerKeys, Sealing},
     peers::Peers,
+    relay,
     schedule::Schedule,
     session::{Identity, MIN_BUFFER, Opened},
+    signal::Signal,
 };
 
+mod observed;
+mod pings;
+mod relaying;
+mod signals;
 mod timers;
 mod too_big;
+
+use observed::Observed;
+pub use pings::PingAnswer;
+use pings::Pings;
 
 /// Timers run at most this much late, and wake the node at most this often, however many peers there are.
 const GRAIN: Duration = Duration::from_millis(250);
@@ -40,8 +50,8 @@ const GRAIN: Duration = Duration::from_millis(250);
 const LIMITER_PERIOD: Duration = Duration::from_millis(1100);
 /// First byte of transport data (whitepaper §5.4.6).
 const TRANSPORT_DATA: u8 = 4;
-/// Pings of people that may be under way at once.
-const MAX_PINGS: usize = 256;
+/// After a change of the network, peers that nothing flows to are looked at within this many milliseconds.
+const SPREAD_MS: u64 = 2000;
 
 /// Our own overlay addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,25 +71,6 @@ impl OverlayAddresses {
     }
 }
 
-/// An answered ping of [`Tunnels::ping`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PingAnswer {
-    /// What the caller named it.
-    pub token: u64,
-    /// Who answered.
-    pub peer: PeerId,
-    /// By which path.
-    pub path: PathView,
-    /// There and back.
-    pub round_trip: Duration,
-}
-
-struct UserPing {
-    token: u64,
-    peer: PeerIndex,
-    sent: Option<(Instant, PathView)>,
-}
-
 /// All tunnels with what they share.
 pub struct Tunnels {
     us: OverlayAddresses,
@@ -96,8 +87,16 @@ pub struct Tunnels {
     icmp_budget: icmp::Budget,
     drops: Drops,
     rng: fastrand::Rng,
-    pings: BTreeMap<u64, UserPing>,
-    answers: Vec<PingAnswer>,
+    pings: Pings,
+    /// Where we may be reached, as the shell knows it.
+    own: Vec<Candidate>,
+    /// The same with what peers see us as: what they are told.
+    told: Vec<Candidate>,
+    observed: Observed,
+    /// The members that offer to relay.
+    relays: Vec<PeerIndex>,
+    lines: relay::Lines,
+    switchboard: Option<relay::Switchboard>,
     schedule: Schedule<PeerIndex>,
     /// Only while handshakes come in.
     next_limiter_reset: Option<Instant>,
@@ -126,8 +125,13 @@ impl Tunnels {
             icmp_budget: icmp::Budget::new(now),
             drops: Drops::default(),
             rng: fastrand::Rng::with_seed(seed),
-            pings: BTreeMap::new(),
-            answers: Vec::new(),
+            pings: Pings::default(),
+            own: Vec::new(),
+            told: Vec::new(),
+            observed: Observed::default(),
+            relays: Vec::new(),
+            lines: relay::Lines::default(),
+            switchboard: None,
             schedule: Schedule::new(now, GRAIN),
             next_limiter_reset: None,
         }
@@ -173,7 +177,13 @@ impl Tunnels {
         self.allowed_ips.remove_owner(index);
         self.schedule.set(index, None);
         self.carriers.retain(|_, owner| *owner != index);
-        self.pings.retain(|_, ping| ping.peer != index);
+        self.pings.forget(index);
+        self.observed.forget(index);
+        self.relays.retain(|relay| *relay != index);
+        self.lines.remove(index);
+        if let Some(switchboard) = &mut self.switchboard {
+            switchboard.remove(index);
+        }
     }
 
     /// The peer with this identity.
@@ -200,30 +210,59 @@ impl Tunnels {
         let Some(peer) = self.peers.get_mut(index) else {
             return;
         };
-        peer.paths_mut().open(path, kind, true);
+        peer.paths_mut().open(path, kind, now);
         if !peer.session().can_seal() {
             peer.initiate(&mut self.outbox);
         }
         self.tick_peer(index, now);
     }
 
-    /// Tries whether raw datagrams reach the peer at this endpoint. If it tries ours at the same time, our probes open
-    /// the NATs for each other; if nothing comes back the path is forgotten.
-    pub fn try_endpoint(&mut self, id: &PeerId, endpoint: SocketAddr, now: Instant) {
+    /// The peer may be reached there: an attempt follows as soon as there is a session.
+    pub fn learn(&mut self, id: &PeerId, candidate: Candidate, now: Instant) {
         let Some(index) = self.peers.index_of(id) else {
             return;
         };
-        if self.is_overlay(endpoint.ip()) {
+        if self.is_overlay(candidate.endpoint.ip()) {
             return;
         }
         if let Some(peer) = self.peers.get_mut(index) {
-            let path = Path::Direct(endpoint);
-            peer.paths_mut().open(path, PathKind::Direct, false);
-            if !peer.session().can_seal() {
+            peer.paths_mut().learn(candidate, now);
+        }
+        self.rouse(index, now);
+    }
+
+    /// The peer is there, as a connection shows, or is wanted: its candidates are tried soon, unless a direct path is in
+    /// use.
+    pub fn look_for(&mut self, id: &PeerId, now: Instant) {
+        let Some(index) = self.peers.index_of(id) else {
+            return;
+        };
+        if let Some(peer) = self.peers.get_mut(index)
+            && !peer.paths().is_direct()
+        {
+            peer.paths_mut().restart_attempts(now);
+        }
+        self.rouse(index, now);
+    }
+
+    /// The network below may have changed, or we slept: every path shows whether it still works, and every peer is
+    /// called. Those that packets flow to come first; the others follow within a moment, so that a router is not stormed.
+    pub fn suspect_all(&mut self, now: Instant) {
+        for index in self.peers.indexes() {
+            let Some(peer) = self.peers.get_mut(index) else {
+                continue;
+            };
+            peer.paths_mut().suspect(now);
+            if peer.paths().is_active(now) {
+                // The peer may have given up our keys while we were away.
                 peer.initiate(&mut self.outbox);
+                self.tick_peer(index, now);
+            } else {
+                let pause = Duration::from_millis(self.rng.u64(..SPREAD_MS));
+                self.schedule
+                    .hasten(index, self.schedule.coarse(now + pause));
             }
         }
-        self.tick_peer(index, now);
     }
 
     /// Whether somebody's overlay address is at this endpoint: a tunnel must not run through itself.
@@ -240,42 +279,9 @@ impl Tunnels {
             return;
         };
         if let Some(peer) = self.peers.get_mut(index) {
-            peer.paths_mut().close(path);
+            peer.paths_mut().close(path, now);
         }
         self.tick_peer(index, now);
-    }
-
-    /// Asks `id` for a sign of life by the path in use; [`poll_ping`](Self::poll_ping) tells when it came.
-    /// Returns whether the peer is known.
-    pub fn ping(&mut self, id: &PeerId, token: u64, now: Instant) -> bool {
-        let Some(index) = self.peers.index_of(id) else {
-            return false;
-        };
-        while self.pings.len() >= MAX_PINGS {
-            self.pings.pop_first();
-        }
-        let number = self.rng.u64(..);
-        self.pings.insert(
-            number,
-            UserPing {
-                token,
-                peer: index,
-                sent: None,
-            },
-        );
-        if let Some(peer) = self.peers.get_mut(index) {
-            peer.paths_mut().active(now);
-            if !peer.session().can_seal() {
-                peer.initiate(&mut self.outbox);
-            }
-        }
-        self.tick_peer(index, now);
-        true
-    }
-
-    /// The next answered ping.
-    pub fn poll_ping(&mut self) -> Option<PingAnswer> {
-        self.answers.pop()
     }
 
     // ---- packets -----------------------------------------------------------------------------------------
@@ -347,6 +353,9 @@ impl Tunnels {
         datagram: &[u8],
         now: Instant,
     ) -> Result<(), DropReason> {
+        if let (Path::Direct(endpoint), Some((channel, inner))) = (from, relay::split(datagram)) {
+            return self.receive_relayed(endpoint, channel, inner, datagram, now);
+        }
         let index = self.addressee(from, datagram, now)?;
         let is_handshake = datagram.first() != Some(&TRANSPORT_DATA);
         let mut peer = self
@@ -371,7 +380,7 @@ impl Tunnels {
                 outbox.push(from, reply)
             })?;
         let gained_keys = !had_keys && peer.session().can_seal();
-        if !peer.paths().knows(from) {
+        if !peer.paths().has_heard(from) {
             self.hear_from(index, from, now);
         }
         if gained_keys {
@@ -391,7 +400,7 @@ impl Tunnels {
             return;
         }
         if let Some(peer) = self.peers.get_mut(index) {
-            peer.paths_mut().heard(from);
+            peer.paths_mut().heard(from, now);
         }
         self.rouse(index, now);
     }
@@ -424,13 +433,16 @@ impl Tunnels {
             | WireGuardDatagram::CookieReply { receiver }
             | WireGuardDatagram::TransportData { receiver } => PeerIndex::of_receiver(receiver),
         };
-        match from {
-            // A carrier ends at one authenticated peer: it has nothing to say for another.
-            Path::Carrier(connection) if self.carriers.get(&connection) != Some(&index) => {
-                Err(DropReason::Unauthentic)
+        // A carrier or a channel ends at one peer: it has nothing to say for another.
+        let is_its = match from {
+            Path::Direct(_) => true,
+            Path::Carrier(connection) => self.carriers.get(&connection) == Some(&index),
+            Path::Relayed { .. } => {
+                let peer = self.peers.get(index);
+                peer.is_some_and(|peer| peer.paths().knows(from))
             }
-            Path::Carrier(_) | Path::Direct(_) => Ok(index),
-        }
+        };
+        is_its.then_some(index).ok_or(DropReason::Unauthentic)
     }
 
     /// The packet that a session just opened into the inbox's slot.
@@ -447,8 +459,9 @@ impl Tunnels {
             .ok_or(DropReason::UnknownSession)?;
         let packet =
             IpPacket::parse(&self.inbox.slot(length)[..length]).ok_or(DropReason::InnerNotIp)?;
-        if let Some(probe) = Probe::parse(&packet, peer.keys().ipv6, self.us.ipv6) {
-            self.handle_probe(index, from, probe, now);
+        if let Some(signal) = Signal::parse(&packet, peer.keys().ipv6, self.us.ipv6) {
+            let signal = signal.ok_or(DropReason::UnknownSignal)?;
+            self.handle_signal(index, from, signal, now);
             return Ok(());
         }
         if self.allowed_ips.owner(packet.source()) != Some(index) {
@@ -466,60 +479,6 @@ impl Tunnels {
             self.rouse(index, now);
         }
         Ok(())
-    }
-
-    fn handle_probe(&mut self, index: PeerIndex, from: Path, probe: Probe, now: Instant) {
-        let Some(peer) = self.peers.get_mut(index) else {
-            return;
-        };
-        match probe {
-            Probe::Ask(number) => {
-                let mut sealing = Sealing {
-                    outbox: &mut self.outbox,
-                    scratch: &mut self.scratch,
-                    mtu: self.mtu,
-                };
-                peer.probe(Probe::Answer(number), from, self.us.ipv6, &mut sealing);
-            }
-            Probe::Answer(number) => {
-                if let Some(ping) = self.pings.remove(&number)
-                    && let Some((sent, path)) = ping.sent
-                {
-                    self.answers.push(PingAnswer {
-                        token: ping.token,
-                        peer: peer.keys().id,
-                        path,
-                        round_trip: now.saturating_duration_since(sent),
-                    });
-                } else if let Some((path, round_trip)) = peer.paths_mut().pong(number, now) {
-                    tracing::trace!(?path, ?round_trip, "path answered");
-                    // The search for its MTU goes on at once.
-                    self.tick_peer(index, now);
-                }
-            }
-        }
-    }
-
-    // ---- time --------------------------------------------------------------------------------------------
-
-    fn send_pings(&mut self, index: PeerIndex, now: Instant) {
-        let Some(peer) = self.peers.get_mut(index) else {
-            return;
-        };
-        let Some(path) = peer.paths().view().filter(|_| peer.session().can_seal()) else {
-            return;
-        };
-        for (number, ping) in &mut self.pings {
-            if ping.peer == index && ping.sent.is_none() {
-                ping.sent = Some((now, path));
-                let mut sealing = Sealing {
-                    outbox: &mut self.outbox,
-                    scratch: &mut self.scratch,
-                    mtu: self.mtu,
-                };
-                peer.probe(Probe::Ask(*number), path.path, self.us.ipv6, &mut sealing);
-            }
-        }
     }
 
     // ---- what comes out ----------------------------------------------------------------------------------
@@ -559,10 +518,13 @@ impl Tunnels {
 fn source_address(path: Path) -> Option<IpAddr> {
     match path {
         Path::Direct(endpoint) => Some(endpoint.ip()),
-        Path::Carrier(ConnectionId(number)) => {
-            Some(Ipv6Addr::from_bits((0x100 << 112) | u128::from(number)).into())
-        }
+        Path::Carrier(ConnectionId(number)) => Some(discard(0, number)),
+        Path::Relayed { channel, .. } => Some(discard(1, channel.0.into())),
     }
+}
+
+fn discard(kind: u16, number: u64) -> IpAddr {
+    Ipv6Addr::from_bits((0x100 << 112) | (u128::from(kind) << 64) | u128::from(number)).into()
 }
 
 #[cfg(test)]

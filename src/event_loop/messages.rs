@@ -149,6 +149,7 @@ impl EventLoop {
         self.node.handle_reach(
             Reach {
                 addresses,
+                candidates: crate::reach::candidates(&self.addresses),
                 relays: self.relays,
                 is_seen: self.addresses.has_public() || !self.addresses.observed.is_empty(),
             },

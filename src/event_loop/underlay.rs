@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use hivevpn_core::{connection::ConnectionId, datagram::is_wireguard, node::Node, path::Path};
+use hivevpn_core::{connection::ConnectionId, datagram::is_for_the_core, node::Node, path::Path};
 use hivevpn_platform::{
     poll,
     udp::{Received, RecvBatch, SendBatch, UdpSocket},
@@ -102,7 +102,7 @@ impl Socket {
     }
 }
 
-/// Every WireGuard datagram to `wireguard`, everything else to QUIC.
+/// Every datagram of a tunnel to `wireguard`, everything else to QUIC.
 pub(super) fn demultiplex(
     quic: &QuicInbox,
     received: &Received<'_>,
@@ -110,7 +110,7 @@ pub(super) fn demultiplex(
 ) {
     let mut rest = Vec::new();
     for datagram in received.datagrams() {
-        if is_wireguard(datagram) {
+        if is_for_the_core(datagram) {
             wireguard(datagram);
         } else {
             if rest.is_empty() {
@@ -140,10 +140,10 @@ pub(super) fn send_datagrams(
 ) {
     for socket in sockets {
         let of_family = |(path, run, segment): (Path, _, _)| match path {
-            Path::Direct(endpoint) if endpoint.is_ipv4() == socket.is_ipv4 => {
-                Some((endpoint, run, segment))
+            Path::Direct(to) | Path::Relayed { via: to, .. } => {
+                (to.is_ipv4() == socket.is_ipv4).then_some((to, run, segment))
             }
-            Path::Direct(_) | Path::Carrier(_) => None,
+            Path::Carrier(_) => None,
         };
         socket.send(node.outbox().runs().filter_map(of_family), batch);
     }

@@ -115,7 +115,7 @@ fn sessions() -> (Session, Session) {
     let mut a = Session::new(&us, them.public(), 1);
     let mut b = Session::new(&them, us.public(), 2);
     let mut flying = Vec::new();
-    a.initiate(&mut [0; MIN_BUFFER], |d| flying.push(d.to_vec()));
+    a.initiate(false, &mut [0; MIN_BUFFER], |d| flying.push(d.to_vec()));
     for at in 0..3 {
         let (opener, datagram) = (
             if at % 2 == 0 { &mut b } else { &mut a },

@@ -1,18 +1,18 @@
 //! What the node does about libp2p connections: judging who shows up, and the paths that connections open.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use libp2p_core::{Multiaddr, multiaddr::Protocol};
+use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
 
 use super::{Node, Now};
 use crate::{
-    connection::{ConnectionId, Link},
+    connection::{ConnectionId, Link, quic_endpoint},
     output::Output,
-    path::{Path, PathKind},
+    path::{
+        Path, PathKind,
+        candidate::{Candidate, CandidateKind},
+    },
 };
 
 /// Somebody on the LAN who is no member we know is tried this often: it may be a member that we have not heard of.
@@ -59,6 +59,7 @@ impl Node {
                 .open_path(&peer, Path::Direct(endpoint), PathKind::Direct, now.instant);
         }
         if is_first {
+            self.tunnels.look_for(&peer, now.instant);
             self.compare_summary_with(peer);
         }
     }
@@ -138,6 +139,7 @@ impl Node {
         if peer == self.peer_id() || addresses.is_empty() {
             return;
         }
+        self.learn_endpoints(&peer, &addresses, CandidateKind::Lan, now.instant);
         let is_direct = self.connections.of(&peer).any(|(_, link)| link.is_direct());
         let is_member = self.directory.get(&peer).is_some();
         if is_direct || !is_member && !self.try_stranger(peer, now.instant) {
@@ -151,12 +153,16 @@ impl Node {
         });
     }
 
-    /// Tries raw datagrams to wherever the peer says that it listens for QUIC, which is where it listens for them too.
-    /// The peer does the same at about this time: both begin when their connection is authenticated, when a new
-    /// address is learnt, and ever more rarely after.
-    pub(super) fn try_endpoints(&mut self, peer: &PeerId, addresses: &[Multiaddr], now: Instant) {
+    /// Wherever the peer says that it listens for QUIC, it listens for raw datagrams too.
+    pub(super) fn learn_endpoints(
+        &mut self,
+        peer: &PeerId,
+        addresses: &[Multiaddr],
+        kind: CandidateKind,
+        now: Instant,
+    ) {
         for endpoint in addresses.iter().filter_map(quic_endpoint) {
-            self.tunnels.try_endpoint(peer, endpoint, now);
+            self.tunnels.learn(peer, Candidate { kind, endpoint }, now);
         }
     }
 
@@ -182,22 +188,4 @@ impl Node {
         self.strangers.insert(peer, now);
         true
     }
-}
-
-/// The UDP endpoint of a QUIC address that leads through no relay.
-fn quic_endpoint(address: &Multiaddr) -> Option<SocketAddr> {
-    let mut parts = address.iter();
-    let host = parts.next()?;
-    let ip = if let Protocol::Ip4(ip) = host {
-        IpAddr::from(ip)
-    } else if let Protocol::Ip6(ip) = host {
-        IpAddr::from(ip)
-    } else {
-        return None;
-    };
-    let (Protocol::Udp(port), Protocol::QuicV1) = (parts.next()?, parts.next()?) else {
-        return None;
-    };
-    let is_direct = !parts.any(|part| part == Protocol::P2pCircuit);
-    is_direct.then_some(SocketAddr::new(ip, port))
 }

@@ -13,7 +13,7 @@ use crate::{
         sync::Records,
     },
     output::{Output, RequestId},
-    path::{Path, PathKind},
+    path::{Path, PathKind, candidate::CandidateKind},
     peer::PeerKeys,
     session::WireGuardKey,
     tunnels::OverlayAddresses,
@@ -114,11 +114,9 @@ impl Node {
             ipv4,
             ipv6: member.ipv6,
         });
-        self.connections.want(
-            *peer,
-            dialable(&member.descriptor.addresses, peer),
-            now.instant,
-        );
+        let addresses = dialable(&member.descriptor.addresses, peer);
+        self.connections.want(*peer, addresses.clone(), now.instant);
+        self.learn_endpoints(peer, &addresses, CandidateKind::Announced, now.instant);
         self.restore_paths(peer, now);
     }
 
@@ -173,6 +171,8 @@ impl Node {
             })
             .filter(|(_, addresses)| !addresses.is_empty())
             .collect();
+        let ids: Vec<_> = relays.iter().map(|(relay, _)| *relay).collect();
+        self.tunnels.set_relays(&ids);
         if self.relays != relays {
             self.relays = relays.clone();
             self.outputs.push_back(Output::Relays(relays));

@@ -1,8 +1,8 @@
 //! What people may see of a node.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr},
-    time::Duration,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::{Duration, Instant},
 };
 
 use libp2p_identity::PeerId;
@@ -12,7 +12,7 @@ use crate::{
     connection::Link,
     drop_reason::Drops,
     membership::{Features, Name, UnixTime},
-    path::{Path, PathView},
+    path::{Path, PathView, view::CandidateView},
 };
 
 /// A member of the network, this node included.
@@ -42,13 +42,22 @@ pub struct PeerStatus {
     /// The path in use, once a session is established over it.
     pub path: Option<PathView>,
     /// Underlay address that the path leads to, as far as it has one.
-    pub endpoint: Option<std::net::SocketAddr>,
+    pub endpoint: Option<SocketAddr>,
     /// Overlay bytes sent.
     pub tx_bytes: u64,
     /// Overlay bytes received.
     pub rx_bytes: u64,
     /// Age of the keys in use.
     pub since_handshake: Option<Duration>,
+}
+
+/// Why packets to a peer go the way they go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Why {
+    /// How long they have gone this way.
+    pub since: Option<Duration>,
+    /// Every way that is known, the one in use first.
+    pub ways: Vec<CandidateView>,
 }
 
 impl Node {
@@ -97,10 +106,35 @@ impl Node {
         }
     }
 
+    /// Every way to a peer that is known, what came of it, and since when packets go the way they go. None for a peer
+    /// that is not known.
+    pub fn why(&self, peer: &PeerId, now: Instant) -> Option<Why> {
+        let paths = self.tunnels.peer(peer)?.paths();
+        let since = paths.since().filter(|_| paths.current().is_some());
+        Some(Why {
+            since: since.map(|since| now.saturating_duration_since(since)),
+            ways: paths.explain(),
+        })
+    }
+
+    /// What members see our UDP socket as, and how long ago they did so last.
+    pub fn observations(
+        &self,
+        now: Instant,
+    ) -> impl Iterator<Item = (PeerId, SocketAddr, Duration)> {
+        self.tunnels.observations(now)
+    }
+
+    /// Bytes passed on for other members so far.
+    pub fn passed_on(&self) -> u64 {
+        self.tunnels.passed_on()
+    }
+
     /// Where a path leads on the underlay; a relayed one leads to its relay, which has a name instead.
-    pub fn endpoint_of(&self, path: &Path) -> Option<std::net::SocketAddr> {
+    pub fn endpoint_of(&self, path: &Path) -> Option<SocketAddr> {
         match path {
             Path::Direct(endpoint) => Some(*endpoint),
+            Path::Relayed { .. } => None,
             Path::Carrier(id) => match self.connections.peer_of(*id)?.1 {
                 Link::Quic(endpoint) | Link::Tcp(endpoint) => Some(endpoint),
                 Link::Relayed { .. } => None,

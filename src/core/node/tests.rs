@@ -74,6 +74,7 @@ fn start(number: u8, network: Network, credential: Credential, records: Vec<Vec<
         time_floor: UNIX,
         records,
         redemptions: Vec::new(),
+        relay_terms: relay::Terms::default(),
         bootstrap: Vec::new(),
     }
 }
@@ -118,6 +119,7 @@ impl World {
             .unwrap();
         let reach = Reach {
             addresses: vec![address],
+            candidates: Vec::new(),
             relays: self.hosts[at].number == 1,
             is_seen: true,
         };

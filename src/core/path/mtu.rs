@@ -15,7 +15,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Ask, probe};
+use super::Ask;
+use crate::signal;
 
 /// Every path must carry packets of this length: the smallest MTU that IPv6 allows (RFC 8200 §5).
 pub const MIN_PACKET: u16 = 1280;
@@ -49,7 +50,7 @@ pub struct PathMtu {
 impl PathMtu {
     /// Nothing is known yet. `limit` is the interface's MTU.
     pub fn new(limit: u16) -> Self {
-        let limit = limit.max(probe::LENGTH);
+        let limit = limit.max(signal::ASK_LENGTH);
         Self {
             limit,
             carries: limit.min(MIN_PACKET),

@@ -1,7 +1,8 @@
 //! Which path is used, told as stories with a hand-driven clock.
 
+use super::tracked::{CARRIER_PATIENCE as PATIENCE, IDLE_HEARTBEAT, RETRY};
 use super::*;
-use crate::testing::epoch;
+use crate::{signal::ASK_LENGTH, testing::epoch};
 
 const RELAY_CARRIER: Path = Path::Carrier(ConnectionId(1));
 
@@ -22,12 +23,12 @@ impl Story {
 
     fn open_relay(&mut self) {
         let relay = PathKind::Relay(PeerId::random());
-        self.paths.open(RELAY_CARRIER, relay, true);
+        self.paths.open(RELAY_CARRIER, relay, self.now);
     }
 
     fn open_direct(&mut self, address: &str) -> Path {
         let path = Path::Direct(address.parse().unwrap());
-        self.paths.open(path, PathKind::Direct, true);
+        self.paths.open(path, PathKind::Direct, self.now);
         path
     }
 
@@ -147,13 +148,13 @@ fn a_peer_that_roams_is_followed_once_its_new_address_answers() {
     let home = story.open_direct("192.0.2.1:7777");
     story.pass(1, &[home]);
     let cafe = Path::Direct("198.51.100.9:40000".parse().unwrap());
-    story.paths.heard(cafe);
+    story.paths.heard(cafe, story.now);
     assert_eq!(
         story.paths.current(),
         Some(home),
         "an address alone proves nothing"
     );
-    story.paths.close(home);
+    story.paths.close(home, story.now);
     story.pass(5, &[cafe]);
     assert_eq!(story.paths.current(), Some(cafe));
     assert_eq!(story.paths.all().count(), 1, "the old address is forgotten");
@@ -167,7 +168,7 @@ fn a_flood_of_new_addresses_is_bounded_and_does_not_push_out_the_path_in_use() {
     for port in 1..1000 {
         story
             .paths
-            .heard(Path::Direct(([203, 0, 113, 9], port).into()));
+            .heard(Path::Direct(([203, 0, 113, 9], port).into()), story.now);
     }
     assert!(story.paths.all().count() <= MAX_PATHS);
     assert_eq!(story.paths.current(), Some(home));
@@ -266,13 +267,13 @@ fn only_heartbeats_that_guard_packets_are_long() {
     let standby = story.open_direct("192.0.2.2:7777");
     let working = [(path, u16::MAX), (standby, u16::MAX)];
     story.pass_carrying(2, &working);
-    assert_eq!(story.pass_carrying(60, &working), [probe::LENGTH; 4]);
+    assert_eq!(story.pass_carrying(60, &working), [ASK_LENGTH; 4]);
     let lengths: Vec<_> = (0..9).flat_map(|_| story.flow_carrying(&working)).collect();
     assert!(lengths.iter().filter(|length| **length == 1420).count() >= 3);
     assert!(
         lengths
             .iter()
-            .all(|length| [1420, probe::LENGTH].contains(length))
+            .all(|length| [1420, ASK_LENGTH].contains(length))
     );
 }
 
@@ -288,7 +289,7 @@ fn an_answer_to_a_short_probe_shows_life_but_is_no_proof() {
         last = story.probes().pop().or(last);
     }
     let last = last.expect("three heartbeats were missed");
-    assert_eq!(last.length, probe::LENGTH);
+    assert_eq!(last.length, ASK_LENGTH);
     assert!(story.paths.pong(last.number, story.now).is_some());
     assert!(!story.paths.view().unwrap().proven);
     assert_eq!(story.probes()[0].length, mtu::MIN_PACKET);

@@ -50,9 +50,10 @@ impl End {
 
     fn initiate(&mut self) -> Vec<u8> {
         let mut sent = Vec::new();
-        self.session.initiate(&mut [0; MIN_BUFFER], |datagram| {
-            sent.push(datagram.to_vec())
-        });
+        self.session
+            .initiate(false, &mut [0; MIN_BUFFER], |datagram| {
+                sent.push(datagram.to_vec())
+            });
         sent.pop().expect("an initiation")
     }
 }

@@ -1,6 +1,7 @@
 //! Two or three nodes whose datagrams are carried by hand.
 
 use super::*;
+use crate::path::candidate::CandidateKind;
 use crate::session::WireGuardKey;
 use crate::testing::epoch;
 
@@ -335,11 +336,16 @@ fn a_new_wireguard_key_starts_a_new_tunnel_and_the_old_key_is_a_stranger() {
 fn an_endpoint_that_was_tried_in_vain_is_forgotten() {
     let (mut hosts, start) = connected(2);
     let id = hosts[1].keys.id;
+    let candidate = Candidate {
+        kind: CandidateKind::Announced,
+        endpoint: "203.0.113.7:1".parse().unwrap(),
+    };
+    hosts[0].tunnels.learn(&id, candidate, start);
     hosts[0]
         .tunnels
-        .try_endpoint(&id, "203.0.113.7:1".parse().unwrap(), start);
+        .handle_timeout(start + Duration::from_millis(500));
     assert_eq!(hosts[0].tunnels.peer(&id).unwrap().paths().all().count(), 2);
-    for step in 1..=40 {
+    for step in 3..=40 {
         let now = start + Duration::from_millis(250 * step);
         for host in &mut hosts {
             host.tunnels.handle_timeout(now);

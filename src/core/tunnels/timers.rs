@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Tunnels;
-use crate::peer::{PeerIndex, Sealing};
+use crate::peer::{PeerIndex, Sealing, Us};
 
 /// Between two ticks of one peer that nothing but the clock calls for.
 const MIN_GAP: Duration = Duration::from_millis(1);
@@ -45,7 +45,11 @@ impl Tunnels {
             mtu: self.mtu,
         };
         let rng = &mut self.rng;
-        peer.tick(self.us.ipv6, &mut sealing, now, || rng.u64(..));
+        let us = Us {
+            ipv6: self.us.ipv6,
+            candidates: &self.told,
+        };
+        peer.tick(us, &mut sealing, now, || rng.u64(..));
         let next = peer.next_tick(now, |below| rng.u64(..below));
         // Never at once again: whatever still seems due, time must pass between two ticks.
         let next = next.map(|at| self.schedule.coarse(at.max(now + MIN_GAP)));
@@ -53,5 +57,6 @@ impl Tunnels {
         if !self.pings.is_empty() {
             self.send_pings(index, now);
         }
+        self.look_for_relays(index, now);
     }
 }

@@ -200,6 +200,7 @@ impl Cast {
             time_floor: UNIX,
             records,
             redemptions: Vec::new(),
+            relay_terms: hivevpn_core::relay::Terms::default(),
             bootstrap: Vec::new(),
         };
         Self {

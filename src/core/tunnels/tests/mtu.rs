@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     checksum,
+    path::PathView,
     session::{OVERHEAD, sealed_length},
 };
 
@@ -67,7 +68,9 @@ impl World {
             for (at, host) in self.hosts.iter_mut().enumerate() {
                 for (to, datagram) in host.tunnels.outbox().datagrams() {
                     let (from, carried) = match to {
-                        Path::Direct(_) => (host.endpoint, datagram.len() <= self.route),
+                        Path::Direct(_) | Path::Relayed { .. } => {
+                            (host.endpoint, datagram.len() <= self.route)
+                        }
                         Path::Carrier(_) => (to, true),
                     };
                     if carried {

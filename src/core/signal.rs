@@ -1,0 +1,340 @@
+//! What the cores of two nodes say to each other inside their WireGuard session, beside the packets that they carry.
+//!
+//! A signal is authentic because the session is, reaches the peer by whichever path works, and cannot be told from data
+//! on the way. It is an IPv6 packet between the two nodes' self-certifying addresses with the next header that RFC 3692
+//! sets aside for experiments. A stock WireGuard peer is never sent one.
+//!
+//! ```text
+//! IPv6 header (40) │ "hvp1" │ kind │ 3 zero │ body
+//!
+//! 0 ask     number (8)                            │ zeros, as many as the path shall carry
+//! 1 answer  number (8)  │ endpoint (18)           │ what the ask came from, zeros if by a carrier
+//! 2 call    wants answer (1) │ up to 16 candidates: kind (1), endpoint (18)
+//! 3 open    member (16)                           │ please pass datagrams between us and this member
+//! 4 opened  member (16) │ channel (4)
+//! 5 closed  member (16)                           │ no, or not any more
+//!
+//! endpoint = IPv6 or IPv4-mapped address (16) │ port (2); numbers are big endian; members go by their IPv6 address
+//! ```
+//!
+//! An *ask* and its *answer* are a probe: they prove a path both ways and tell the asker how it is seen from outside. A
+//! *call* names the endpoints at which its sender may be reached, and asks the peer to try them while its sender tries
+//! the peer's: that is what opens NATs. The rest is about [relaying](crate::relay).
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use crate::{
+    ip_packet::IpPacket,
+    path::candidate::{Candidate, CandidateKind},
+    relay::Channel,
+};
+
+/// "Use for experimentation and testing" (RFC 3692 §2.1).
+const NEXT_HEADER: u8 = 253;
+const MAGIC: [u8; 4] = *b"hvp1";
+const HEADER: usize = 40;
+const PREFIX: usize = 8;
+const ENDPOINT: usize = 18;
+
+/// Length of the shortest ask in bytes.
+pub const ASK_LENGTH: u16 = (HEADER + PREFIX + 8) as u16;
+/// Candidates beyond are not told.
+pub const MAX_CANDIDATES: usize = 16;
+
+/// One signal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Signal {
+    /// "Do you hear me by this path?"
+    Ask(u64),
+    /// "Yes, I heard this number."
+    Answer {
+        /// The ask's.
+        number: u64,
+        /// Where the ask came from, as its receiver saw it; none if it came by a carrier.
+        seen: Option<SocketAddr>,
+    },
+    /// "Try me there, as I try you."
+    Call {
+        /// The receiver's candidates are wanted in return.
+        wants_answer: bool,
+        /// Where the sender may be reached.
+        candidates: Vec<Candidate>,
+    },
+    /// "Pass datagrams between me and this member."
+    Open(Ipv6Addr),
+    /// "Datagrams between you and this member pass through me under this number."
+    Opened {
+        /// The member at the other end.
+        member: Ipv6Addr,
+        /// The number.
+        channel: Channel,
+    },
+    /// "Nothing passes through me between you and this member."
+    Closed(Ipv6Addr),
+}
+
+impl Signal {
+    /// The signal as an overlay packet; an ask is made at least `length` bytes long.
+    pub fn packet(&self, source: Ipv6Addr, destination: Ipv6Addr, length: u16) -> Vec<u8> {
+        let mut packet = vec![0; HEADER];
+        packet[0] = 0x60;
+        packet[6] = NEXT_HEADER;
+        packet[7] = 1; // hop limit: it never leaves the tunnel
+        packet[8..24].copy_from_slice(&source.octets());
+        packet[24..40].copy_from_slice(&destination.octets());
+        packet.extend(MAGIC);
+        packet.extend([self.kind(), 0, 0, 0]);
+        match self {
+            Self::Ask(number) => {
+                packet.extend(number.to_be_bytes());
+                packet.resize(packet.len().max(length.into()), 0);
+            }
+            Self::Answer { number, seen } => {
+                packet.extend(number.to_be_bytes());
+                packet.extend(seen.map_or([0; ENDPOINT], written));
+            }
+            Self::Call {
+                wants_answer,
+                candidates,
+            } => {
+                packet.push((*wants_answer).into());
+                for candidate in candidates.iter().take(MAX_CANDIDATES) {
+                    packet.push(candidate.kind.code());
+                    packet.extend(written(candidate.endpoint));
+                }
+            }
+            Self::Open(member) | Self::Closed(member) => packet.extend(member.octets()),
+            Self::Opened { member, channel } => {
+                packet.extend(member.octets());
+                packet.extend(channel.0.to_be_bytes());
+            }
+        }
+        let payload = (packet.len() - HEADER) as u16;
+        packet[4..6].copy_from_slice(&payload.to_be_bytes());
+        packet
+    }
+
+    fn kind(&self) -> u8 {
+        match self {
+            Self::Ask(_) => 0,
+            Self::Answer { .. } => 1,
+            Self::Call { .. } => 2,
+            Self::Open(_) => 3,
+            Self::Opened { .. } => 4,
+            Self::Closed(_) => 5,
+        }
+    }
+
+    /// Whether `packet` is between the cores of `peer` and `us`, and what it says: `Some(None)` is a signal of a later
+    /// version, or a damaged one; `None` is an ordinary packet.
+    pub fn parse(packet: &IpPacket<'_>, peer: Ipv6Addr, us: Ipv6Addr) -> Option<Option<Self>> {
+        let (prefix, body) = packet.payload().split_first_chunk::<PREFIX>()?;
+        if packet.protocol() != NEXT_HEADER
+            || packet.source() != IpAddr::V6(peer)
+            || packet.destination() != IpAddr::V6(us)
+            || prefix[..4] != MAGIC
+        {
+            return None;
+        }
+        Some(Self::body(prefix[4], body))
+    }
+
+    fn body(kind: u8, body: &[u8]) -> Option<Self> {
+        match kind {
+            0 => {
+                let (number, padding) = body.split_first_chunk()?;
+                let is_padding = padding.iter().all(|byte| *byte == 0);
+                is_padding.then_some(Self::Ask(u64::from_be_bytes(*number)))
+            }
+            1 => {
+                let (number, seen) = body.split_first_chunk()?;
+                Some(Self::Answer {
+                    number: u64::from_be_bytes(*number),
+                    seen: read(seen.try_into().ok()?),
+                })
+            }
+            2 => {
+                let (wants_answer, candidates) = body.split_first()?;
+                let (candidates, rest) = candidates.as_chunks::<{ ENDPOINT + 1 }>();
+                if !rest.is_empty() || candidates.len() > MAX_CANDIDATES {
+                    return None;
+                }
+                let candidate = |bytes: &[u8; ENDPOINT + 1]| {
+                    let (kind, endpoint) = bytes.split_first()?;
+                    Some(Candidate {
+                        kind: CandidateKind::of_code(*kind),
+                        endpoint: read(endpoint.try_into().ok()?)?,
+                    })
+                };
+                Some(Self::Call {
+                    wants_answer: *wants_answer != 0,
+                    candidates: candidates.iter().filter_map(candidate).collect(),
+                })
+            }
+            3 => Some(Self::Open(member(body)?)),
+            4 => {
+                let (whom, channel) = body.split_at_checked(16)?;
+                Some(Self::Opened {
+                    member: member(whom)?,
+                    channel: Channel(u32::from_be_bytes(channel.try_into().ok()?)),
+                })
+            }
+            5 => Some(Self::Closed(member(body)?)),
+            _ => None,
+        }
+    }
+}
+
+fn member(bytes: &[u8]) -> Option<Ipv6Addr> {
+    let octets: [u8; 16] = bytes.try_into().ok()?;
+    Some(octets.into())
+}
+
+fn written(endpoint: SocketAddr) -> [u8; ENDPOINT] {
+    let ip = match endpoint.ip() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    };
+    let mut bytes = [0; ENDPOINT];
+    bytes[..16].copy_from_slice(&ip.octets());
+    bytes[16..].copy_from_slice(&endpoint.port().to_be_bytes());
+    bytes
+}
+
+/// An endpoint that datagrams can be sent to.
+fn read(bytes: &[u8; ENDPOINT]) -> Option<SocketAddr> {
+    let (ip, port) = bytes.split_first_chunk::<16>()?;
+    let ip = Ipv6Addr::from(*ip).to_canonical();
+    let port = u16::from_be_bytes(port.try_into().ok()?);
+    (port != 0 && !ip.is_unspecified()).then_some(SocketAddr::new(ip, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const A: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
+    const B: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
+
+    fn parse(packet: &[u8]) -> Option<Option<Signal>> {
+        Signal::parse(&IpPacket::parse(packet)?, A, B)
+    }
+
+    fn endpoint() -> impl Strategy<Value = SocketAddr> {
+        let address = prop_oneof![
+            any::<u32>().prop_map(|bits| IpAddr::from(bits.to_be_bytes())),
+            any::<u128>().prop_map(|bits| Ipv6Addr::from_bits(bits).to_canonical()),
+        ];
+        (address, 1..u16::MAX)
+            .prop_filter("an address", |(ip, _)| !ip.is_unspecified())
+            .prop_map(SocketAddr::from)
+    }
+
+    fn candidate() -> impl Strategy<Value = Candidate> {
+        (0_u8..8, endpoint()).prop_map(|(kind, endpoint)| Candidate {
+            kind: CandidateKind::of_code(kind),
+            endpoint,
+        })
+    }
+
+    fn signal() -> impl Strategy<Value = Signal> {
+        let member = any::<u128>().prop_map(Ipv6Addr::from_bits);
+        prop_oneof![
+            any::<u64>().prop_map(Signal::Ask),
+            (any::<u64>(), proptest::option::of(endpoint()))
+                .prop_map(|(number, seen)| Signal::Answer { number, seen }),
+            (
+                any::<bool>(),
+                proptest::collection::vec(candidate(), 0..=MAX_CANDIDATES)
+            )
+                .prop_map(|(wants_answer, candidates)| Signal::Call {
+                    wants_answer,
+                    candidates
+                }),
+            member.clone().prop_map(Signal::Open),
+            member.clone().prop_map(Signal::Closed),
+            (member, any::<u32>()).prop_map(|(member, channel)| Signal::Opened {
+                member,
+                channel: Channel(channel)
+            }),
+        ]
+    }
+
+    #[test]
+    fn only_the_two_named_ends_exchange_signals() {
+        let packet = Signal::Ask(7).packet(A, B, ASK_LENGTH);
+        let packet = IpPacket::parse(&packet).unwrap();
+        assert_eq!(Signal::parse(&packet, B, A), None);
+    }
+
+    #[test]
+    fn an_ordinary_packet_is_no_signal() {
+        let mut packet = Signal::Ask(1).packet(A, B, ASK_LENGTH);
+        packet[6] = 17;
+        assert_eq!(parse(&packet), None);
+    }
+
+    #[test]
+    fn what_a_later_version_says_is_not_taken_for_a_packet() {
+        let mut packet = Signal::Ask(1).packet(A, B, ASK_LENGTH);
+        packet[44] = 200;
+        assert_eq!(parse(&packet), Some(None));
+    }
+
+    #[test]
+    fn an_answer_is_short_whatever_the_question() {
+        let answer = Signal::Answer {
+            number: 1,
+            seen: None,
+        };
+        assert!(answer.packet(A, B, 1280).len() < 80);
+    }
+
+    #[test]
+    fn padding_is_nothing_but_zeros() {
+        let mut packet = Signal::Ask(1).packet(A, B, 1280);
+        packet[1279] = 1;
+        assert_eq!(parse(&packet), Some(None));
+    }
+
+    #[test]
+    fn more_candidates_than_allowed_are_not_told() {
+        let candidate = Candidate {
+            kind: CandidateKind::Host,
+            endpoint: "192.0.2.1:7777".parse().unwrap(),
+        };
+        let call = Signal::Call {
+            wants_answer: true,
+            candidates: vec![candidate; MAX_CANDIDATES + 9],
+        };
+        let Some(Some(Signal::Call { candidates, .. })) = parse(&call.packet(A, B, 0)) else {
+            panic!("a call")
+        };
+        assert_eq!(candidates.len(), MAX_CANDIDATES);
+    }
+
+    proptest! {
+        #[test]
+        fn a_signal_is_read_back_as_it_was_written(signal in signal(), length in 0..2000_u16) {
+            prop_assert_eq!(parse(&signal.packet(A, B, length)), Some(Some(signal)));
+        }
+
+        #[test]
+        fn an_ask_is_as_long_as_the_path_shall_carry(number: u64, length: u16) {
+            let packet = Signal::Ask(number).packet(A, B, length);
+            prop_assert_eq!(packet.len(), usize::from(length.max(ASK_LENGTH)));
+        }
+
+        #[test]
+        fn any_payload_is_a_signal_or_not_without_panic(kind: u8, payload: Vec<u8>, is_magic: bool) {
+            let mut packet = Signal::Ask(0).packet(A, B, ASK_LENGTH)[..HEADER].to_vec();
+            let mut body = if is_magic { [&MAGIC[..], &[kind, 0, 0, 0]].concat() } else { Vec::new() };
+            body.extend(payload);
+            packet[4..6].copy_from_slice(&(body.len() as u16).to_be_bytes());
+            packet.extend(body);
+            let _ = parse(&packet);
+        }
+    }
+}

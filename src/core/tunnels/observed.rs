@@ -1,0 +1,123 @@
+//! What peers see us as: the endpoints from which our probes reach them.
+//!
+//! Each peer has one word about it, and may lie: so an endpoint that several agree on counts more than any other, and
+//! no more than a few are told to others. Behind a NAT that maps every destination anew no two peers agree; then one
+//! stands for all, because its address at least is right.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use crate::peer::PeerIndex;
+
+/// An observation that was not repeated for so long is past: idle pairs probe every 25 s.
+const LIFE: Duration = Duration::from_secs(120);
+/// Endpoints that are told to others: two address families, an old mapping and its successor.
+const MAX_TOLD: usize = 4;
+
+/// The observations of all peers.
+#[derive(Debug, Default)]
+pub struct Observed {
+    by: BTreeMap<PeerIndex, (SocketAddr, Instant)>,
+    told: Vec<SocketAddr>,
+}
+
+impl Observed {
+    /// A peer saw us there. Returns whether that is another place than before.
+    pub fn note(&mut self, peer: PeerIndex, endpoint: SocketAddr, now: Instant) -> bool {
+        let before = self.by.insert(peer, (endpoint, now));
+        before.is_none_or(|(before, _)| before != endpoint)
+    }
+
+    /// The peer is no more.
+    pub fn forget(&mut self, peer: PeerIndex) {
+        self.by.remove(&peer);
+    }
+
+    /// What each peer saw last, and when.
+    pub fn iter(&self) -> impl Iterator<Item = (PeerIndex, SocketAddr, Instant)> {
+        self.by
+            .iter()
+            .map(|(peer, (endpoint, at))| (*peer, *endpoint, *at))
+    }
+
+    /// The endpoints worth telling others, apart from those that are our own interfaces'. What was told before stays as
+    /// long as somebody sees it.
+    pub fn worth_telling(&mut self, own: &[SocketAddr], now: Instant) -> &[SocketAddr] {
+        self.by.retain(|_, (_, at)| now < *at + LIFE);
+        let mut seen: BTreeMap<SocketAddr, usize> = BTreeMap::new();
+        for (endpoint, _) in self.by.values() {
+            if !own.contains(endpoint) {
+                *seen.entry(*endpoint).or_default() += 1;
+            }
+        }
+        self.told.retain(|endpoint| seen.contains_key(endpoint));
+        let agreed = seen.iter().filter(|(_, count)| **count > 1);
+        for (endpoint, _) in agreed {
+            self.tell(*endpoint);
+        }
+        for endpoint in seen.keys() {
+            let is_family_told = |told: &SocketAddr| told.is_ipv4() == endpoint.is_ipv4();
+            if !self.told.iter().any(is_family_told) {
+                self.tell(*endpoint);
+            }
+        }
+        &self.told
+    }
+
+    fn tell(&mut self, endpoint: SocketAddr) {
+        if !self.told.contains(&endpoint) && self.told.len() < MAX_TOLD {
+            self.told.push(endpoint);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::epoch;
+
+    fn peer(number: u32) -> PeerIndex {
+        PeerIndex::new(number)
+    }
+
+    fn endpoint(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn what_several_see_is_told_and_a_lone_lie_is_not() {
+        let mut observed = Observed::default();
+        let (right, lie) = (endpoint("203.0.113.7:7777"), endpoint("192.0.2.66:53"));
+        observed.note(peer(2), right, epoch());
+        assert_eq!(observed.worth_telling(&[], epoch()), [right]);
+        observed.note(peer(1), lie, epoch());
+        observed.note(peer(3), right, epoch());
+        assert_eq!(observed.worth_telling(&[], epoch()), [right]);
+    }
+
+    #[test]
+    fn behind_a_symmetric_nat_one_endpoint_stands_for_all_and_stays() {
+        let mut observed = Observed::default();
+        let of = |port| SocketAddr::from(([203, 0, 113, 7], port));
+        observed.note(peer(5), of(5005), epoch());
+        assert_eq!(observed.worth_telling(&[], epoch()), [of(5005)]);
+        for number in 0..20 {
+            observed.note(peer(number), of(5000 + number as u16), epoch());
+            assert_eq!(observed.worth_telling(&[], epoch()), [of(5005)]);
+        }
+    }
+
+    #[test]
+    fn our_own_addresses_and_what_is_long_past_are_not_told() {
+        let mut observed = Observed::default();
+        let own = endpoint("192.168.1.2:7777");
+        observed.note(peer(1), own, epoch());
+        assert!(observed.worth_telling(&[own], epoch()).is_empty());
+        observed.note(peer(1), endpoint("203.0.113.7:7777"), epoch());
+        assert_eq!(observed.worth_telling(&[own], epoch()).len(), 1);
+        assert!(observed.worth_telling(&[own], epoch() + LIFE).is_empty());
+    }
+}
