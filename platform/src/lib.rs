@@ -10,6 +10,7 @@
 //! - [`udp`]: the underlay socket; datagrams, in batches.
 //! - [`poll`]: sleeping until one of them is ready, a timer is due or another thread calls.
 //! - [`priority`]: not waiting behind what else this machine does.
+//! - [`network_change`], [`boot_time`]: noticing that the machine moved or slept.
 //!
 //! Before the data path can start, and after:
 //!
@@ -25,11 +26,14 @@
 //! | | Linux | other unix | Windows |
 //! |---|---|---|---|
 //! | [`udp`], [`addresses`], [`secret_file`], [`host_name`], [`lock`], [`poll::wait`] | yes | common code, never run there | no |
-//! | [`tun`], [`routes`], [`poll::Waker`], [`privileges::peer_credentials`] | yes | an error that says so | no |
+//! | [`tun`], [`routes`], [`poll::Waker`], [`privileges::peer_credentials`], [`network_change`] | yes | an error that says so | no |
+//! | [`boot_time`] | yes | does not count sleep everywhere | no |
 
 pub mod addresses;
+pub mod boot_time;
 pub mod host_name;
 pub mod lock;
+pub mod network_change;
 pub mod poll;
 pub mod priority;
 pub mod privileges;

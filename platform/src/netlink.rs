@@ -125,6 +125,23 @@ impl Conversation {
         })
     }
 
+    /// Shows every interface and then every address of every interface to `visit`, as if each had just been made.
+    pub(crate) fn visit_links_and_addresses(
+        &mut self,
+        mut visit: impl FnMut(RouteNetlinkMessage),
+    ) -> io::Result<()> {
+        self.send(
+            RouteNetlinkMessage::GetLink(LinkMessage::default()),
+            NLM_F_DUMP,
+        )?;
+        self.receive(&mut visit)?;
+        self.send(
+            RouteNetlinkMessage::GetAddress(AddressMessage::default()),
+            NLM_F_DUMP,
+        )?;
+        self.receive(&mut visit)
+    }
+
     /// Removes an interface.
     #[cfg(test)]
     pub(crate) fn remove_link(&mut self, index: u32) -> io::Result<()> {
@@ -198,8 +215,22 @@ impl Conversation {
     }
 }
 
-/// The first message of an answer and what follows it. Each starts with its length and is padded to 4 bytes.
-fn split_message(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+/// The interfaces a route leads to: one, or several when it balances load.
+pub(crate) fn outputs(route: &RouteMessage) -> Vec<u32> {
+    let mut outputs = Vec::new();
+    for attribute in &route.attributes {
+        if let RouteAttribute::Oif(index) = attribute {
+            outputs.push(*index);
+        } else if let RouteAttribute::MultiPath(hops) = attribute {
+            outputs.extend(hops.iter().map(|hop| hop.interface_index));
+        }
+    }
+    outputs
+}
+
+/// The first message of a datagram of the kernel's and what follows it. Each starts with its length and is padded to 4
+/// bytes.
+pub(crate) fn split_message(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let length = u32::from_ne_bytes(*bytes.first_chunk()?) as usize;
     let message = bytes.get(..length).filter(|message| !message.is_empty())?;
     Some((

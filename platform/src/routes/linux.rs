@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::net::if_::{if_indextoname, if_nametoindex};
 
 use super::Clash;
-use crate::netlink::Conversation;
+use crate::netlink::{Conversation, outputs};
 
 pub(super) fn add(interface: &str, network: IpNet) -> io::Result<()> {
     Conversation::open()?.add_route(if_nametoindex(interface)?, network)
@@ -56,17 +56,4 @@ fn destination(route: &RouteMessage) -> Option<Ipv4Net> {
         Some(*address)
     });
     Ipv4Net::new(address?, route.header.destination_prefix_length).ok()
-}
-
-/// The interfaces a route leads to: one, or several when it balances load.
-fn outputs(route: &RouteMessage) -> Vec<u32> {
-    let mut outputs = Vec::new();
-    for attribute in &route.attributes {
-        if let RouteAttribute::Oif(index) = attribute {
-            outputs.push(*index);
-        } else if let RouteAttribute::MultiPath(hops) = attribute {
-            outputs.extend(hops.iter().map(|hop| hop.interface_index));
-        }
-    }
-    outputs
 }
