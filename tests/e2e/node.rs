@@ -202,6 +202,21 @@ impl Node {
         self.process.ends(STOP).ok();
     }
 
+    /// Takes all processors away from it, as a suspended machine does.
+    pub fn freeze(&self) {
+        self.kill(Signal::SIGSTOP);
+    }
+
+    /// Gives them back.
+    pub fn thaw(&self) {
+        self.kill(Signal::SIGCONT);
+    }
+
+    fn kill(&self, signal: Signal) {
+        nix::sys::signal::kill(self.process.pid(), signal)
+            .expect("the process is ours and was not yet waited for");
+    }
+
     /// Ends it without a warning.
     pub fn kill9(mut self) {
         self.process.signal(Signal::SIGKILL);
