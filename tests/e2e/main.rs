@@ -32,4 +32,5 @@ mod paths;
 mod reach;
 mod relays;
 mod services;
+mod soak;
 mod sums;

@@ -217,6 +217,22 @@ impl Node {
             .expect("the process is ours and was not yet waited for");
     }
 
+    /// What it holds of the machine's memory, in KiB; panics when it has ended.
+    pub fn memory(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.process.pid());
+        let status = std::fs::read_to_string(path).expect("a process that was not waited for");
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = resident.and_then(|value| value.trim().strip_suffix(" kB"));
+        kib.and_then(|kib| kib.parse().ok())
+            .unwrap_or_else(|| panic!("the node on {} has ended", self.host.name()))
+    }
+
+    /// Asserts that no part of it has panicked.
+    pub fn has_not_panicked(&self) {
+        let said = self.process.stderr();
+        assert!(!said.contains("panicked at"), "{said}");
+    }
+
     /// Ends it without a warning.
     pub fn kill9(mut self) {
         self.process.signal(Signal::SIGKILL);
