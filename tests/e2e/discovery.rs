@@ -1,9 +1,11 @@
-//! N6: members that know only one member find all others, and need that one no longer.
+//! N4 and N6: members that know only one member find all others, and need that one no longer; they see who is there, and
+//! what each is called.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::deadline::until;
 use crate::lab::{Lab, Nat};
-use crate::node::Network;
+use crate::node::{Network, Node};
 
 /// B and C sit on subnets of their own, so that no multicast can introduce them.
 #[test]
@@ -30,29 +32,45 @@ fn two_nodes_that_know_only_a_third_find_each_other_and_stay_together_without_it
     net.wait_ping("c", "b", Duration::from_secs(10));
 }
 
+/// Whether a node sees another of this name, and sees it online.
+fn sees(node: &Node, peer: &str) -> bool {
+    node.peer(peer).is_some_and(|peer| peer["online"] == true)
+}
+
+/// N4 on T6.
 #[test]
-fn a_node_that_is_killed_is_shown_offline_and_online_again_after_its_return() {
-    let mut net = Network::start(
-        Lab::new().public("a").public("b").public("c").build(),
-        ["a", "b", "c"],
-    );
-    let online = |net: &Network, seen_by: &str| {
-        net.node(seen_by)
-            .peer("b")
-            .is_some_and(|peer| peer["online"] == true)
-    };
-    for observer in ["a", "c"] {
-        net.node(observer)
-            .wait("online", "b", Duration::from_secs(10));
+fn everybody_sees_who_comes_who_goes_and_who_changes_its_name() {
+    let names = ["r", "s", "a", "b", "c", "d"];
+    let lab = Lab::new()
+        .public("r")
+        .public("s")
+        .behind(Nat::PortRestricted, "a")
+        .behind(Nat::PortRestricted, "b")
+        .behind(Nat::Symmetric, "c")
+        .behind(Nat::Firewall, "d")
+        .build();
+    let mut net = Network::configured(lab, &names, |_| String::new());
+    let began = Instant::now();
+    for observer in names.map(|name| net.node(name)) {
+        for peer in names.iter().filter(|name| **name != observer.host().name()) {
+            let left = Duration::from_secs(10).saturating_sub(began.elapsed());
+            observer.wait("online", peer, left);
+        }
     }
+
     net.take("b").kill9();
-    crate::deadline::until(Duration::from_secs(40), "b is shown offline", || {
-        !online(&net, "a") && !online(&net, "c")
+    let others = names.into_iter().filter(|name| *name != "b");
+    until(Duration::from_secs(30), "b is shown offline", || {
+        others.clone().all(|name| !sees(net.node(name), "b"))
     });
-    let b = net.lab().host("b").up(&[]);
-    net.put(b);
-    for observer in ["a", "c"] {
-        net.node(observer)
-            .wait("online", "b", Duration::from_secs(15));
+
+    let host = net.lab().host("b");
+    let renamed = host.up(&[host.configure("[node]\nname = \"bernd\"\n")]);
+    until(Duration::from_secs(10), "b is shown as bernd", || {
+        others.clone().all(|name| sees(net.node(name), "bernd"))
+    });
+    for observer in others.map(|name| net.node(name)) {
+        assert!(observer.peer("b").is_none(), "{:#}", observer.status());
     }
+    renamed.interrupt();
 }

@@ -29,7 +29,7 @@ mod user;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 pub use capture::Capture;
 pub use host::Host;
@@ -50,6 +50,7 @@ static NEXT_LAB: AtomicU32 = AtomicU32::new(0);
 pub struct Lab {
     hosts: BTreeMap<&'static str, Host>,
     routers: BTreeMap<&'static str, Router>,
+    lans: BTreeMap<&'static str, Lan>,
     links: Vec<Running>,
     namespaces: Vec<Namespace>,
     directory: PathBuf,
@@ -77,6 +78,19 @@ impl Lab {
         self.routers
             .get(host)
             .unwrap_or_else(|| panic!("host {host} has no router"))
+    }
+
+    /// Pulls a host's cable and plugs it in on the LAN of `neighbour`, where the host gets another address. Its router
+    /// is then the neighbour's, whatever [`Lab::router`] says.
+    pub fn move_beside(&self, neighbour: &str, host: &str) {
+        let lan = self
+            .lans
+            .get(neighbour)
+            .unwrap_or_else(|| panic!("host {neighbour} has no LAN of its own"));
+        let (address, port) = lan.lease();
+        let host = self.host(host);
+        host.cable().move_to((&lan.switch, "lan"), &port);
+        host.set_address(&address, Some(&lan.gateway));
     }
 
     /// A directory for this laboratory's files.
@@ -205,6 +219,7 @@ impl Builder {
         Lab {
             hosts,
             routers,
+            lans: site.lans,
             links: site.links,
             namespaces: site.namespaces,
             directory: site.directory,
@@ -233,7 +248,17 @@ struct Lan {
     net: String,
     prefix: u8,
     gateway: String,
-    hosts: usize,
+    /// Hosts that it has had.
+    hosts: AtomicUsize,
+}
+
+impl Lan {
+    /// The address of another host, and the port of the switch for its cable.
+    fn lease(&self) -> (String, String) {
+        let hosts = self.hosts.fetch_add(1, Ordering::Relaxed);
+        let address = format!("{}{}/{}", self.net, 10 + hosts, self.prefix);
+        (address, format!("h{}-{}", self.number, hosts + 1))
+    }
 }
 
 /// The bridge that is the internet, in the namespace of the same name.
@@ -319,7 +344,7 @@ impl Site {
     fn router(&mut self, nat: Nat, host: &'static str) -> Router {
         let net = format!("{}-{INTERNET}", self.lab);
         let number = self.lans.len() + 1;
-        let port = format!("r{number}");
+        let port = format!("router{number}");
         let namespace = self.namespace(&port);
         let cable = self.plug(&namespace, "wan", (&net, "internet"), &port, None);
         namespace::route(&namespace);
@@ -373,7 +398,7 @@ impl Site {
                 net: lan,
                 prefix,
                 gateway,
-                hosts: 0,
+                hosts: AtomicUsize::new(0),
             },
         );
         Router::new(namespace, wan, subnet, cable)
@@ -383,11 +408,9 @@ impl Site {
         let namespace = self.namespace(name);
         let lan = self
             .lans
-            .get_mut(first)
+            .get(first)
             .unwrap_or_else(|| panic!("host {first} is behind no router"));
-        let address = format!("{}{}/{}", lan.net, 10 + lan.hosts, lan.prefix);
-        lan.hosts += 1;
-        let port = format!("h{}-{}", lan.number, lan.hosts);
+        let (address, port) = lan.lease();
         let (switch, gateway) = (lan.switch.clone(), lan.gateway.clone());
         let cable = self.plug(&namespace, "eth0", (&switch, "lan"), &port, link);
         self.host(name, namespace, cable, &address, Some(&gateway))

@@ -1,6 +1,6 @@
 //! The laboratory proves itself with stock tools, so that what fails elsewhere is the product's.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -100,6 +100,41 @@ fn a_port_restricted_router_lets_no_stranger_in() {
 }
 
 #[test]
+fn an_address_restricted_router_lets_in_every_port_of_those_that_were_asked() {
+    let lab = Lab::new()
+        .public("r")
+        .public("s")
+        .behind(Nat::AddressRestricted, "a")
+        .build();
+    let (r, other, s, a) = (
+        socket(lab.host("r"), 9000),
+        socket(lab.host("r"), 9001),
+        socket(lab.host("s"), 9000),
+        socket(lab.host("a"), 7777),
+    );
+    let mapped = SocketAddr::new(lab.router("a").wan(), 7777);
+    assert_eq!(seen(&r, mapped, &a), None, "nobody was asked");
+    let to = SocketAddr::new(lab.host("r").address(), 9000);
+    assert_eq!(seen(&a, to, &r), Some(mapped));
+    assert!(seen(&other, mapped, &a).is_some());
+    assert_eq!(seen(&s, mapped, &a), None, "a stranger");
+}
+
+#[test]
+fn an_office_lets_its_hosts_use_the_web_alone() {
+    let lab = Lab::new().public("r").behind(Nat::WebOnly, "a").build();
+    let (r, a) = (lab.host("r"), lab.host("a"));
+    let address = r.address();
+    assert_eq!(traffic::udp_echo(a, r, address, 1, 100), 0);
+    let connects = |port: u16| {
+        let listener = r.here(move || TcpListener::bind((address, port)).unwrap());
+        let to = listener.local_addr().unwrap();
+        a.here(move || TcpStream::connect_timeout(&to, Duration::from_secs(1)).is_ok())
+    };
+    assert!(connects(443) && connects(80) && !connects(7777));
+}
+
+#[test]
 fn without_udp_only_tcp_gets_through() {
     let lab = Lab::new().public("r").behind(Nat::NoUdp, "a").build();
     let (r, a) = (lab.host("r"), lab.host("a"));
@@ -124,6 +159,23 @@ fn udp_can_be_blocked_and_unblocked_and_mappings_forgotten() {
     assert_eq!(seen(&a, to, &r), None);
     lab.router("a").block_udp(false);
     assert!(seen(&a, to, &r).is_some());
+}
+
+#[test]
+fn udp_can_be_blocked_between_two_routers_alone() {
+    let lab = Lab::new()
+        .public("r")
+        .behind(Nat::PortRestricted, "a")
+        .behind(Nat::Open, "b")
+        .build();
+    let (r, a, b) = (lab.host("r"), lab.host("a"), lab.host("b"));
+    let [router_a, router_b] = ["a", "b"].map(|name| lab.router(name));
+    for (blocked, answered) in [(Some(router_b), 0), (None, 3)] {
+        router_a.block_udp_with(blocked);
+        assert_eq!(traffic::udp_echo(a, b, b.address(), 3, 100), answered);
+        assert_eq!(traffic::udp_echo(a, r, r.address(), 3, 100), 3);
+        assert!(a.pings(b.address()));
+    }
 }
 
 #[test]
@@ -175,6 +227,27 @@ fn a_host_has_its_own_name_files_and_can_move() {
     a.set_address("10.0.1.77/24", Some("10.0.1.1"));
     assert_eq!(a.address(), IpAddr::from([10, 0, 1, 77]));
     assert!(a.pings(lab.host("r").address()));
+}
+
+#[test]
+fn a_cable_can_be_pulled_and_plugged_in_elsewhere() {
+    let lab = Lab::new()
+        .public("r")
+        .behind(Nat::PortRestricted, "a")
+        .behind(Nat::Open, "b")
+        .build();
+    let (r, a) = (lab.host("r"), lab.host("a"));
+    let before = a.address();
+    a.cable().set_carrier(false);
+    assert!(!a.pings(r.address()));
+    a.cable().set_carrier(true);
+    assert!(a.pings(r.address()));
+    assert_eq!(a.address(), before, "a host keeps its address");
+    lab.move_beside("b", "a");
+    assert_ne!(a.address(), before);
+    for host in ["r", "b"] {
+        assert!(a.pings(lab.host(host).address()), "{host}");
+    }
 }
 
 #[test]

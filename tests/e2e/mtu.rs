@@ -33,6 +33,8 @@ const AROUND: u32 = 20 + 8 + 32;
 const LEAST: u32 = 1280;
 /// The search for a path's width asks a dozen times at most, and waits two seconds for each answer that does not come.
 const SEARCH: Duration = Duration::from_secs(45);
+/// As long as a stream may rest when its way has become narrower.
+const RECOVERY: Duration = Duration::from_secs(60);
 
 const MEGABYTE: usize = 1_000_000;
 
@@ -236,6 +238,7 @@ fn a_way_that_gets_narrower_does_not_break_a_transfer() {
             to.host(),
             to_address,
             20 * MEGABYTE,
+            RECOVERY,
             move || {
                 routers[0].narrow(&routers[1], width);
             },

@@ -202,6 +202,37 @@ impl Node {
         self.process.ends(STOP).ok();
     }
 
+    /// Takes all processors away from it, as a suspended machine does.
+    pub fn freeze(&self) {
+        self.kill(Signal::SIGSTOP);
+    }
+
+    /// Gives them back.
+    pub fn thaw(&self) {
+        self.kill(Signal::SIGCONT);
+    }
+
+    fn kill(&self, signal: Signal) {
+        nix::sys::signal::kill(self.process.pid(), signal)
+            .expect("the process is ours and was not yet waited for");
+    }
+
+    /// What it holds of the machine's memory, in KiB; panics when it has ended.
+    pub fn memory(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.process.pid());
+        let status = std::fs::read_to_string(path).expect("a process that was not waited for");
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = resident.and_then(|value| value.trim().strip_suffix(" kB"));
+        kib.and_then(|kib| kib.parse().ok())
+            .unwrap_or_else(|| panic!("the node on {} has ended", self.host.name()))
+    }
+
+    /// Asserts that no part of it has panicked.
+    pub fn has_not_panicked(&self) {
+        let said = self.process.stderr();
+        assert!(!said.contains("panicked at"), "{said}");
+    }
+
     /// Ends it without a warning.
     pub fn kill9(mut self) {
         self.process.signal(Signal::SIGKILL);

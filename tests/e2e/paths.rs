@@ -150,6 +150,7 @@ fn without_udp_a_gigabyte_arrives() {
     transfer(a.host(), r.host(), r.ipv4().into(), 1 << 30);
 }
 
+/// R5 on T4.
 #[test]
 fn on_an_isolated_lan_nodes_find_each_other_by_multicast() {
     let mut net = Network::start(
@@ -171,20 +172,29 @@ fn on_an_isolated_lan_nodes_find_each_other_by_multicast() {
         net.put(node);
     }
     net.wait_ping("b", "c", Duration::from_secs(10));
+    net.wait("direct", ["b", "c"], Duration::from_secs(15));
+    let (b, c) = (net.node("b"), net.node("c"));
+    for address in c.addresses() {
+        reaches(b, c, address, 100 * MEGABYTE);
+    }
 }
 
+/// R5 on T5, with no firewall, one and two between them.
 #[test]
 fn an_ipv6_only_underlay_carries_everything() {
     let lab = Lab::new()
         .ipv6_only()
         .public("r")
         .behind(Nat::Firewall, "a")
-        .behind(Nat::Open, "b")
+        .behind(Nat::Firewall, "b")
+        .behind(Nat::Open, "c")
         .build();
-    let net = Network::start(lab, ["r", "a", "b"]);
-    net.wait("direct", ["a", "b"], Duration::from_secs(15));
-    let (a, b) = (net.node("a"), net.node("b"));
-    for address in b.addresses() {
-        reaches(a, b, address, 100 * MEGABYTE);
+    let net = Network::start(lab, ["r", "a", "b", "c"]);
+    for [from, to] in [["r", "c"], ["c", "a"], ["a", "b"]] {
+        net.wait("direct", [from, to], Duration::from_secs(15));
+        let (from, to) = (net.node(from), net.node(to));
+        for address in to.addresses() {
+            reaches(from, to, address, 50 * MEGABYTE);
+        }
     }
 }

@@ -1,5 +1,8 @@
 //! Plain sockets over whatever network is there: bulk transfers, echoes, streams that must survive.
 
+mod mesh;
+mod watch;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
@@ -8,6 +11,9 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+pub use mesh::mesh;
+pub use watch::{Watch, rests_at_most};
+
 use crate::lab::Host;
 
 /// Stands at the beginning of every block that is sent, for a capture to be searched for.
@@ -15,9 +21,6 @@ pub const MARKER: &[u8] = b"hivevpn e2e plaintext marker";
 
 /// A stream that brings nothing for this long has stalled.
 const STALL: Duration = Duration::from_secs(10);
-/// As long as a stream may rest when something has happened to its path.
-const RECOVERY: Duration = Duration::from_secs(60);
-
 const BLOCK: usize = 64 * 1024;
 
 /// Sends `bytes` bytes over TCP and asserts that both ends have the same SHA-256.
@@ -25,15 +28,16 @@ pub fn transfer(from: &Host, to: &Host, address: IpAddr, bytes: usize) {
     hashed_transfer(from, to, address, bytes, STALL, || ());
 }
 
-/// As [`transfer`], and in the middle of it `something` happens, after which the stream may rest for longer.
+/// As [`transfer`], and in the middle of it `something` happens, after which the stream may rest for so long.
 pub fn transfer_while(
     from: &Host,
     to: &Host,
     address: IpAddr,
     bytes: usize,
+    rest: Duration,
     something: impl FnOnce() + Send + 'static,
 ) {
-    hashed_transfer(from, to, address, bytes, RECOVERY, something);
+    hashed_transfer(from, to, address, bytes, rest, something);
 }
 
 fn hashed_transfer(
@@ -212,12 +216,7 @@ pub fn udp_echo(from: &Host, to: &Host, address: IpAddr, count: u32, size: usize
         }
     });
     let answered = from.here(move || {
-        let any: IpAddr = if target.is_ipv4() {
-            [0, 0, 0, 0].into()
-        } else {
-            [0_u16; 8].into()
-        };
-        let socket = UdpSocket::bind((any, 0)).expect("any port will do");
+        let socket = UdpSocket::bind(any_port(target)).expect("any port will do");
         socket.connect(target).expect("there is a route");
         socket
             .set_read_timeout(Some(Duration::from_secs(1)))
@@ -235,6 +234,16 @@ pub fn udp_echo(from: &Host, to: &Host, address: IpAddr, count: u32, size: usize
     echo.join()
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     u32::try_from(answered).expect("no more than were sent")
+}
+
+/// Where to bind a socket that is to send there.
+fn any_port(target: SocketAddr) -> SocketAddr {
+    let any: IpAddr = if target.is_ipv4() {
+        [0, 0, 0, 0].into()
+    } else {
+        [0_u16; 8].into()
+    };
+    SocketAddr::new(any, 0)
 }
 
 /// Whether `payload` arrives before the socket's timeout; late echoes of earlier ones are skipped.

@@ -17,8 +17,12 @@ pub enum Nat {
     Remapping,
     /// Whoever sends to a mapped port gets through.
     FullCone,
+    /// As full cone, but only for hosts that something was sent to.
+    AddressRestricted,
     /// As port-restricted, and all UDP is dropped.
     NoUdp,
+    /// As port-restricted, and only TCP to the ports of the web gets out: as in many offices.
+    WebOnly,
     /// No translation; inbound only what belongs to an established flow.
     Firewall,
     /// No translation and no filter.
@@ -33,50 +37,26 @@ impl Nat {
             | Self::Symmetric
             | Self::Remapping
             | Self::FullCone
-            | Self::NoUdp => true,
+            | Self::AddressRestricted
+            | Self::NoUdp
+            | Self::WebOnly => true,
             Self::Firewall | Self::Open => false,
         }
     }
 
     /// The ruleset of a router with the legs `wan` and `lan`.
     pub(super) fn rules(self, wan: &str, first_host: &str) -> String {
-        let source = match self {
-            Self::PortRestricted | Self::FullCone | Self::NoUdp => {
-                "oifname wan masquerade".to_owned()
-            }
-            Self::Symmetric => "oifname wan masquerade fully-random".to_owned(),
-            Self::Remapping => format!(
-                "oifname wan meta l4proto {{ tcp, udp }} th sport 7777 snat ip to {wan}:17777\n    oifname wan masquerade"
-            ),
-            Self::Firewall | Self::Open => String::new(),
-        };
-        let destination = match self {
-            Self::FullCone => format!(
-                "iifname wan meta l4proto {{ tcp, udp }} th dport >= 1024 dnat ip to {first_host}"
-            ),
-            Self::PortRestricted
-            | Self::Symmetric
-            | Self::Remapping
-            | Self::NoUdp
-            | Self::Firewall
-            | Self::Open => String::new(),
-        };
-        let outbound = match self {
-            Self::NoUdp => "iifname lan meta l4proto != udp accept",
-            Self::PortRestricted
-            | Self::Symmetric
-            | Self::Remapping
-            | Self::FullCone
-            | Self::Firewall
-            | Self::Open => "iifname lan accept",
-        };
-        let inbound = if self == Self::Open {
-            "iifname wan accept"
-        } else {
-            ""
-        };
+        let Behaviour {
+            outbound,
+            inbound,
+            source,
+            destination,
+        } = self.behaviour(wan, first_host);
         format!(
             "table inet lab {{
+  set sent_to {{
+    type ipv4_addr; flags dynamic,timeout; timeout 120s; size 65535;
+  }}
   chain hole {{ }}
   chain forwarding {{
     type filter hook forward priority filter; policy drop;
@@ -110,6 +90,73 @@ impl Nat {
 "
         )
     }
+
+    fn behaviour(self, wan: &str, first_host: &str) -> Behaviour {
+        let home = Behaviour {
+            outbound: "iifname lan accept".to_owned(),
+            inbound: String::new(),
+            source: "oifname wan masquerade".to_owned(),
+            destination: String::new(),
+        };
+        let mapped_port = "meta l4proto { tcp, udp } th dport >= 1024";
+        match self {
+            Self::PortRestricted => home,
+            Self::Symmetric => Behaviour {
+                source: "oifname wan masquerade fully-random".to_owned(),
+                ..home
+            },
+            Self::Remapping => Behaviour {
+                source: format!(
+                    "oifname wan meta l4proto {{ tcp, udp }} th sport 7777 snat ip to {wan}:17777\n    {}",
+                    home.source
+                ),
+                ..home
+            },
+            Self::FullCone => Behaviour {
+                destination: format!("iifname wan {mapped_port} dnat ip to {first_host}"),
+                ..home
+            },
+            Self::AddressRestricted => Behaviour {
+                outbound: format!(
+                    "iifname lan update @sent_to {{ ip daddr }}\n    {}",
+                    home.outbound
+                ),
+                destination: format!(
+                    "iifname wan ip saddr @sent_to {mapped_port} dnat ip to {first_host}"
+                ),
+                ..home
+            },
+            Self::NoUdp => Behaviour {
+                outbound: "iifname lan meta l4proto != udp accept".to_owned(),
+                ..home
+            },
+            Self::WebOnly => Behaviour {
+                outbound: "iifname lan tcp dport { 80, 443 } accept".to_owned(),
+                ..home
+            },
+            Self::Firewall => Behaviour {
+                source: String::new(),
+                ..home
+            },
+            Self::Open => Behaviour {
+                source: String::new(),
+                inbound: "iifname wan accept".to_owned(),
+                ..home
+            },
+        }
+    }
+}
+
+/// What tells one kind of router from another, in nftables.
+struct Behaviour {
+    /// What hosts may send.
+    outbound: String,
+    /// What reaches them beside answers.
+    inbound: String,
+    /// Where what they send seems to come from.
+    source: String,
+    /// Where what is sent to the router goes.
+    destination: String,
 }
 
 /// A running router.
@@ -150,6 +197,18 @@ impl Router {
     /// From now on drops all UDP it should forward, or lets it pass again.
     pub fn block_udp(&self, block: bool) {
         self.rule("hole", if block { "meta l4proto udp drop" } else { "" });
+    }
+
+    /// From now on drops all UDP to and from another router's hosts, or lets it pass again.
+    pub fn block_udp_with(&self, peer: Option<&Self>) {
+        let rule = peer.map_or_else(String::new, |peer| {
+            let family = if peer.wan.is_ipv4() { "ip" } else { "ip6" };
+            let hosts = peer.subnet.clone().unwrap_or(peer.wan.to_string());
+            ["daddr", "saddr"]
+                .map(|end| format!("{family} {end} {hosts} meta l4proto udp drop"))
+                .join("\n    ")
+        });
+        self.rule("hole", &rule);
     }
 
     /// From now on drops everything to and from one address, or lets all pass again.
