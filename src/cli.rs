@@ -74,6 +74,9 @@ pub enum Command {
     Nodes(JsonArg),
     /// Ask a peer for a sign of life and show by which path it came
     Ping(PingArgs),
+    /// Explain the path to a peer: every way that was tried, and what came of it
+    #[command(long_about = WHY_HELP)]
+    Why(WhyArgs),
     /// Measure the tunnel to a peer: throughput, latency and loss
     #[command(long_about = BENCH_HELP)]
     Bench(BenchArgs),
@@ -233,6 +236,28 @@ Measure the tunnel to a peer: throughput, latency and loss.
 Real packets go through the tunnel, over the path that is in use: first echoes on the idle tunnel, then TCP streams to \
 the peer, then from it, with echoes meanwhile. The peer's daemon opens a port for this node, on the overlay and for \
 this measurement only. Ctrl-C shows what was measured until then.";
+
+const WHY_HELP: &str = "\
+Explain the path to a peer: every way that was tried, and what came of it.
+
+Packets go by the best way that answers: straight over UDP, else as a stream on a direct connection, else over UDP \
+through a member that relays, else as a stream through it. Among equals the clearly faster one wins.
+
+The kind says where an address comes from: one of the peer's interfaces (host), multicast on this site (lan), its \
+router's port mapping (mapped), what other members see it as (reflexive), its own announcement (announced), or a \
+datagram that came from there (heard).";
+
+/// Arguments of `why`.
+#[derive(Debug, Args)]
+pub struct WhyArgs {
+    /// Name, overlay address or peer id
+    #[arg(value_name = "PEER")]
+    pub peer: String,
+
+    /// Print JSON for machines
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// Arguments of `bench`.
 #[derive(Debug, Args)]

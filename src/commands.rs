@@ -20,6 +20,7 @@ pub mod ping;
 pub mod status;
 pub mod up;
 pub mod version;
+pub mod why;
 
 /// Waiting took too long.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +42,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Status(args) => status::run(args, &socket),
         Command::Nodes(args) => nodes::run(args, &socket),
         Command::Ping(args) => ping::run(args, &socket),
+        Command::Why(args) => why::run(args, &socket),
         Command::Bench(args) => bench::run(args, &socket),
         Command::Id(args) => id::run(args, &cli.state, &socket),
         Command::Version(args) => version::run(args),

@@ -45,6 +45,11 @@ pub enum Request {
         /// Name, address or peer id.
         peer: String,
     },
+    /// [`Why`].
+    Why {
+        /// Name, address or peer id.
+        peer: String,
+    },
     /// [`Bench`].
     Bench {
         /// Name, address or peer id.
@@ -189,6 +194,39 @@ pub struct Pong {
     pub relay: Option<String>,
     /// There and back, in milliseconds.
     pub rtt_ms: f64,
+}
+
+/// `why --json`: every way to a peer, and what came of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Why {
+    /// Who it is about.
+    pub name: String,
+    /// `direct`, `stream`, `relay` or `none`.
+    pub path: String,
+    /// Underlay address of a direct path or stream.
+    pub endpoint: Option<String>,
+    /// Name of the member that relays.
+    pub relay: Option<String>,
+    /// How long packets have gone this way, in seconds.
+    pub since_s: Option<u64>,
+    /// Every way that is known, the one in use first.
+    pub candidates: Vec<Candidate>,
+}
+
+/// One way to a peer in `why --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Where it comes from: `host`, `lan`, `mapped`, `reflexive`, `announced`, `heard`; or how it goes: `relay` by UDP,
+    /// `stream`, `relayed stream`.
+    pub kind: String,
+    /// Underlay address; with a relay, the relay's name.
+    pub address: String,
+    /// Smoothed round trip in milliseconds, once measured.
+    pub rtt_ms: Option<f64>,
+    /// `in use`, `standby`, `probing`, `failed` or `untried`.
+    pub state: String,
+    /// What came of it, for people.
+    pub reason: String,
 }
 
 /// A peer that waits to be measured.

@@ -139,9 +139,12 @@ async fn ask_loop(request: Request, to_loop: &mailbox::Sender<Local>) -> Result<
             BENCH_LIMIT,
             format!("no answer from {peer} within {} s", BENCH_LIMIT.as_secs()),
         ),
-        Request::Status | Request::Nodes | Request::Invite { .. } | Request::Id | Request::Down => {
-            (LOOP_LIMIT, "the daemon is too busy to answer".to_owned())
-        }
+        Request::Why { .. }
+        | Request::Status
+        | Request::Nodes
+        | Request::Invite { .. }
+        | Request::Id
+        | Request::Down => (LOOP_LIMIT, "the daemon is too busy to answer".to_owned()),
     };
     let (answer, answered) = oneshot::channel();
     to_loop

@@ -20,6 +20,7 @@ use hivevpn_core::{
 use hivevpn_platform::{
     host_name::host_name,
     lock::InstanceLock,
+    network_change::NetworkChanges,
     poll::Waker,
     privileges, secret_file,
     tun::{Tun, TunConfig, TunError},
@@ -268,6 +269,11 @@ impl NetworkSide {
         urgent: bool,
         greet: bool,
     ) -> (Parts, Rest) {
+        let network = NetworkChanges::open(tun.name())
+            .inspect_err(|error| {
+                tracing::warn!(%error, "changes of the network will be noticed late");
+            })
+            .ok();
         let parts = Parts {
             node,
             tun,
@@ -277,6 +283,7 @@ impl NetworkSide {
             early: self.early,
             local: self.local,
             waker: self.waker,
+            network,
             store,
             urgent,
             greet,

@@ -1,7 +1,8 @@
 //! The one loop: wait → tell the core → carry out what it wants.
 //!
-//! It runs on a thread of its own and sleeps in poll(2). Four things wake it: packets from the overlay interface,
-//! datagrams from the underlay, messages from the swarm or the control socket, and the core's next timer. Packets and
+//! It runs on a thread of its own and sleeps in poll(2). Five things wake it: packets from the overlay interface,
+//! datagrams from the underlay, messages from the swarm or the control socket, changes to the machine's network, and the
+//! core's next timer. Packets and
 //! datagrams move in batches; messages are taken a bounded number at a time, so that a storm of them delays no packet.
 //!
 //! Order of one turn: timers, datagrams, packets, messages, each where poll(2) found some. After each the core's outputs leave: opened packets to the
@@ -22,6 +23,7 @@ use hivevpn_core::{
     path::Path,
 };
 use hivevpn_platform::{
+    network_change::NetworkChanges,
     poll::{self, Ready, Waker},
     priority::Urgency,
     tun::Tun,
@@ -38,11 +40,13 @@ use crate::{
 };
 
 mod answers;
+mod changes;
 mod messages;
 mod outputs;
 mod pace;
 mod underlay;
 
+use changes::Changes;
 use pace::Pace;
 pub use underlay::Socket;
 use underlay::{demultiplex, send_datagrams};
@@ -66,7 +70,8 @@ const MAX_SOCKETS: usize = 2;
 /// The places of what the loop waits for.
 const WAKER: usize = 0;
 const TUN: usize = 1;
-const SOCKETS: usize = 2;
+const NETWORK: usize = 2;
+const SOCKETS: usize = 3;
 
 /// When the swarm is behind, it is offered the rest of its commands this often.
 const UNSENT_RETRY: Duration = Duration::from_millis(10);
@@ -100,6 +105,8 @@ pub struct Parts {
     pub local: mailbox::Receiver<Local>,
     /// Interrupts the wait.
     pub waker: Waker,
+    /// Tells of changes to the machine's network, where the system can.
+    pub network: Option<NetworkChanges>,
     /// What survives.
     pub store: Store,
     /// Run with real-time priority.
@@ -120,6 +127,7 @@ pub struct EventLoop {
     early: VecDeque<swarm::Event>,
     local: mailbox::Receiver<Local>,
     waker: Waker,
+    changes: Changes,
     store: Store,
     urgent: bool,
     greet: bool,
@@ -147,6 +155,7 @@ impl EventLoop {
             early: parts.early,
             local: parts.local,
             waker: parts.waker,
+            changes: Changes::watch(parts.network, Instant::now()),
             store: parts.store,
             urgent: parts.urgent,
             greet: parts.greet,
@@ -178,6 +187,16 @@ impl EventLoop {
             let (ready, slept) = self.wait()?;
             let now = now();
             urgency.turn(slept || rest.is_some(), now.instant);
+            if ready.contains(NETWORK) {
+                self.changes.hear(now.instant);
+            }
+            if slept && self.changes.is_due(now.instant) {
+                tracing::info!(
+                    "the network changed, or this machine slept: every path is tried anew"
+                );
+                self.node.handle_network_change(now);
+                self.carry_out();
+            }
             // Time first: after a suspend every tunnel must know how late it is before it looks at a datagram.
             if now.instant >= self.node.poll_timeout() {
                 self.node.handle_timeout(now);
@@ -205,12 +224,15 @@ impl EventLoop {
     fn wait(&self) -> Result<(Ready, bool)> {
         let mut sources = [self.waker.as_fd(); SOCKETS + MAX_SOCKETS];
         sources[TUN] = self.tun.as_fd();
+        if let Some(source) = self.changes.source() {
+            sources[NETWORK] = source;
+        }
         for (source, socket) in sources[SOCKETS..].iter_mut().zip(&self.sockets) {
             *source = socket.udp.as_fd();
         }
         let sources = &sources[..SOCKETS + self.sockets.len().min(MAX_SOCKETS)];
         let mut until = self.node.poll_timeout();
-        if let Some(at) = self.greet_at {
+        for at in [self.greet_at, self.changes.next()].into_iter().flatten() {
             until = until.min(at);
         }
         let began = Instant::now();

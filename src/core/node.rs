@@ -249,6 +249,12 @@ impl Node {
         self.tunnels.poll_ping()
     }
 
+    /// The next peer that packets go another way to now, or no way that answers.
+    pub fn poll_moved(&mut self) -> Option<PeerStatus> {
+        let peer = self.tunnels.poll_moved()?;
+        self.peer(&peer)
+    }
+
     // ---- time and outputs --------------------------------------------------------------------------------
 
     /// When [`handle_timeout`](Self::handle_timeout) is wanted next.

@@ -160,6 +160,8 @@ pub struct Paths {
     since: Option<Instant>,
     /// When the last change for the sake of speed alone was made.
     sped_up: Option<Instant>,
+    /// The proven path that was told last.
+    told: Option<Path>,
     last_packet: Option<Instant>,
 }
 
@@ -174,6 +176,7 @@ impl Paths {
             current: None,
             since: None,
             sped_up: None,
+            told: None,
             last_packet: None,
         }
     }
@@ -475,6 +478,12 @@ impl Paths {
             Path::Relayed { .. } | Path::Carrier(_) => None,
         });
         direct.min().map(|(_, endpoint)| endpoint)
+    }
+
+    /// Whether another path carries packets now than when this was last asked, or none that is proven.
+    pub fn take_change(&mut self) -> bool {
+        let proven = self.current.filter(|_| self.is_proven());
+        std::mem::replace(&mut self.told, proven) != proven
     }
 
     fn in_use(&self) -> Option<&Tracked> {

@@ -93,6 +93,8 @@ pub struct Tunnels {
     /// The same with what peers see us as: what they are told.
     told: Vec<Candidate>,
     observed: Observed,
+    /// Peers whose path changed.
+    moved: Vec<PeerId>,
     /// The members that offer to relay.
     relays: Vec<PeerIndex>,
     lines: relay::Lines,
@@ -129,6 +131,7 @@ impl Tunnels {
             own: Vec::new(),
             told: Vec::new(),
             observed: Observed::default(),
+            moved: Vec::new(),
             relays: Vec::new(),
             lines: relay::Lines::default(),
             switchboard: None,
@@ -486,6 +489,11 @@ impl Tunnels {
     /// Sealed datagrams that must leave now. The shell sends and clears them.
     pub fn outbox(&mut self) -> &mut DatagramBatch {
         &mut self.outbox
+    }
+
+    /// The next peer that another path leads to now, or none.
+    pub fn poll_moved(&mut self) -> Option<PeerId> {
+        self.moved.pop()
     }
 
     /// Opened packets for the overlay interface. The shell writes and clears them.

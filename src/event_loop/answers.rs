@@ -9,7 +9,7 @@ use std::{
 use hivevpn_core::{
     membership::{Name, UnixTime},
     node::{InviteRequest, MemberStatus, Now, PeerStatus},
-    path::{PathKind, PathView},
+    path::{Path as Route, PathKind, PathView, candidate::CandidateKind, view::CandidateView},
     tunnels::PingAnswer,
 };
 use libp2p::PeerId;
@@ -19,7 +19,9 @@ use zeroize::Zeroizing;
 use super::EventLoop;
 use crate::{
     bench::asking::Asking,
-    control::{Identity, Invite, Network, Node, Own, Peer, Pong, Reply, Request, Status},
+    control::{
+        Candidate, Identity, Invite, Network, Node, Own, Peer, Pong, Reply, Request, Status, Why,
+    },
     control_socket::Asked,
     identity, reach,
     swarm::Command,
@@ -44,6 +46,10 @@ impl EventLoop {
                     invite: invite.to_string(),
                     expires_at: expires.0,
                 }),
+                Err(message) => Reply::Error(message),
+            },
+            Request::Why { peer } => match self.why(&peer, now) {
+                Ok(why) => Reply::of(&why),
                 Err(message) => Reply::Error(message),
             },
             Request::Ping { peer } => return self.ping(&peer, answer, now),
@@ -236,6 +242,62 @@ impl EventLoop {
             rtt_ms: milliseconds(came.round_trip),
         };
         let _ = waiting.send(Reply::of(&pong));
+    }
+
+    // ---- why ---------------------------------------------------------------------------------------------
+
+    fn why(&self, name: &str, now: Now) -> Result<Why, String> {
+        let id = self.node.resolve(name).ok_or_else(|| unknown(name))?;
+        let (Some(why), Some(status)) = (self.node.why(&id, now.instant), self.node.peer(&id))
+        else {
+            return Err(format!("{name} is this node: name another one"));
+        };
+        let peer = self.peer(status);
+        Ok(Why {
+            name: peer.name,
+            path: peer.path,
+            endpoint: peer.endpoint,
+            relay: peer.relay,
+            since_s: why.since.map(|since| since.as_secs()),
+            candidates: why.ways.iter().map(|way| self.candidate(way)).collect(),
+        })
+    }
+
+    fn candidate(&self, way: &CandidateView) -> Candidate {
+        let kind = match (way.kind, way.path, way.source) {
+            (PathKind::Direct, _, source) => source.map_or("heard", CandidateKind::name),
+            (PathKind::Stream, ..) => "stream",
+            (PathKind::Relay(_), Route::Carrier(_), _) => "relayed stream",
+            (PathKind::Relay(_), Route::Direct(_) | Route::Relayed { .. }, _) => "relay",
+        };
+        let endpoint = self.node.endpoint_of(&way.path).map(|at| at.to_string());
+        let address = match way.kind {
+            PathKind::Relay(relay) => Some(self.node.name_of(&relay).to_string()),
+            PathKind::Direct | PathKind::Stream => endpoint,
+        };
+        Candidate {
+            kind: kind.to_owned(),
+            address: address.unwrap_or_else(|| "-".to_owned()),
+            rtt_ms: way.rtt.map(milliseconds),
+            state: way.state.name().to_owned(),
+            reason: way.reason.clone(),
+        }
+    }
+
+    /// For the log: which way packets to a peer go now.
+    pub(super) fn log_path(&self, moved: PeerStatus) {
+        let peer = self.peer(moved);
+        if peer.path == "none" {
+            return tracing::info!(peer = %peer.name, "no path answers");
+        }
+        tracing::info!(
+            peer = %peer.name,
+            path = %peer.path,
+            endpoint = peer.endpoint,
+            relay = peer.relay,
+            rtt_ms = peer.rtt_ms,
+            "path"
+        );
     }
 
     // ---- bench -------------------------------------------------------------------------------------------

@@ -16,6 +16,9 @@ impl EventLoop {
         while let Some(answer) = self.node.poll_ping() {
             self.answer_ping(answer);
         }
+        while let Some(moved) = self.node.poll_moved() {
+            self.log_path(moved);
+        }
         self.send_commands();
     }
 

@@ -11,7 +11,7 @@ use super::Node;
 use crate::{
     connection::Link,
     drop_reason::Drops,
-    membership::{Features, Name, UnixTime},
+    membership::{Features, Member, Name, UnixTime},
     path::{Path, PathView, view::CandidateView},
 };
 
@@ -66,18 +66,28 @@ impl Node {
         let mut members: Vec<_> = self
             .directory
             .members()
-            .map(|member| MemberStatus {
-                name: self.name_of(&member.peer_id),
-                peer_id: member.peer_id,
-                ipv4: self.directory.ipv4_of(&member.peer_id),
-                ipv6: member.ipv6,
-                online: member.peer_id == self.peer_id() || self.is_online(&member.peer_id),
-                relays: member.descriptor.features.include(Features::RELAY),
-                admitted_at: member.certificate.admitted_at,
-            })
+            .map(|member| self.member_status(member))
             .collect();
         members.sort_by(|a, b| (&a.name, a.peer_id).cmp(&(&b.name, b.peer_id)));
         members
+    }
+
+    fn member_status(&self, member: &Member) -> MemberStatus {
+        MemberStatus {
+            name: self.name_of(&member.peer_id),
+            peer_id: member.peer_id,
+            ipv4: self.directory.ipv4_of(&member.peer_id),
+            ipv6: member.ipv6,
+            online: member.peer_id == self.peer_id() || self.is_online(&member.peer_id),
+            relays: member.descriptor.features.include(Features::RELAY),
+            admitted_at: member.certificate.admitted_at,
+        }
+    }
+
+    /// Another member, with the path to it.
+    pub fn peer(&self, peer: &PeerId) -> Option<PeerStatus> {
+        let member = self.directory.get(peer)?;
+        (*peer != self.peer_id()).then(|| self.peer_status(self.member_status(member)))
     }
 
     /// All members but this node, with the paths to them.

@@ -50,6 +50,9 @@ impl Tunnels {
             candidates: &self.told,
         };
         peer.tick(us, &mut sealing, now, || rng.u64(..));
+        if peer.paths_mut().take_change() {
+            self.moved.push(peer.keys().id);
+        }
         let next = peer.next_tick(now, |below| rng.u64(..below));
         // Never at once again: whatever still seems due, time must pass between two ticks.
         let next = next.map(|at| self.schedule.coarse(at.max(now + MIN_GAP)));
