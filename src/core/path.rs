@@ -120,6 +120,8 @@ struct Score {
     /// Somebody vouches for it: more than the hope that an attempt is.
     vouched: bool,
     kind: Reverse<u8>,
+    /// No answer is missing at the moment.
+    certain: bool,
 }
 
 impl Score {
@@ -135,6 +137,7 @@ impl Score {
             proven: known.proven,
             vouched: known.proven || known.anchored || known.heard,
             kind: Reverse(kind),
+            certain: !known.is_in_doubt(),
         }
     }
 }
@@ -214,6 +217,8 @@ impl Paths {
             self.candidates.learn(Candidate { kind, endpoint }, now);
             self.track(path, PathKind::Direct, false);
             self.choose(now);
+            // The peer may have moved: then what was proven is so no more.
+            self.doubt_all();
         }
         if let Some(known) = self.find(path) {
             known.heard = true;
@@ -283,13 +288,23 @@ impl Paths {
     }
 
     fn expire_probes(&mut self, now: Instant) {
-        let mut in_doubt = false;
+        let mut in_use = None;
         for known in &mut self.list {
             let missed = known.misses_answer(now);
-            in_doubt |= missed && Some(known.path) == self.current;
+            if missed && Some(known.path) == self.current {
+                in_use = Some((known.is_alive(), known.answered()));
+            }
         }
-        if in_doubt {
-            self.doubt_all();
+        match in_use {
+            Some((true, _)) => self.doubt_all(),
+            // The others were asked when the first answer was missing. Who has not answered since may have died of the
+            // same: a stream over the same hole, for example.
+            Some((false, last_sign)) => {
+                for known in &mut self.list {
+                    known.expect_answer_since(last_sign);
+                }
+            }
+            None => {}
         }
         self.forget_the_dead();
         self.choose(now);
@@ -328,19 +343,24 @@ impl Paths {
     ///
     /// Returns the path and the round trip, or `None` for a number we do not wait for.
     pub fn pong(&mut self, number: u64, now: Instant) -> Option<(Path, Duration)> {
-        let answered = self.list.iter_mut().find_map(|known| {
+        let (path, round_trip, is_news) = self.list.iter_mut().find_map(|known| {
+            let was_proven = known.proven;
             let round_trip = known.takes_answer(number, now)?;
-            Some((known.path, round_trip))
-        });
+            Some((known.path, round_trip, known.proven && !was_proven))
+        })?;
         self.choose(now);
-        answered
+        if is_news && !self.is_direct() {
+            // A way to call by, perhaps the first.
+            self.restart_attempts(now);
+        }
+        Some((path, round_trip))
     }
 
-    /// The network below may have changed: what is proven is so no longer than it shows it.
+    /// The network below may have changed: nothing is proven any more before it has shown itself again.
     pub fn suspect(&mut self, now: Instant) {
         for known in &mut self.list {
             known.revive();
-            known.doubt();
+            known.suspect();
         }
         self.restart_attempts(now);
     }
@@ -463,6 +483,12 @@ impl Paths {
     pub fn mtu(&self) -> u16 {
         self.in_use()
             .map_or(self.interface_mtu, |known| known.mtu.get())
+    }
+
+    /// Every path that is proven, and the one in use.
+    pub fn proven(&self) -> impl Iterator<Item = Path> + '_ {
+        let chosen = |known: &&Tracked| known.proven || Some(known.path) == self.current;
+        self.list.iter().filter(chosen).map(|known| known.path)
     }
 
     /// Every path, for messages that must get through by whichever works: handshake initiations.

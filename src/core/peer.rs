@@ -16,6 +16,8 @@ use crate::{
     signal::{ASK_LENGTH, Signal},
 };
 
+/// Paths that one call is sent by.
+const MAX_CALLS: usize = 4;
 /// Packets kept while the first handshake is under way: one window of a fresh TCP connection.
 const MAX_WAITING: usize = 16;
 
@@ -290,20 +292,16 @@ impl Peer {
         let _ = self.seal(&packet, path, sealing.mtu.max(packet.len()), sealing);
     }
 
-    /// Sends a signal by the path in use.
-    pub fn tell(&mut self, signal: &Signal, us: Ipv6Addr, sealing: &mut Sealing<'_>) {
-        if let Some(path) = self.paths.current() {
-            self.signal(signal, path, us, sealing);
-        }
-    }
-
-    /// Tells the peer where to try us.
+    /// Tells the peer where to try us, by every way that works: the one in use may be the one that died.
     pub fn call(&mut self, wants_answer: bool, us: Us<'_>, sealing: &mut Sealing<'_>) {
         let call = Signal::Call {
             wants_answer,
             candidates: us.candidates.to_vec(),
         };
-        self.tell(&call, us.ipv6, sealing);
+        let paths: Vec<_> = self.paths.proven().take(MAX_CALLS).collect();
+        for path in paths {
+            self.signal(&call, path, us.ipv6, sealing);
+        }
     }
 
     /// Sends the question that `due` wants asked. One about a length has exactly that length.

@@ -77,6 +77,8 @@ pub(super) struct Tracked {
     rtt: Option<Duration>,
     /// The shortest round trip of late: what the way takes when no queue is in it.
     best_rtt: Option<Duration>,
+    /// When it last answered.
+    answered: Option<Instant>,
     outstanding: Option<Ask>,
     late: VecDeque<Ask>,
     /// When it was last probed; `None` wants a probe at once.
@@ -95,6 +97,7 @@ impl Tracked {
             misses: 0,
             rtt: None,
             best_rtt: None,
+            answered: None,
             outstanding: None,
             late: VecDeque::new(),
             probed: None,
@@ -132,6 +135,35 @@ impl Tracked {
     /// Wants a probe at once.
     pub(super) fn doubt(&mut self) {
         self.probed = None;
+    }
+
+    /// When it last answered.
+    pub(super) fn answered(&self) -> Option<Instant> {
+        self.answered
+    }
+
+    /// It counts as proven no longer if its last answer is not later than `then`.
+    pub(super) fn expect_answer_since(&mut self, then: Option<Instant>) {
+        if self.is_alive() && self.answered <= then {
+            self.proven = false;
+            self.probed = None;
+        }
+    }
+
+    /// The network below may be another one: it has to prove itself again, now.
+    pub(super) fn suspect(&mut self) {
+        self.proven = false;
+        self.probed = None;
+        if let Some(ask) = self.outstanding.take() {
+            self.give_up(ask);
+        }
+    }
+
+    fn give_up(&mut self, ask: Ask) {
+        if self.late.len() >= MAX_LATE {
+            self.late.pop_front();
+        }
+        self.late.push_back(ask);
     }
 
     /// Whether datagrams go by it as they are: then it has an MTU, and its own patience.
@@ -263,10 +295,7 @@ impl Tracked {
         let Some(ask) = self.outstanding.take_if(|ask| now >= ask.sent + patience) else {
             return false;
         };
-        if self.late.len() >= MAX_LATE {
-            self.late.pop_front();
-        }
-        self.late.push_back(ask);
+        self.give_up(ask);
         self.misses = self.misses.saturating_add(1);
         if self.is_alive() {
             self.probed = None;
@@ -294,6 +323,7 @@ impl Tracked {
                 .map_or(sample, |best| sample.min(best + best / 8)),
         );
         self.misses = 0;
+        self.answered = Some(now);
         self.heard = true;
         self.mtu.passed(ask.length);
         if ask.length >= self.proof_length() {
