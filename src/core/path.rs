@@ -292,16 +292,16 @@ impl Paths {
         for known in &mut self.list {
             let missed = known.misses_answer(now);
             if missed && Some(known.path) == self.current {
-                in_use = Some((known.is_alive(), known.answered()));
+                in_use = Some((known.is_alive(), known.silent_since()));
             }
         }
         match in_use {
             Some((true, _)) => self.doubt_all(),
-            // The others were asked when the first answer was missing. Who has not answered since may have died of the
-            // same: a stream over the same hole, for example.
-            Some((false, last_sign)) => {
+            // The others were asked when the first answer was missing. Who has not answered either may have died of the same:
+            // a stream over the same hole, for example.
+            Some((false, silent_since)) => {
                 for known in &mut self.list {
-                    known.expect_answer_since(last_sign);
+                    known.expect_answer_since(silent_since);
                 }
             }
             None => {}

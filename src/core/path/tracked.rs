@@ -79,6 +79,7 @@ pub(super) struct Tracked {
     best_rtt: Option<Duration>,
     /// When it last answered.
     answered: Option<Instant>,
+    silent_since: Option<Instant>,
     outstanding: Option<Ask>,
     late: VecDeque<Ask>,
     /// When it was last probed; `None` wants a probe at once.
@@ -98,6 +99,7 @@ impl Tracked {
             rtt: None,
             best_rtt: None,
             answered: None,
+            silent_since: None,
             outstanding: None,
             late: VecDeque::new(),
             probed: None,
@@ -137,9 +139,9 @@ impl Tracked {
         self.probed = None;
     }
 
-    /// When it last answered.
-    pub(super) fn answered(&self) -> Option<Instant> {
-        self.answered
+    /// When the first of the probes left that were not answered in a row.
+    pub(super) fn silent_since(&self) -> Option<Instant> {
+        self.silent_since
     }
 
     /// It counts as proven no longer if its last answer is not later than `then`.
@@ -296,6 +298,7 @@ impl Tracked {
             return false;
         };
         self.give_up(ask);
+        self.silent_since.get_or_insert(ask.sent);
         self.misses = self.misses.saturating_add(1);
         if self.is_alive() {
             self.probed = None;
@@ -324,6 +327,7 @@ impl Tracked {
         );
         self.misses = 0;
         self.answered = Some(now);
+        self.silent_since = None;
         self.heard = true;
         self.mtu.passed(ask.length);
         if ask.length >= self.proof_length() {
