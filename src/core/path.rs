@@ -163,6 +163,8 @@ pub struct Paths {
     since: Option<Instant>,
     /// When the last change for the sake of speed alone was made.
     sped_up: Option<Instant>,
+    /// Whether the path in use was direct and proven when it was last chosen.
+    was_direct: bool,
     /// The proven path that was told last.
     told: Option<Path>,
     last_packet: Option<Instant>,
@@ -179,6 +181,7 @@ impl Paths {
             current: None,
             since: None,
             sped_up: None,
+            was_direct: false,
             told: None,
             last_packet: None,
         }
@@ -376,6 +379,13 @@ impl Paths {
         }
     }
 
+    /// A packet found no way: an attempt is due soon, unless one is to come anyway, or there is nothing to try.
+    pub fn seek(&mut self, now: Instant) {
+        if self.attempts.due.is_none() && self.candidates.iter().next().is_some() {
+            self.restart_attempts(now);
+        }
+    }
+
     /// An attempt is due soon, and after it the pauses begin anew: the peer has been heard of, or we have news for it.
     pub fn restart_attempts(&mut self, now: Instant) {
         let due = now + ATTEMPTS[0];
@@ -523,14 +533,19 @@ impl Paths {
     }
 
     fn choose(&mut self, now: Instant) {
-        let was_direct = self.is_direct();
         let chosen = self.best(now);
         if chosen != self.current {
             self.current = chosen;
             self.since = Some(now);
         }
-        if was_direct && !self.is_direct() {
-            self.restart_attempts(now);
+        let is_direct = self.is_direct();
+        match (
+            std::mem::replace(&mut self.was_direct, is_direct),
+            is_direct,
+        ) {
+            (true, false) => self.restart_attempts(now),
+            (false, true) => self.attempts.due = None,
+            (true, true) | (false, false) => {}
         }
     }
 

@@ -248,6 +248,15 @@ impl Tunnels {
         self.rouse(index, now);
     }
 
+    /// A packet waits for a path to this peer: perhaps it is still where it was, or a relay reaches it.
+    fn seek(&mut self, index: PeerIndex, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(index) {
+            peer.paths_mut().seek(now);
+        }
+        self.look_for_relays(index, now);
+        self.rouse(index, now);
+    }
+
     /// The network below may have changed, or we slept: every path shows whether it still works, and every peer is
     /// called. Those that packets flow to come first; the others follow within a moment, so that a router is not stormed.
     pub fn suspect_all(&mut self, now: Instant) {
@@ -334,7 +343,9 @@ impl Tunnels {
             };
             peer.send(packet, &mut sealing, now)
         };
-        if is_at_rest {
+        if wanted.is_some() {
+            self.seek(index, now);
+        } else if is_at_rest {
             self.rouse(index, now);
         }
         if let Err(reason) = sent {

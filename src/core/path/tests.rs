@@ -333,3 +333,5 @@ fn between_two_due_times_there_is_nothing_to_do() {
         assert!(is_direct || story.paths.current() == Some(RELAY_CARRIER));
     }
 }
+
+mod attempts;
