@@ -1,7 +1,7 @@
 //! When candidates are tried, how often, and what becomes of those that do not answer.
 
 use super::*;
-use crate::path::view::State;
+use crate::path::{attempts::CALL_INTERVAL, view::State};
 
 const CANDIDATE: &str = "203.0.113.9:7777";
 
