@@ -24,6 +24,15 @@ pub fn local_addresses() -> io::Result<Vec<(String, IpNet)>> {
     Ok(networks.collect())
 }
 
+/// Whether interfaces of this system can have IPv6 addresses.
+pub fn has_ipv6() -> bool {
+    // Linux has a switch for interfaces yet to come, such as ours; elsewhere, and without IPv6, it does not exist.
+    match std::fs::read_to_string("/proc/sys/net/ipv6/conf/default/disable_ipv6") {
+        Ok(switch) => switch.trim() == "0",
+        Err(_) => !cfg!(target_os = "linux"),
+    }
+}
+
 fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
     let v4 = address.as_sockaddr_in().map(|address| address.ip().into());
     v4.or_else(|| address.as_sockaddr_in6().map(|address| address.ip().into()))

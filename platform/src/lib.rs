@@ -18,6 +18,7 @@
 //! - [`privileges`]: whether we may, who asks over a local socket, no core dumps.
 //! - [`secret_file`], [`lock`]: keys that only we can read, a state directory that only one process uses.
 //! - [`host_name`]: a name for this node.
+//! - [`disk_space`]: whether there is room for what we keep.
 //!
 //! # Systems
 //!
@@ -25,12 +26,13 @@
 //!
 //! | | Linux | other unix | Windows |
 //! |---|---|---|---|
-//! | [`udp`], [`addresses`], [`secret_file`], [`host_name`], [`lock`], [`poll::wait`] | yes | common code, never run there | no |
+//! | [`udp`], [`addresses`], [`secret_file`], [`host_name`], [`disk_space`], [`lock`], [`poll::wait`] | yes | common code, never run there | no |
 //! | [`tun`], [`routes`], [`poll::Waker`], [`privileges::peer_credentials`], [`network_change`] | yes | an error that says so | no |
 //! | [`boot_time`] | yes | does not count sleep everywhere | no |
 
 pub mod addresses;
 pub mod boot_time;
+pub mod disk_space;
 pub mod host_name;
 pub mod lock;
 pub mod network_change;

@@ -24,7 +24,7 @@ pub enum SecretFileError {
     /// [`create`] never replaces.
     #[error("{} exists already: move it away first if it is to be replaced", .0.display())]
     Exists(PathBuf),
-    /// [`read`] found nothing.
+    /// There is nothing.
     #[error("{} does not exist", .0.display())]
     Missing(PathBuf),
     /// Group or others have permissions on the file.
@@ -128,6 +128,21 @@ pub fn create(path: &Path, secret: &[u8]) -> Result<(), SecretFileError> {
 
 /// Reads a secret that nobody else can have read.
 pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
+    let file = open_private(path)?;
+    // Room for everything from the start: growing would leave copies behind that nobody wipes.
+    let mut secret = Zeroizing::new(Vec::with_capacity(MAX_SECRET as usize + 1));
+    file.take(MAX_SECRET)
+        .read_to_end(&mut secret)
+        .map_err(failed("read", path))?;
+    Ok(secret)
+}
+
+/// Finds what [`read`] would refuse, without reading.
+pub fn check(path: &Path) -> Result<(), SecretFileError> {
+    open_private(path).map(drop)
+}
+
+fn open_private(path: &Path) -> Result<File, SecretFileError> {
     let file = File::open(path).map_err(|error| match error {
         error if error.kind() == io::ErrorKind::NotFound => {
             SecretFileError::Missing(path.to_owned())
@@ -151,12 +166,7 @@ pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
     if metadata.len() > MAX_SECRET {
         return Err(SecretFileError::TooLarge(path.to_owned()));
     }
-    // Room for everything from the start: growing would leave copies behind that nobody wipes.
-    let mut secret = Zeroizing::new(Vec::with_capacity(MAX_SECRET as usize + 1));
-    file.take(MAX_SECRET)
-        .read_to_end(&mut secret)
-        .map_err(failed("read", path))?;
-    Ok(secret)
+    Ok(file)
 }
 
 /// Makes sure there is a directory at `path` that only its owner can look into.
@@ -169,17 +179,10 @@ pub fn create_private_dir(path: &Path) -> Result<(), SecretFileError> {
     {
         return Err(failed("create", path)(error));
     }
-    let metadata = fs::metadata(path).map_err(failed("look at", path))?;
-    if !metadata.is_dir() {
-        return Err(SecretFileError::WrongKind {
-            path: path.to_owned(),
-            expected: "directory",
-        });
-    }
-    check_owner(path, &metadata)?;
-    if metadata.mode() & LOOSE == 0 {
-        return Ok(());
-    }
+    let loose = match check_private_dir(path) {
+        Err(loose @ SecretFileError::LooseDirectory { .. }) => loose,
+        checked => return checked,
+    };
     let empty = fs::read_dir(path)
         .map_err(failed("look into", path))?
         .next()
@@ -187,10 +190,31 @@ pub fn create_private_dir(path: &Path) -> Result<(), SecretFileError> {
     if empty && fs::set_permissions(path, Permissions::from_mode(0o700)).is_ok() {
         return Ok(());
     }
-    Err(SecretFileError::LooseDirectory {
-        path: path.to_owned(),
-        mode: permissions(&metadata),
-    })
+    Err(loose)
+}
+
+/// Finds what keeps the directory from being used for secrets, and changes nothing.
+pub fn check_private_dir(path: &Path) -> Result<(), SecretFileError> {
+    let metadata = fs::metadata(path).map_err(|error| match error {
+        error if error.kind() == io::ErrorKind::NotFound => {
+            SecretFileError::Missing(path.to_owned())
+        }
+        error => failed("look at", path)(error),
+    })?;
+    if !metadata.is_dir() {
+        return Err(SecretFileError::WrongKind {
+            path: path.to_owned(),
+            expected: "directory",
+        });
+    }
+    check_owner(path, &metadata)?;
+    if metadata.mode() & LOOSE != 0 {
+        return Err(SecretFileError::LooseDirectory {
+            path: path.to_owned(),
+            mode: permissions(&metadata),
+        });
+    }
+    Ok(())
 }
 
 fn check_owner(path: &Path, metadata: &Metadata) -> Result<(), SecretFileError> {
@@ -371,5 +395,29 @@ mod tests {
             error.to_string(),
             format!("{} is not a directory", path.display())
         );
+    }
+
+    #[test]
+    fn checking_finds_what_reading_refuses_and_changes_nothing() {
+        let directory = tempdir().unwrap();
+        let path = file_with_mode(&directory, 0o600);
+        check(&path).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(
+            check(&path),
+            Err(SecretFileError::LooseFile { mode: 0o644, .. })
+        ));
+        let empty = directory.path().join("state");
+        assert!(matches!(
+            check_private_dir(&empty),
+            Err(SecretFileError::Missing(_))
+        ));
+        fs::create_dir(&empty).unwrap();
+        fs::set_permissions(&empty, Permissions::from_mode(0o755)).unwrap();
+        assert!(matches!(
+            check_private_dir(&empty),
+            Err(SecretFileError::LooseDirectory { mode: 0o755, .. })
+        ));
+        assert_eq!(mode(&empty), 0o755);
     }
 }

@@ -116,6 +116,12 @@ pub enum TunError {
     },
 }
 
+/// Finds out whether the TUN driver is there and may be opened, without making an interface. Says nothing of the
+/// permission to make one, for which see [`privileges`](crate::privileges).
+pub fn probe_driver() -> Result<(), TunError> {
+    system::probe_driver()
+}
+
 /// The overlay's network interface.
 ///
 /// The thread that opens it decides the network namespace. It never blocks: wait for [`AsFd`] to become readable.

@@ -1,5 +1,6 @@
 //! The TUN device on Linux: tun-rs opens it, we move its frames, netlink configures the interface.
 
+use std::fs::OpenOptions;
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -16,6 +17,9 @@ use super::{TunConfig, TunError};
 use crate::netlink::Conversation;
 use crate::offload::{Coalescer, VnetHeader, segment};
 use crate::privileges::may_configure_interfaces;
+
+/// Every interface begins with this file.
+const DRIVER: &str = "/dev/net/tun";
 
 /// Packets the kernel keeps for us while we are busy. Fewer would drop from a burst of small packets; more would only
 /// add delay.
@@ -193,6 +197,18 @@ fn build(name: &str, offloads: bool) -> io::Result<SyncDevice> {
     builder
         .with(|linux| _ = linux.offload(offloads))
         .build_sync()
+}
+
+/// Opening the driver makes no interface yet: that is asked for afterwards.
+pub(super) fn probe_driver() -> Result<(), TunError> {
+    let opened = OpenOptions::new().read(true).write(true).open(DRIVER);
+    opened
+        .map(drop)
+        .map_err(|source| match source.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => TunError::NoDriver,
+            Some(Errno::EPERM | Errno::EACCES) => TunError::DriverForbidden,
+            Some(_) | None => io_error("open /dev/net/tun for", "of any name", source),
+        })
 }
 
 fn creation_error(name: &str, source: io::Error) -> TunError {

@@ -8,17 +8,24 @@ use super::{TunConfig, TunError};
 
 pub(super) struct Device(Infallible);
 
-impl Device {
-    pub(super) fn open(config: &TunConfig) -> Result<Self, TunError> {
-        let source = io::Error::new(
+pub(super) fn probe_driver() -> Result<(), TunError> {
+    Err(unsupported("of any name"))
+}
+
+fn unsupported(name: &str) -> TunError {
+    TunError::Io {
+        action: "create",
+        name: name.to_owned(),
+        source: io::Error::new(
             io::ErrorKind::Unsupported,
             "hivevpn has no TUN device on this system yet",
-        );
-        Err(TunError::Io {
-            action: "create",
-            name: config.name.clone(),
-            source,
-        })
+        ),
+    }
+}
+
+impl Device {
+    pub(super) fn open(config: &TunConfig) -> Result<Self, TunError> {
+        Err(unsupported(&config.name))
     }
 
     pub(super) fn change_addresses(
