@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, ErrorKind, Read, Write},
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
@@ -59,6 +59,20 @@ pub enum Request {
     },
     /// [`Identity`].
     Id,
+    /// [`Underlay`].
+    Underlay,
+    /// [`Clock`] of a member.
+    Clock {
+        /// Name, address or peer id.
+        peer: String,
+    },
+    /// [`Reflection`] from a member.
+    Reflect {
+        /// Name, address or peer id.
+        peer: String,
+        /// Our endpoint as that member sees it.
+        endpoint: SocketAddr,
+    },
     /// Stop. The end of the connection, with the process, is the answer.
     Down,
 }
@@ -254,6 +268,79 @@ pub struct Identity {
     pub id: String,
     /// Where it is reached.
     pub addresses: Vec<String>,
+}
+
+/// What the daemon knows of the ground it stands on, for `doctor` and `netcheck` to judge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Underlay {
+    /// The UDP and TCP port.
+    pub port: u16,
+    /// MTU of the overlay interface in bytes.
+    pub mtu: u16,
+    /// The overlay's IPv4 network, such as `10.77.0.0/16`.
+    pub ipv4_prefix: String,
+    /// When our certificate expires, in seconds since 1970.
+    pub certificate_expires_at: u64,
+    /// Peer id of the member that signed it and renews it.
+    pub certificate_issuer: String,
+    /// The latest moment that is known to have come, in seconds since 1970.
+    pub time_floor: u64,
+    /// Peer ids of the relays that hold a reservation for us.
+    pub reservations: Vec<String>,
+    /// Connections to members.
+    pub connections: Vec<Connection>,
+    /// What members see our UDP socket as.
+    pub observations: Vec<Observation>,
+}
+
+/// A connection to a member, in [`Underlay`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connection {
+    /// Who is at its other end.
+    pub peer_id: String,
+    /// How it gets there.
+    pub transport: Transport,
+    /// Where that is, if it is direct.
+    pub endpoint: Option<SocketAddr>,
+}
+
+/// What a connection runs over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
+    /// UDP, directly.
+    Quic,
+    /// TCP, directly.
+    Tcp,
+    /// Another member.
+    Relay,
+}
+
+/// What a member sees our UDP socket as, in [`Underlay`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observation {
+    /// Who sees it.
+    pub peer_id: String,
+    /// From where.
+    pub from: SocketAddr,
+    /// As what.
+    pub endpoint: SocketAddr,
+}
+
+/// A member's clock, compared with ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clock {
+    /// How far it is ahead of ours, in milliseconds.
+    pub ahead_ms: i64,
+    /// How exactly that is known, in milliseconds either way.
+    pub within_ms: i64,
+}
+
+/// What came of a token that a member sent from a new port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reflection {
+    /// Where it arrived from; none if it did not arrive.
+    pub from: Option<String>,
 }
 
 /// No daemon answers on the socket.

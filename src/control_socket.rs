@@ -30,6 +30,9 @@ const PING_LIMIT: Duration = Duration::from_secs(1);
 /// The peer's daemon is asked, perhaps through a slow relay.
 const BENCH_LIMIT: Duration = Duration::from_secs(8);
 
+/// A member's daemon is asked, and a token may take a second more.
+const REFLECT_LIMIT: Duration = Duration::from_secs(4);
+
 /// A question on its way to the data loop.
 #[derive(Debug)]
 pub struct Asked {
@@ -139,11 +142,16 @@ async fn ask_loop(request: Request, to_loop: &mailbox::Sender<Local>) -> Result<
             BENCH_LIMIT,
             format!("no answer from {peer} within {} s", BENCH_LIMIT.as_secs()),
         ),
+        Request::Clock { peer } | Request::Reflect { peer, .. } => (
+            REFLECT_LIMIT,
+            format!("no answer from {peer} within {} s", REFLECT_LIMIT.as_secs()),
+        ),
         Request::Why { .. }
         | Request::Status
         | Request::Nodes
         | Request::Invite { .. }
         | Request::Id
+        | Request::Underlay
         | Request::Down => (LOOP_LIMIT, "the daemon is too busy to answer".to_owned()),
     };
     let (answer, answered) = oneshot::channel();

@@ -11,6 +11,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     io::ErrorKind,
+    net::SocketAddr,
     os::fd::AsFd,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -35,6 +36,7 @@ use crate::{
     control::Reply,
     control_socket::Asked,
     mailbox,
+    reflect::wire::Token,
     store::Store,
     swarm::{self, Carrier, Command, addresses::Addresses},
 };
@@ -44,6 +46,7 @@ mod changes;
 mod messages;
 mod outputs;
 mod pace;
+mod surveys;
 mod underlay;
 
 use changes::Changes;
@@ -135,6 +138,7 @@ pub struct EventLoop {
     addresses: Addresses,
     relays: bool,
     pings: HashMap<u64, oneshot::Sender<Reply>>,
+    tokens: HashMap<Token, oneshot::Sender<SocketAddr>>,
     next_token: u64,
     stopping: bool,
     received: RecvBatch,
@@ -163,6 +167,7 @@ impl EventLoop {
             addresses: Addresses::default(),
             relays: false,
             pings: HashMap::new(),
+            tokens: HashMap::new(),
             next_token: 0,
             stopping: false,
             received: RecvBatch::new(),
@@ -264,9 +269,13 @@ impl EventLoop {
             }
             for received in self.received.iter() {
                 let from = Path::Direct(received.from);
-                demultiplex(&socket.quic, &received, |datagram| {
-                    self.node.handle_datagram(from, datagram, now.instant)
-                });
+                let (node, tokens) = (&mut self.node, &mut self.tokens);
+                demultiplex(
+                    &socket.quic,
+                    &received,
+                    |datagram| node.handle_datagram(from, datagram, now.instant),
+                    |token| surveys::token_arrived(tokens, token, received.from),
+                );
             }
         }
         if messages > 0 {

@@ -6,6 +6,7 @@
 //! - [`swarm`], [`reach`]: libp2p, and which of our addresses we tell whom
 //! - [`control`], [`control_socket`]: how commands and daemon talk
 //! - [`mod@bench`]: measuring the tunnel to a peer, both ends
+//! - [`doctor`], [`netcheck`], [`reflect`]: what keeps this node from working, and what its network lets it do
 //! - [`identity`], [`store`]: secret keys, and what survives a restart
 //! - [`mailbox`]: into the loop from anywhere
 //!
@@ -18,12 +19,15 @@ pub mod config;
 pub mod control;
 pub mod control_socket;
 pub mod daemon;
+pub mod doctor;
 pub mod event_loop;
 pub mod footprint;
 pub mod identity;
 pub mod joining;
 pub mod mailbox;
 pub mod membership;
+pub mod netcheck;
 pub mod reach;
+pub mod reflect;
 pub mod store;
 pub mod swarm;

@@ -12,6 +12,7 @@
 //! - [`relays`]: being one, and holding reservations with some
 //! - [`addresses`]: what we are reached at
 //! - `bench`: members that measure the tunnel between them
+//! - `reflect`, `survey`: what members see that we cannot, and what commands are told of the underlay
 //! - `commands`, `events`: from the data loop to libp2p, and back
 //!
 //! While the mailbox is full, the swarm reads nothing from the network. It goes on taking commands, so that the
@@ -28,8 +29,10 @@ mod gate;
 mod interface;
 mod numbers;
 pub mod quic;
+mod reflect;
 mod relays;
 mod requests;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod underlay;
@@ -62,6 +65,7 @@ use bench::Measurements;
 pub use carrier::{Carrier, Dropped};
 pub use gate::MAX_CREDENTIAL;
 pub use interface::{Command, Event, Protocol, RequestId};
+use reflect::Reflections;
 pub use relays::RelayMode;
 use relays::Reservations;
 use requests::Requests;
@@ -146,6 +150,7 @@ pub struct Swarm {
     dials: HashSet<swarm::ConnectionId>,
     requests: Requests,
     measurements: Measurements,
+    reflections: Reflections,
     reservations: Reservations,
     /// As last told.
     addresses: Addresses,
@@ -205,6 +210,7 @@ impl Swarm {
             dials: HashSet::new(),
             requests: Requests::default(),
             measurements: Measurements::default(),
+            reflections: Reflections::default(),
             reservations: Reservations::new(local),
             addresses: Addresses::default(),
             addresses_changed: true,

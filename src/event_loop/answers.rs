@@ -54,6 +54,11 @@ impl EventLoop {
             },
             Request::Ping { peer } => return self.ping(&peer, answer, now),
             Request::Bench { peer, seconds } => return self.ask_bench(&peer, seconds, answer),
+            Request::Underlay => return self.survey(answer),
+            Request::Clock { peer } => return self.ask_clock(&peer, answer),
+            Request::Reflect { peer, endpoint } => {
+                return self.ask_reflection(&peer, endpoint, answer);
+            }
             Request::Down => {
                 self.stopping = true;
                 return;
@@ -321,7 +326,7 @@ impl EventLoop {
     }
 
     /// The member of this name, if it is another one and online.
-    fn other_member(&self, name: &str) -> Result<(PeerId, PeerStatus), String> {
+    pub(super) fn other_member(&self, name: &str) -> Result<(PeerId, PeerStatus), String> {
         let Some(id) = self.node.resolve(name) else {
             return Err(unknown(name));
         };

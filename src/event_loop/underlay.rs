@@ -14,9 +14,12 @@ use hivevpn_platform::{
     udp::{Received, RecvBatch, SendBatch, UdpSocket},
 };
 
-use crate::swarm::{
-    Carrier,
-    quic::{QuicDatagram, QuicInbox},
+use crate::{
+    reflect::wire::Token,
+    swarm::{
+        Carrier,
+        quic::{QuicDatagram, QuicInbox},
+    },
 };
 
 /// How long a full send buffer is waited for before a run of datagrams is dropped. UDP drains in microseconds; longer
@@ -46,7 +49,7 @@ impl Socket {
     pub fn feed_quic(&self, batch: &mut RecvBatch) {
         if self.udp.recv(batch).is_ok() {
             for received in batch.iter() {
-                demultiplex(&self.quic, &received, |_| ());
+                demultiplex(&self.quic, &received, |_| (), |_| ());
             }
         }
     }
@@ -102,16 +105,19 @@ impl Socket {
     }
 }
 
-/// Every datagram of a tunnel to `wireguard`, everything else to QUIC.
+/// Every datagram of a tunnel to `wireguard`, every token to `token`, everything else to QUIC.
 pub(super) fn demultiplex(
     quic: &QuicInbox,
     received: &Received<'_>,
     mut wireguard: impl FnMut(&[u8]),
+    mut token: impl FnMut(Token),
 ) {
     let mut rest = Vec::new();
     for datagram in received.datagrams() {
         if is_for_the_core(datagram) {
             wireguard(datagram);
+        } else if let Some(found) = Token::in_datagram(datagram) {
+            token(found);
         } else {
             if rest.is_empty() {
                 rest.reserve_exact(received.bytes.len());

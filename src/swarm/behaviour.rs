@@ -7,7 +7,7 @@
 //! | relay, both halves | it must be able to reach the node that invited it |
 //! | mDNS | finds the members of the same site |
 //!
-//! With members only, behind the [`Gate`]: the DHT, sync, bench, the carrier and hole punching.
+//! With members only, behind the [`Gate`]: the DHT, sync, bench, reflect, the carrier and hole punching.
 
 use std::{io, time::Duration};
 
@@ -31,13 +31,14 @@ use super::{
     gate::{Gate, Members},
     relays,
 };
-use crate::{bench::wire::MAX_MESSAGE, mailbox};
+use crate::{bench, mailbox, reflect};
 
 const IDENTIFY: &str = "/hivevpn/1";
 const AGENT: &str = concat!("hivevpn/", env!("CARGO_PKG_VERSION"));
 const JOIN: StreamProtocol = StreamProtocol::new("/hivevpn/join/1");
 const SYNC: StreamProtocol = StreamProtocol::new("/hivevpn/sync/1");
 const BENCH: StreamProtocol = StreamProtocol::new("/hivevpn/bench/1");
+const REFLECT: StreamProtocol = StreamProtocol::new("/hivevpn/reflect/1");
 
 /// The longest request to join, by a stranger: an invite's terms and a name, a few hundred bytes.
 const MAX_JOIN: usize = 64 << 10;
@@ -54,6 +55,8 @@ const MAX_JOINS: usize = 2;
 const MAX_SYNCS: usize = 8;
 /// Requests to measure that a member may have in work at once: they are answered at once, and most with "busy".
 const MAX_BENCHES: usize = 2;
+/// Reflections that a member may have in work at once: they are answered at once.
+const MAX_REFLECTIONS: usize = 2;
 
 /// Connections that are being set up, of members and strangers together. One beyond is refused and must be tried again.
 const MAX_PENDING_INCOMING: u32 = 512;
@@ -87,6 +90,7 @@ pub(super) struct MemberProtocols {
     pub kad: Toggle<kad::Behaviour<MemoryStore>>,
     pub sync: request_response::Behaviour<Codec>,
     pub bench: request_response::Behaviour<Codec>,
+    pub reflect: request_response::Behaviour<Codec>,
     carrier: carrier::Behaviour,
     dcutr: dcutr::Behaviour,
 }
@@ -121,7 +125,8 @@ impl Behaviour {
                 MemberProtocols {
                     kad: None.into(),
                     sync: requests(SYNC, Codec::new(MAX_SYNC, MAX_SYNC), MAX_SYNCS),
-                    bench: requests(BENCH, Codec::new(MAX_MESSAGE, MAX_MESSAGE), MAX_BENCHES),
+                    bench: requests(BENCH, short(bench::wire::MAX_MESSAGE), MAX_BENCHES),
+                    reflect: requests(REFLECT, short(reflect::wire::MAX_MESSAGE), MAX_REFLECTIONS),
                     carrier: carrier::Behaviour::new(local, mailbox),
                     dcutr: dcutr::Behaviour::new(local),
                 },
@@ -137,6 +142,10 @@ fn limits() -> ConnectionLimits {
         .with_max_established_per_peer(Some(MAX_ESTABLISHED_PER_PEER))
         .with_max_established_incoming(Some(MAX_ESTABLISHED_INCOMING))
         .with_max_established_outgoing(Some(MAX_ESTABLISHED_OUTGOING))
+}
+
+fn short(limit: usize) -> Codec {
+    Codec::new(limit, limit)
 }
 
 fn requests(

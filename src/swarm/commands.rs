@@ -58,6 +58,8 @@ impl Swarm {
             } => self.request(peer, protocol, token, body),
             Command::Respond { request, body } => self.respond(request, body),
             Command::AskBench { peer, asking } => self.ask_bench(peer, asking),
+            Command::AskReflection { peer, asking } => self.ask_reflection(peer, asking),
+            Command::Survey { underlay, answer } => self.survey(*underlay, answer),
             Command::Publish { key, value } => self.publish(key, value),
             Command::Lookup { key } => {
                 let gate = &mut self.inner.behaviour_mut().gate;

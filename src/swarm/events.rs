@@ -189,6 +189,7 @@ impl Swarm {
                 self.on_request(Protocol::Sync, event);
             }
             gate::Event::Inner(MemberProtocolsEvent::Bench(event)) => self.on_bench(event),
+            gate::Event::Inner(MemberProtocolsEvent::Reflect(event)) => self.on_reflect(event),
             gate::Event::Inner(MemberProtocolsEvent::Dcutr(event)) => match event.result {
                 Ok(_) => tracing::debug!(peer = %event.remote_peer_id, "punched a hole"),
                 Err(error) => tracing::debug!(peer = %event.remote_peer_id, "{error}"),

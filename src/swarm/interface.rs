@@ -6,12 +6,17 @@ use hivevpn_core::{
     membership::Network,
 };
 use libp2p::{Multiaddr, PeerId};
+use tokio::sync::oneshot;
 
 use super::{
     addresses::Addresses,
     carrier::{Carrier, Frames},
 };
-use crate::bench::asking::Asking;
+use crate::{
+    bench::asking::Asking,
+    control::{Reply, Underlay},
+    reflect,
+};
 
 /// The request protocols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -85,6 +90,20 @@ pub enum Command {
         peer: PeerId,
         /// The question.
         asking: Asking,
+    },
+    /// Ask a connected member what we cannot see by ourselves. The question knows who waits for the answer.
+    AskReflection {
+        /// Whom.
+        peer: PeerId,
+        /// The question.
+        asking: reflect::asking::Asking,
+    },
+    /// Complete what is known of the underlay, for a command that waits.
+    Survey {
+        /// The data loop's part.
+        underlay: Box<Underlay>,
+        /// Where the whole goes.
+        answer: oneshot::Sender<Reply>,
     },
     /// Put a record into the DHT, and keep it there.
     Publish {

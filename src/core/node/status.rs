@@ -11,7 +11,7 @@ use super::Node;
 use crate::{
     connection::Link,
     drop_reason::Drops,
-    membership::{Features, Member, Name, UnixTime},
+    membership::{Certificate, Features, Member, Name, UnixTime},
     path::{Path, PathView, view::CandidateView},
 };
 
@@ -150,6 +150,16 @@ impl Node {
                 Link::Relayed { .. } => None,
             },
         }
+    }
+
+    /// What makes us a member.
+    pub fn certificate(&self) -> &Certificate {
+        &self.certificate
+    }
+
+    /// The latest moment that is known to have come: a system clock that shows an earlier one is wrong.
+    pub fn time_floor(&self) -> UnixTime {
+        self.time.floor()
     }
 
     /// What the network calls a member, the peer id when it is none.

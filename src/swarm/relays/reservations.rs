@@ -197,6 +197,13 @@ impl Reservations {
         }
     }
 
+    /// The relays that hold a reservation for us.
+    pub fn held(&self) -> impl Iterator<Item = &PeerId> {
+        let is_held = |relay: &Relay| matches!(relay.state, State::Reserved(_));
+        let relays = self.relays.iter();
+        relays.filter_map(move |(peer, relay)| is_held(relay).then_some(peer))
+    }
+
     fn forget(&mut self) {
         self.relays
             .retain(|_, relay| !(relay.is_idle() && relay.addresses.is_empty()));

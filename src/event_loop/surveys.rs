@@ -1,0 +1,93 @@
+//! Answers to commands that explain: what is known of the underlay, and what members see of it that we cannot.
+
+use std::{collections::HashMap, net::SocketAddr, time::Instant};
+
+use tokio::sync::oneshot;
+
+use super::EventLoop;
+use crate::{
+    control::{Reply, Underlay},
+    identity,
+    reflect::{
+        asking::{Asking, Question},
+        wire::Token,
+    },
+    swarm::Command,
+};
+
+impl EventLoop {
+    /// Tells what the loop knows. The swarm completes and sends it.
+    pub(super) fn survey(&mut self, answer: oneshot::Sender<Reply>) {
+        let first = self.sockets.first();
+        let certificate = self.node.certificate();
+        let underlay = Underlay {
+            port: first
+                .and_then(|socket| socket.udp.local_addr().ok())
+                .map_or(0, |address| address.port()),
+            mtu: self.tun.config().mtu,
+            ipv4_prefix: self.node.network().genesis().ipv4_prefix().to_string(),
+            certificate_expires_at: certificate.not_after.0,
+            certificate_issuer: certificate.issuer.peer_id().to_string(),
+            time_floor: self.node.time_floor().0,
+            reservations: Vec::new(),
+            connections: Vec::new(),
+            observations: Vec::new(),
+        };
+        self.command(Command::Survey {
+            underlay: Box::new(underlay),
+            answer,
+        });
+    }
+
+    pub(super) fn ask_clock(&mut self, name: &str, answer: oneshot::Sender<Reply>) {
+        self.ask_member(name, Question::Clock, answer);
+    }
+
+    pub(super) fn ask_reflection(
+        &mut self,
+        name: &str,
+        endpoint: SocketAddr,
+        answer: oneshot::Sender<Reply>,
+    ) {
+        self.tokens.retain(|_, waiting| !waiting.is_closed());
+        let mut token = Token([0; 16]);
+        token.0.copy_from_slice(&identity::random_bytes()[..16]);
+        let (arrival, arrived) = oneshot::channel();
+        self.tokens.insert(token, arrival);
+        let question = Question::Send {
+            endpoint,
+            token,
+            arrived,
+        };
+        self.ask_member(name, question, answer);
+    }
+
+    /// Has the member's daemon asked. From there the swarm knows who waits.
+    fn ask_member(&mut self, name: &str, question: Question, answer: oneshot::Sender<Reply>) {
+        match self.other_member(name) {
+            Ok((peer, status)) => {
+                let asking = Asking {
+                    name: status.member.name.to_string(),
+                    question,
+                    since: Instant::now(),
+                    answer,
+                };
+                self.command(Command::AskReflection { peer, asking });
+            }
+            Err(why) => {
+                let _ = answer.send(Reply::Error(why));
+            }
+        }
+    }
+}
+
+/// Tells whoever waits for this token. Others are somebody's mistake.
+pub(super) fn token_arrived(
+    tokens: &mut HashMap<Token, oneshot::Sender<SocketAddr>>,
+    token: Token,
+    from: SocketAddr,
+) {
+    if let Some(waiting) = tokens.remove(&token) {
+        let _ = waiting.send(from);
+    }
+}
