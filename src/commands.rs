@@ -12,9 +12,11 @@ use crate::{
 };
 
 pub mod bench;
+pub mod doctor;
 pub mod down;
 pub mod id;
 pub mod invite;
+pub mod netcheck;
 pub mod nodes;
 pub mod ping;
 pub mod status;
@@ -44,6 +46,8 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Ping(args) => ping::run(args, &socket),
         Command::Why(args) => why::run(args, &socket),
         Command::Bench(args) => bench::run(args, &socket),
+        Command::Netcheck(args) => netcheck::run(args, &socket),
+        Command::Doctor(args) => doctor::run(args, &cli.state, &socket),
         Command::Id(args) => id::run(args, &cli.state, &socket),
         Command::Version(args) => version::run(args),
     }

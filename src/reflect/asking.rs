@@ -66,7 +66,10 @@ impl Asking {
             (Some(Answer::Sent), Question::Send { arrived, .. }) => {
                 let arrived = tokio::time::timeout(PATIENCE, arrived).await;
                 Reply::of(&Reflection {
-                    from: arrived.ok().and_then(Result::ok).map(|from| from.to_string()),
+                    from: arrived
+                        .ok()
+                        .and_then(Result::ok)
+                        .map(|from| from.to_string()),
                 })
             }
             (Some(Answer::TooOften), _) => Reply::Error(format!(
@@ -154,14 +157,25 @@ mod tests {
             panic!("the member told its time");
         };
         let clock: Clock = serde_json::from_value(value).unwrap();
-        assert!((3_599_000..3_601_000).contains(&clock.ahead_ms), "{clock:?}");
+        assert!(
+            (3_599_000..3_601_000).contains(&clock.ahead_ms),
+            "{clock:?}"
+        );
     }
 
     #[tokio::test]
     async fn every_refusal_names_the_member() {
-        for answer in [Answer::TooOften, Answer::NotYours, Answer::Unable, Answer::Sent] {
+        for answer in [
+            Answer::TooOften,
+            Answer::NotYours,
+            Answer::Unable,
+            Answer::Sent,
+        ] {
             let reply = ask(Question::Clock, answer.encode()).await;
-            assert!(matches!(&reply, Reply::Error(why) if why.starts_with("b ")), "{reply:?}");
+            assert!(
+                matches!(&reply, Reply::Error(why) if why.starts_with("b ")),
+                "{reply:?}"
+            );
         }
     }
 }

@@ -104,7 +104,10 @@ mod tests {
         assert_eq!(answer, Answer::Sent);
         let mut datagram = [0; 64];
         let (length, from) = socket.recv_from(&mut datagram).unwrap();
-        assert_eq!(Token::in_datagram(&datagram[..length]), Some(Token([3; 16])));
+        assert_eq!(
+            Token::in_datagram(&datagram[..length]),
+            Some(Token([3; 16]))
+        );
         assert_eq!(from.ip(), HERE);
     }
 
@@ -135,7 +138,11 @@ mod tests {
         }
         assert_eq!(ask_at(&asker, start), Answer::TooOften);
         let other = PeerId::random();
-        assert_eq!(ask_at(&other, start), Answer::Sent, "others are not held liable");
+        assert_eq!(
+            ask_at(&other, start),
+            Answer::Sent,
+            "others are not held liable"
+        );
         assert_eq!(ask_at(&asker, start + INTERVAL), Answer::Sent);
     }
 

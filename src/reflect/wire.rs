@@ -171,7 +171,11 @@ mod tests {
 
     #[test]
     fn every_message_comes_out_as_it_went_in() {
-        for ask in [Ask::Clock, send("203.0.113.9:1"), send("[2001:db8::1]:65535")] {
+        for ask in [
+            Ask::Clock,
+            send("203.0.113.9:1"),
+            send("[2001:db8::1]:65535"),
+        ] {
             assert!(ask.encode().len() <= MAX_MESSAGE);
             assert_eq!(Ask::decode(&ask.encode()), Some(ask));
         }

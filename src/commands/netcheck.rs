@@ -1,0 +1,243 @@
+//! `hivevpn netcheck`
+
+use std::{net::IpAddr, path::Path};
+
+use anyhow::Result;
+use hivevpn_platform::addresses::local_addresses;
+
+use super::{Paint, Table};
+use crate::{
+    cli::JsonArg,
+    control::{NoDaemon, Reflection, Request, Starting, Status, Underlay, ask},
+    netcheck::{Facts, Family, Filtering, Mapping, Relay, Report, Tokens, judge, observers},
+};
+
+/// Finds out what the network lets this node do. Takes a few seconds where tokens do not arrive.
+pub fn run(args: &JsonArg, socket: &Path) -> Result<()> {
+    let status: Status = ask(socket, &Request::Status)?;
+    let underlay: Underlay = ask(socket, &Request::Underlay)?;
+    let mut facts = Facts {
+        addresses: underlay_addresses(&status.node.interface),
+        status,
+        nodes: ask(socket, &Request::Nodes)?,
+        underlay,
+        tokens_v4: Tokens::default(),
+        tokens_v6: Tokens::default(),
+    };
+    facts.tokens_v4 = send_tokens(&facts, IpAddr::is_ipv4, socket)?;
+    facts.tokens_v6 = send_tokens(&facts, IpAddr::is_ipv6, socket)?;
+    let report = judge(&facts);
+    if args.json {
+        super::print_json(&report)
+    } else {
+        super::print(&render(&report, Paint::for_stdout()))
+    }
+}
+
+/// The machine's addresses that packets of others can have, without those of the overlay.
+fn underlay_addresses(overlay: &str) -> Vec<IpAddr> {
+    let all = local_addresses().unwrap_or_default();
+    let others = all.into_iter().filter(|(name, _)| name != overlay);
+    let addresses = others.map(|(_, network)| network.addr());
+    addresses.filter(|ip| !is_of_this_wire(ip)).collect()
+}
+
+fn is_of_this_wire(ip: &IpAddr) -> bool {
+    ip.is_loopback()
+        || match ip {
+            IpAddr::V4(ip) => ip.is_link_local(),
+            IpAddr::V6(ip) => ip.is_unicast_link_local(),
+        }
+}
+
+/// Has members send tokens, one after the other, until one arrives or enough are lost.
+fn send_tokens(facts: &Facts, of_family: fn(&IpAddr) -> bool, socket: &Path) -> Result<Tokens> {
+    let observers = observers(facts, of_family);
+    let mut tokens = Tokens::default();
+    // Each may fail once for reasons that are not the network's.
+    let tries = observers.len().max(1) * Tokens::TRIES as usize;
+    for observer in observers.iter().cycle().take(tries) {
+        let request = Request::Reflect {
+            peer: observer.peer_id.clone(),
+            endpoint: observer.endpoint,
+        };
+        match ask::<Reflection>(socket, &request) {
+            Ok(Reflection { from: Some(from) }) => tokens.arrived = Some(from),
+            Ok(Reflection { from: None }) => tokens.lost += 1,
+            Err(error) if error.is::<NoDaemon>() || error.is::<Starting>() => return Err(error),
+            Err(error) => tokens.refused = Some(error.to_string()),
+        }
+        if tokens.arrived.is_some() || tokens.lost >= Tokens::TRIES {
+            break;
+        }
+    }
+    Ok(tokens)
+}
+
+// ---- for people --------------------------------------------------------------------------------------------
+
+fn render(report: &Report, paint: Paint) -> String {
+    let mut lines = Lines {
+        text: String::new(),
+        paint,
+    };
+    let udp = match report.udp.works {
+        Some(true) => paint.good("works"),
+        Some(false) => paint.bad("blocked"),
+        None => paint.fair("unknown"),
+    };
+    lines.line("UDP", &format!("{udp}: {}", report.udp.reason));
+    for (name, family) in [("IPv4", &report.ipv4), ("IPv6", &report.ipv6)] {
+        match family {
+            None => lines.line(name, "no address"),
+            Some(family) => render_family(name, family, &mut lines),
+        }
+    }
+    let port_mapping = report.port_mapping.as_deref();
+    lines.line("port mapping", port_mapping.unwrap_or("none"));
+    if report.relays.is_empty() {
+        lines.line("relays", "no member offers to relay");
+    }
+    for (number, relay) in report.relays.iter().enumerate() {
+        lines.line(
+            if number == 0 { "relays" } else { "" },
+            &render_relay(relay),
+        );
+    }
+    let mut text = lines.text;
+    if !report.peers.is_empty() {
+        let mut table = Table::new(&["PEER", "PATH", "EXPECTED", "BECAUSE"]);
+        for peer in &report.peers {
+            table.row(vec![
+                peer.name.clone(),
+                peer.path.clone(),
+                peer.predicted.to_owned(),
+                peer.reason.clone(),
+            ]);
+        }
+        text.push('\n');
+        text.push_str(&table.render(paint));
+    }
+    text
+}
+
+/// A name and what there is to say of it, aligned.
+struct Lines {
+    text: String,
+    paint: Paint,
+}
+
+impl Lines {
+    fn line(&mut self, name: &str, what: &str) {
+        let name = self.paint.strong(&format!("{name:13}"));
+        self.text.push_str(&format!("{name} {what}\n"));
+    }
+}
+
+fn render_family(name: &str, family: &Family, lines: &mut Lines) {
+    let addresses: Vec<_> = family.addresses.iter().map(ToString::to_string).collect();
+    lines.line(name, &addresses.join(", "));
+    for seen in &family.seen_as {
+        let by = seen.by.join(", ");
+        lines.line("  seen as", &format!("{} by {by}", seen.endpoint));
+    }
+    let mapping = match family.mapping {
+        Mapping::None => "none: there is no NAT",
+        Mapping::EndpointIndependent => "endpoint-independent: the same for every destination",
+        Mapping::AddressOrPortDependent => {
+            "address- or port-dependent: another endpoint for another destination (symmetric NAT)"
+        }
+        Mapping::Unknown => {
+            "unknown: two members at different addresses must be connected over QUIC"
+        }
+    };
+    lines.line("  mapping", mapping);
+    if let Some(preserved) = family.port_preserved {
+        lines.line("  port", if preserved { "preserved" } else { "changed" });
+    }
+    let filtering = match family.filtering {
+        Filtering::PortIndependent => {
+            "not by port: any port of an address that was spoken to gets in".to_owned()
+        }
+        Filtering::AddressAndPortDependent => {
+            "address- and port-dependent: only who was spoken to gets in".to_owned()
+        }
+        Filtering::Unknown => format!(
+            "unknown: {}",
+            family
+                .filtering_unknown
+                .as_deref()
+                .unwrap_or("nobody tried")
+        ),
+    };
+    lines.line("  filtering", &filtering);
+}
+
+fn render_relay(relay: &Relay) -> String {
+    let mut text = relay.name.clone();
+    match (relay.online, relay.rtt_ms) {
+        (false, _) => text.push_str(", offline"),
+        (true, Some(rtt)) => text.push_str(&format!(", {rtt:.1} ms")),
+        (true, None) => {}
+    }
+    if relay.reserved {
+        text.push_str(", holds a reservation for us");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netcheck::{Prediction, Seen, Udp};
+
+    #[test]
+    fn people_see_every_finding_on_a_line_of_its_own() {
+        let report = Report {
+            udp: Udp {
+                works: Some(true),
+                reason: "2 members are reached over UDP".into(),
+            },
+            ipv4: Some(Family {
+                addresses: vec!["10.0.1.10".parse().unwrap()],
+                seen_as: vec![Seen {
+                    endpoint: "203.0.113.101:7777".parse().unwrap(),
+                    by: vec!["r".into(), "s".into()],
+                }],
+                mapping: Mapping::EndpointIndependent,
+                port_preserved: Some(true),
+                filtering: Filtering::Unknown,
+                filtering_unknown: Some("r is not connected".into()),
+            }),
+            ipv6: None,
+            port_mapping: None,
+            relays: vec![Relay {
+                name: "r".into(),
+                online: true,
+                rtt_ms: Some(2.61),
+                reserved: true,
+            }],
+            peers: vec![Prediction {
+                name: "b".into(),
+                path: "relay".into(),
+                predicted: "direct",
+                reason: "because".into(),
+            }],
+        };
+        let expected = "\
+UDP           works: 2 members are reached over UDP
+IPv4          10.0.1.10
+  seen as     203.0.113.101:7777 by r, s
+  mapping     endpoint-independent: the same for every destination
+  port        preserved
+  filtering   unknown: r is not connected
+IPv6          no address
+port mapping  none
+relays        r, 2.6 ms, holds a reservation for us
+
+PEER  PATH   EXPECTED  BECAUSE
+b     relay  direct    because
+";
+        assert_eq!(render(&report, Paint(false)), expected);
+    }
+}

@@ -1,0 +1,235 @@
+//! Looking, without changing anything.
+
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket},
+    os::unix::fs::MetadataExt,
+    path::Path,
+};
+
+use anyhow::Result;
+use hivevpn_core::membership::{Credential, Network, UnixTime, genesis::DEFAULT_IPV4_PREFIX};
+use hivevpn_platform::{
+    addresses::{has_ipv6, local_addresses},
+    disk_space,
+    lock::InstanceLock,
+    privileges, routes,
+    secret_file::{self, SecretFileError},
+    tun,
+};
+use ipnet::Ipv4Net;
+
+use super::{Answers, ConfigFile, Daemon, Facts, Member, Port, local::mode};
+use crate::{
+    cli::UpArgs,
+    config::Config,
+    control::{Clock, NoDaemon, Request, Starting, Status, ask},
+    event_loop::now,
+    identity,
+    store::Store,
+    swarm::addresses::is_public_ip,
+};
+
+/// The files in the state directory that nobody else may read.
+const KEYS: [&str; 3] = ["identity.key", "wg.key", "authority.key"];
+/// Members whose clocks are asked for: enough for a median.
+const CLOCKS: usize = 3;
+
+/// Opening the database may write about as much.
+const DATABASE_BYTES: u64 = 1_000_000;
+
+/// Looks at everything, as far as it may.
+pub fn gather(config: Option<&Path>, state: &Path, socket: &Path) -> Facts {
+    let now = now().unix;
+    let daemon = daemon(socket);
+    let config = config_file(config);
+    let defaults = Config::default();
+    let settings = config.parsed.as_ref().unwrap_or(&defaults);
+    let disk = disk_space::left_at(state);
+    let is_full = disk.as_ref().is_ok_and(|room| room.bytes < DATABASE_BYTES);
+    let (range, membership) = membership(&daemon, state, is_full, now);
+    let interface = match &daemon {
+        Daemon::Answers(answers) => answers.status.node.interface.clone(),
+        Daemon::Starting(_) | Daemon::Absent(_) | Daemon::Forbidden(_) | Daemon::Broken(_) => {
+            settings.interface.clone()
+        }
+    };
+    Facts {
+        is_root: privileges::effective_uid() == 0,
+        may_configure_interfaces: privileges::may_configure_interfaces(),
+        executable: std::env::current_exe().unwrap_or_else(|_| "hivevpn".into()),
+        driver: tun::probe_driver(),
+        state: state.to_owned(),
+        secrets: secrets(state),
+        disk,
+        port: port(settings.port),
+        range: (range, routes::clash(range, &interface)),
+        has_ipv6: has_ipv6(),
+        underlay_ipv6: underlay_ipv6(&interface),
+        now,
+        membership,
+        daemon,
+        config,
+    }
+}
+
+fn config_file(path: Option<&Path>) -> ConfigFile {
+    let arguments = UpArgs {
+        config: path.map(Path::to_owned),
+        ..UpArgs::default()
+    };
+    ConfigFile {
+        path: path.map(Path::to_owned),
+        parsed: Config::load(&arguments),
+        mode: path
+            .and_then(|path| fs::metadata(path).ok())
+            .map(|found| mode(&found.permissions())),
+    }
+}
+
+fn secrets(state: &Path) -> Vec<SecretFileError> {
+    if let Err(error) = secret_file::check_private_dir(state)
+        && !matches!(error, SecretFileError::LooseDirectory { .. })
+    {
+        return vec![error];
+    }
+    let keys = KEYS.map(|key| secret_file::check(&state.join(key)));
+    let directory = secret_file::check_private_dir(state);
+    let all = std::iter::once(directory).chain(keys);
+    all.filter_map(Result::err).collect()
+}
+
+/// Binds it in both families as `up` would, and lets it go again.
+fn port(number: u16) -> Port {
+    let any = [
+        IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        IpAddr::from(Ipv6Addr::UNSPECIFIED),
+    ];
+    // A family that the system does not have takes no port at all.
+    let families = || any.iter().filter(|ip| UdpSocket::bind((**ip, 0)).is_ok());
+    Port {
+        number,
+        udp: families().try_for_each(|ip| UdpSocket::bind((*ip, number)).map(drop)),
+        tcp: families().try_for_each(|ip| TcpListener::bind((*ip, number)).map(drop)),
+    }
+}
+
+fn underlay_ipv6(overlay: &str) -> Vec<IpAddr> {
+    let all = local_addresses().unwrap_or_default();
+    all.into_iter()
+        .filter(|(interface, _)| interface != overlay)
+        .map(|(_, network)| network.addr())
+        .filter(|ip| ip.is_ipv6() && is_public_ip(*ip))
+        .collect()
+}
+
+// ---- the daemon --------------------------------------------------------------------------------------------
+
+fn daemon(socket: &Path) -> Daemon {
+    match answers(socket) {
+        Ok(answers) => Daemon::Answers(Box::new(answers)),
+        Err(error) if error.is::<NoDaemon>() => Daemon::Absent(error.to_string()),
+        Err(error) if error.is::<Starting>() => Daemon::Starting(error.to_string()),
+        Err(error) if is_forbidden(&error) => Daemon::Forbidden(format!("{error:#}")),
+        Err(error) => Daemon::Broken(format!("{error:#}")),
+    }
+}
+
+fn is_forbidden(error: &anyhow::Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<io::Error>();
+    cause.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+}
+
+fn answers(socket: &Path) -> Result<Answers> {
+    let status: Status = ask(socket, &Request::Status)?;
+    let nodes = ask(socket, &Request::Nodes)?;
+    let underlay = ask(socket, &Request::Underlay)?;
+    let online = status.peers.iter().filter(|peer| peer.online);
+    let clocks = online.take(CLOCKS).filter_map(|peer| {
+        let request = Request::Clock {
+            peer: peer.peer_id.clone(),
+        };
+        // A member that does not answer is no help; others may.
+        let clock: Clock = ask(socket, &request).ok()?;
+        Some((peer.name.clone(), clock))
+    });
+    Ok(Answers {
+        clocks: clocks.collect(),
+        status,
+        nodes,
+        underlay,
+    })
+}
+
+// ---- the membership ----------------------------------------------------------------------------------------
+
+/// The overlay's range, the one that a founder would take if there is none yet; and what else is known.
+fn membership(
+    daemon: &Daemon,
+    state: &Path,
+    disk_is_full: bool,
+    now: UnixTime,
+) -> (Ipv4Net, Result<Option<Member>, String>) {
+    match daemon {
+        Daemon::Answers(answers) => {
+            let underlay = &answers.underlay;
+            let member = Member {
+                certificate: Ok((
+                    UnixTime(underlay.certificate_expires_at),
+                    underlay.certificate_issuer.clone(),
+                )),
+                time_floor: UnixTime(underlay.time_floor),
+            };
+            let range = underlay.ipv4_prefix.parse();
+            (range.unwrap_or(DEFAULT_IPV4_PREFIX), Ok(Some(member)))
+        }
+        Daemon::Starting(_) => (DEFAULT_IPV4_PREFIX, Ok(None)),
+        Daemon::Forbidden(_) => {
+            let why = "only root may read the state directory: run with sudo";
+            (DEFAULT_IPV4_PREFIX, Err(why.to_owned()))
+        }
+        Daemon::Absent(_) | Daemon::Broken(_) if disk_is_full => {
+            let why = "the database cannot be opened on a full disk";
+            (DEFAULT_IPV4_PREFIX, Err(why.to_owned()))
+        }
+        Daemon::Absent(_) | Daemon::Broken(_) => match stored(state, now) {
+            Ok(Some((range, member))) => (range, Ok(Some(member))),
+            Ok(None) => (DEFAULT_IPV4_PREFIX, Ok(None)),
+            Err(why) => (DEFAULT_IPV4_PREFIX, Err(format!("{why:#}"))),
+        },
+    }
+}
+
+/// What lies on the disk. Only its owner opens the database, under the daemon's own lock: it writes even to read, and
+/// files of another user in it would lock the daemon out.
+fn stored(state: &Path, now: UnixTime) -> Result<Option<(Ipv4Net, Member)>> {
+    if !state.join("db").try_exists()? {
+        return Ok(None);
+    }
+    let is_ours = fs::metadata(state)?.uid() == privileges::effective_uid();
+    anyhow::ensure!(is_ours, "only its owner may read {}", state.display());
+    let _lock = InstanceLock::acquire(state)?;
+    let store = Store::open(state)?;
+    let Some(stored) = store.membership()? else {
+        return Ok(None);
+    };
+    let network = Network::decode(&stored.network)?;
+    let time_floor = UnixTime(store.time_floor()?);
+    let certificate = Credential::decode(&stored.credential).map_err(|error| error.to_string());
+    let certificate = certificate.and_then(|credential| {
+        let keypair = identity::load_keypair(state).map_err(|error| format!("{error:#}"))?;
+        let keypair = keypair.ok_or_else(|| "identity.key is missing".to_owned())?;
+        let us = keypair.public().to_peer_id();
+        let verified = credential.verify(network.genesis(), now.max(time_floor), &us);
+        let certificate = verified.map_err(|rejection| rejection.to_string())?;
+        Ok((
+            certificate.not_after,
+            certificate.issuer.peer_id().to_string(),
+        ))
+    });
+    let member = Member {
+        certificate,
+        time_floor,
+    };
+    Ok(Some((network.genesis().ipv4_prefix(), member)))
+}
