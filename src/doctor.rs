@@ -14,7 +14,7 @@ use ipnet::Ipv4Net;
 use serde::Serialize;
 
 use crate::{
-    config::{Config, ConfigError},
+    config::ConfigError,
     control::{Clock, Node, Status, Underlay},
 };
 
@@ -112,8 +112,10 @@ pub struct Facts {
 pub struct ConfigFile {
     /// Where, if there is one.
     pub path: Option<PathBuf>,
-    /// What it says.
-    pub parsed: Result<Config, ConfigError>,
+    /// Whether it is valid.
+    pub valid: Result<(), ConfigError>,
+    /// Whether there is an invite in it, if it is valid.
+    pub holds_invite: bool,
     /// Its permission bits.
     pub mode: Option<u32>,
 }

@@ -42,16 +42,14 @@ const DATABASE_BYTES: u64 = 1_000_000;
 pub fn gather(config: Option<&Path>, state: &Path, socket: &Path) -> Facts {
     let now = now().unix;
     let daemon = daemon(socket);
-    let config = config_file(config);
-    let defaults = Config::default();
-    let settings = config.parsed.as_ref().unwrap_or(&defaults);
+    let (config, settings) = config_file(config);
     let disk = disk_space::left_at(state);
     let is_full = disk.as_ref().is_ok_and(|room| room.bytes < DATABASE_BYTES);
     let (range, membership) = membership(&daemon, state, is_full, now);
     let interface = match &daemon {
         Daemon::Answers(answers) => answers.status.node.interface.clone(),
         Daemon::Starting(_) | Daemon::Absent(_) | Daemon::Forbidden(_) | Daemon::Broken(_) => {
-            settings.interface.clone()
+            settings.interface
         }
     };
     Facts {
@@ -73,18 +71,25 @@ pub fn gather(config: Option<&Path>, state: &Path, socket: &Path) -> Facts {
     }
 }
 
-fn config_file(path: Option<&Path>) -> ConfigFile {
+/// The file, and what `up` would make of it; the defaults if that is nothing.
+fn config_file(path: Option<&Path>) -> (ConfigFile, Config) {
     let arguments = UpArgs {
         config: path.map(Path::to_owned),
         ..UpArgs::default()
     };
-    ConfigFile {
+    let (valid, settings) = match Config::load(&arguments) {
+        Ok(settings) => (Ok(()), settings),
+        Err(error) => (Err(error), Config::default()),
+    };
+    let file = ConfigFile {
         path: path.map(Path::to_owned),
-        parsed: Config::load(&arguments),
+        valid,
+        holds_invite: settings.invite.is_some(),
         mode: path
             .and_then(|path| fs::metadata(path).ok())
             .map(|found| mode(&found.permissions())),
-    }
+    };
+    (file, settings)
 }
 
 fn secrets(state: &Path) -> Vec<SecretFileError> {

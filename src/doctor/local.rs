@@ -107,8 +107,8 @@ pub(super) fn config(file: &ConfigFile, is_root: bool) -> Check {
         return Check::fine(NAME, "no file was named: defaults");
     };
     let shown = path.display();
-    let config = match &file.parsed {
-        Ok(config) => config,
+    match &file.valid {
+        Ok(()) => {}
         Err(ConfigError::Unreadable { error, .. })
             if error.kind() == io::ErrorKind::PermissionDenied && !is_root =>
         {
@@ -128,15 +128,15 @@ pub(super) fn config(file: &ConfigFile, is_root: bool) -> Check {
                 "correct that line; config/network.toml of the sources documents every option",
             );
         }
-    };
-    match (&config.invite, file.mode) {
-        (Some(_), Some(mode)) if mode & READABLE_BY_ALL != 0 => Check::failed(
+    }
+    match (file.holds_invite, file.mode) {
+        (true, Some(mode)) if mode & READABLE_BY_ALL != 0 => Check::failed(
             NAME,
             format!("{shown} holds an invite and can be read by everybody (mode {mode:04o})"),
             format!("chmod 600 {shown}"),
         ),
-        (Some(_), _) => Check::fine(NAME, format!("{shown} is valid, and private")),
-        (None, _) => Check::fine(NAME, format!("{shown} is valid")),
+        (true, _) => Check::fine(NAME, format!("{shown} is valid, and private")),
+        (false, _) => Check::fine(NAME, format!("{shown} is valid")),
     }
 }
 
