@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use hivevpn_core::membership::{Credential, Network, UnixTime, genesis::DEFAULT_IPV4_PREFIX};
 use hivevpn_platform::{
     addresses::{has_ipv6, local_addresses},
@@ -212,7 +212,7 @@ fn stored(state: &Path, now: UnixTime) -> Result<Option<(Ipv4Net, Member)>> {
         return Ok(None);
     }
     let is_ours = fs::metadata(state)?.uid() == privileges::effective_uid();
-    anyhow::ensure!(is_ours, "only its owner may read {}", state.display());
+    ensure!(is_ours, "only its owner may read {}", state.display());
     let _lock = InstanceLock::acquire(state)?;
     let store = Store::open(state)?;
     let Some(stored) = store.membership()? else {
@@ -220,18 +220,16 @@ fn stored(state: &Path, now: UnixTime) -> Result<Option<(Ipv4Net, Member)>> {
     };
     let network = Network::decode(&stored.network)?;
     let time_floor = UnixTime(store.time_floor()?);
-    let certificate = Credential::decode(&stored.credential).map_err(|error| error.to_string());
-    let certificate = certificate.and_then(|credential| {
-        let keypair = identity::load_keypair(state).map_err(|error| format!("{error:#}"))?;
-        let keypair = keypair.ok_or_else(|| "identity.key is missing".to_owned())?;
-        let us = keypair.public().to_peer_id();
-        let verified = credential.verify(network.genesis(), now.max(time_floor), &us);
-        let certificate = verified.map_err(|rejection| rejection.to_string())?;
-        Ok((
-            certificate.not_after,
-            certificate.issuer.peer_id().to_string(),
-        ))
-    });
+    let keypair = identity::load_keypair(state)?.context("identity.key is missing")?;
+    let us = keypair.public().to_peer_id();
+    let verified = Credential::decode(&stored.credential)
+        .and_then(|credential| credential.verify(network.genesis(), now.max(time_floor), &us));
+    let certificate = verified
+        .map(|certificate| {
+            let issuer = certificate.issuer.peer_id().to_string();
+            (certificate.not_after, issuer)
+        })
+        .map_err(|rejection| rejection.to_string());
     let member = Member {
         certificate,
         time_floor,
