@@ -287,6 +287,8 @@ pub struct Underlay {
     pub time_floor: u64,
     /// Peer ids of the relays that hold a reservation for us.
     pub reservations: Vec<String>,
+    /// Which protocol had the router map a port to ours.
+    pub port_mapping: Option<String>,
     /// Connections to members.
     pub connections: Vec<Connection>,
     /// What members see our UDP socket as.

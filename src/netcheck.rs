@@ -62,7 +62,7 @@ pub struct Report {
     pub ipv4: Option<Family>,
     /// The way out over IPv6; none without an address.
     pub ipv6: Option<Family>,
-    /// Which port mapping protocol opened a port; none as long as nobody asks for one.
+    /// Which protocol had the router map a port to ours, if it did.
     pub port_mapping: Option<String>,
     /// Members that offer to relay, the fastest first.
     pub relays: Vec<Relay>,
@@ -169,7 +169,7 @@ pub fn judge(facts: &Facts) -> Report {
         udp,
         ipv4,
         ipv6,
-        port_mapping: None,
+        port_mapping: facts.underlay.port_mapping.clone(),
         relays: relays(facts),
     }
 }

@@ -75,6 +75,7 @@ fn answers() -> Answers {
                 transport: Transport::Quic,
                 endpoint: None,
             }],
+            port_mapping: None,
             observations: Vec::new(),
         },
         clocks: vec![("r".into(), clock(250))],

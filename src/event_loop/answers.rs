@@ -54,7 +54,7 @@ impl EventLoop {
             },
             Request::Ping { peer } => return self.ping(&peer, answer, now),
             Request::Bench { peer, seconds } => return self.ask_bench(&peer, seconds, answer),
-            Request::Underlay => return self.survey(answer),
+            Request::Underlay => return self.survey(answer, now),
             Request::Clock { peer } => return self.ask_clock(&peer, answer),
             Request::Reflect { peer, endpoint } => {
                 return self.ask_reflection(&peer, endpoint, answer);

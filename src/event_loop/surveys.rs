@@ -1,12 +1,20 @@
 //! Answers to commands that explain: what is known of the underlay, and what members see of it that we cannot.
 
-use std::{collections::HashMap, net::SocketAddr, time::Instant};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
+use hivevpn_core::{
+    node::{Now, PeerStatus},
+    path::PathKind,
+};
 use tokio::sync::oneshot;
 
 use super::EventLoop;
 use crate::{
-    control::{Reply, Underlay},
+    control::{Observation, Reply, Underlay},
     identity,
     reflect::{
         asking::{Asking, Question},
@@ -15,9 +23,12 @@ use crate::{
     swarm::Command,
 };
 
+/// Idle pairs look every 25 s: what was not seen for longer than two of these may be past.
+const FRESH: Duration = Duration::from_secs(60);
+
 impl EventLoop {
     /// Tells what the loop knows. The swarm completes and sends it.
-    pub(super) fn survey(&mut self, answer: oneshot::Sender<Reply>) {
+    pub(super) fn survey(&mut self, answer: oneshot::Sender<Reply>, now: Now) {
         let first = self.sockets.first();
         let certificate = self.node.certificate();
         let underlay = Underlay {
@@ -31,12 +42,33 @@ impl EventLoop {
             time_floor: self.node.time_floor().0,
             reservations: Vec::new(),
             connections: Vec::new(),
-            observations: Vec::new(),
+            port_mapping: None,
+            observations: self.observations(now),
         };
         self.command(Command::Survey {
             underlay: Box::new(underlay),
             answer,
         });
+    }
+
+    /// What peers see us as now, as far as a direct path tells from where.
+    fn observations(&self, now: Now) -> Vec<Observation> {
+        let peers = self.node.peers();
+        let is_fresh = |age: &Duration| *age < FRESH;
+        let observations = self.node.observations(now.instant);
+        observations
+            .filter(|(_, _, age)| is_fresh(age))
+            .filter_map(|(peer_id, endpoint, _)| {
+                let is_it = |peer: &&PeerStatus| peer.member.peer_id == peer_id;
+                let peer = peers.iter().find(is_it)?;
+                let is_direct = peer.path?.kind == PathKind::Direct;
+                Some(Observation {
+                    peer_id: peer_id.to_string(),
+                    from: peer.endpoint.filter(|_| is_direct)?,
+                    endpoint,
+                })
+            })
+            .collect()
     }
 
     pub(super) fn ask_clock(&mut self, name: &str, answer: oneshot::Sender<Reply>) {

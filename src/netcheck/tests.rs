@@ -86,6 +86,7 @@ fn facts() -> Facts {
                 connection("s", Transport::Quic),
                 connection("b", Transport::Relay),
             ],
+            port_mapping: None,
             observations: Vec::new(),
         },
         addresses: vec![OURS.parse().unwrap()],

@@ -12,7 +12,7 @@ use crate::node::{Network, Node, exit};
 const MEETING: Duration = Duration::from_secs(30);
 
 /// A node behind each kind of router: its name, mapping, whether its port is kept, filtering.
-const ROUTERS: [(&str, Nat, &str, bool, &str); 6] = [
+const ROUTERS: [(&str, Nat, &str, bool, &str); 7] = [
     ("open", Nat::Open, "none", true, "port-independent"),
     (
         "fire",
@@ -24,6 +24,13 @@ const ROUTERS: [(&str, Nat, &str, bool, &str); 6] = [
     (
         "cone",
         Nat::FullCone,
+        "endpoint-independent",
+        true,
+        "port-independent",
+    ),
+    (
+        "address",
+        Nat::AddressRestricted,
         "endpoint-independent",
         true,
         "port-independent",
