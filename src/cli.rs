@@ -286,20 +286,21 @@ pub struct BenchArgs {
 }
 
 const NETCHECK_HELP: &str = "\
-Show what the network lets this node do.
+Show what the network lets this node do. Needs a running daemon, and a few seconds where filters drop what is sent to \
+test them.
 
   UDP           whether datagrams get through to any member
   seen as       the endpoint at which members see this node's UDP port
-  mapping       whether that endpoint is the same for every destination (RFC 4787: endpoint-independent) or not \
-(a symmetric NAT). Needs two members at different addresses
+  mapping       whether that is the same for every destination (RFC 4787: endpoint-independent) or
+                not (a symmetric NAT); it takes two members at different addresses to tell
   port          whether the NAT keeps the port's number
-  filtering     whether a datagram gets in that a member sends from a port to which this node never spoke. Since all \
-members have been spoken to, a NAT that lets anybody in cannot be told from one that lets known addresses in. A firewall \
-of this machine counts like one of its router
+  filtering     whether a datagram gets in from a member's port that this node never spoke to
+  port mapping  the protocol by which the router forwards a port, if it does
   relays        members that offer to relay, with the round trip to each
   EXPECTED      the path to expect to each peer, from what is known of this node's side
 
-Needs a running daemon. Takes a few seconds where filters drop what is sent to test them.";
+All members have been spoken to. So a NAT that lets anybody in cannot be told from one that lets in any port of a known \
+address, and a firewall of this machine counts like one of its router.";
 
 const DOCTOR_HELP: &str = "\
 Look for what keeps this node from working, and say how to mend it.
@@ -307,20 +308,20 @@ Look for what keeps this node from working, and say how to mend it.
 Works with and without a running daemon, and without root, when it says what it could not look at. Changes nothing. \
 Exits with 1 when a check fails.
 
-  daemon          answers on its socket
-  tun             /dev/net/tun is there and may be opened
-  capability      CAP_NET_ADMIN, to make the interface
-  config          the configuration file is valid, and private while it holds an invite
-  state           the state directory and the keys in it are private
-  disk            there is room for the state directory
-  port            the UDP and TCP port are free, or our own daemon's
-  overlay-range   no other interface or route uses addresses of the overlay
-  ipv6            the system allows the interface an IPv6 address
-  certificate     does not expire within days
-  clock           agrees with members' clocks, and is not earlier than what is known to have come
-  udp             members are reached over UDP
-  mtu             every path carries packets as long as the interface's
-  relay           a node that nobody can dial has a relay
+  daemon         answers on its socket
+  tun            /dev/net/tun is there and may be opened
+  capability     CAP_NET_ADMIN, to make the interface
+  config         the configuration file is valid, and private while it holds an invite
+  state          the state directory and the keys in it are private
+  disk           there is room for the state directory
+  port           the UDP and TCP port are free, or our own daemon's
+  overlay-range  no other interface or route uses addresses of the overlay
+  ipv6           the system allows the interface an IPv6 address
+  certificate    does not expire within a week
+  clock          agrees with members' clocks, and is not earlier than what was signed or seen
+  udp            members are reached over UDP
+  mtu            every direct path carries packets as long as the interface's
+  relay          a node that nobody can dial has a relay
 
 With --json a list of {\"check\", \"ok\", \"message\", \"fix\"}; the fix is null when the check is ok. A check that could \
 not be made is ok, and its message begins with 'skipped:'.";

@@ -22,9 +22,14 @@ pub fn left_at(path: &Path) -> io::Result<DiskSpace> {
         Some(_) | None => Path::new("."),
     };
     let system = statvfs(found)?;
+    #[allow(
+        clippy::useless_conversion,
+        reason = "some systems count with fewer bits"
+    )]
+    let count = |blocks_or_files| u64::from(blocks_or_files);
     Ok(DiskSpace {
-        bytes: u64::from(system.blocks_available()).saturating_mul(system.fragment_size()),
-        files: (system.files() > 0).then(|| system.files_available()),
+        bytes: count(system.blocks_available()).saturating_mul(system.fragment_size()),
+        files: (system.files() > 0).then(|| count(system.files_available())),
     })
 }
 

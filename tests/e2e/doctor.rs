@@ -1,5 +1,6 @@
 //! X5: `hivevpn doctor` finds what is wrong, says what would mend it, and leaves everything as it was.
 
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -222,6 +223,58 @@ fn ipv6_that_is_turned_off_is_found() {
     host.sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1")
         .ok();
     doctor(host, &[]).finds(&["daemon", "ipv6"], &["sysctl net.ipv6.conf"]);
+}
+
+/// A shell line that gives what follows a clock that is `seconds` ahead of the others'.
+fn with_clock_ahead(lab: &Lab, seconds: i64) -> String {
+    let library = lab.directory().join("wrong_clock.so").display().to_string();
+    let source = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/e2e/doctor/wrong_clock.rs"
+    );
+    let compiled = Command::new("rustc")
+        .args([
+            "--edition",
+            "2024",
+            "--crate-type",
+            "cdylib",
+            "-o",
+            &library,
+            source,
+        ])
+        .status();
+    assert!(compiled.is_ok_and(|status| status.success()), "rustc");
+    format!("export LD_PRELOAD='{library}' CLOCK_AHEAD={seconds} && exec \"$@\"")
+}
+
+#[test]
+fn a_clock_that_differs_from_a_member_s_is_found() {
+    let lab = Lab::new().public("a").public("b").build();
+    let mut net = Network::start(lab, ["a", "b"]);
+    net.take("a").interrupt();
+    // What is signed allows for ten minutes.
+    let prepare = with_clock_ahead(net.lab(), 330);
+    let host = net.lab().host("a");
+    let mut up = host.command(&["sh", "-c", &prepare, "sh", HIVEVPN, "up"]);
+    up.env("HIVEVPN_STATE", host.directory().join("state"));
+    up.env("HIVEVPN_SOCKET", host.directory().join("hivevpn.sock"));
+    let _early = host.start(&mut up);
+    let visit = eventually(Duration::from_secs(45), "b asks a for the time", || {
+        let visit = doctor(net.node("b").host(), &[]);
+        (visit.failed() == ["clock"]).then_some(visit)
+    });
+    let words = ["5 minutes behind", "'a', the only member", "timedatectl"];
+    visit.finds(&["clock"], &words);
+}
+
+#[test]
+fn a_clock_that_was_set_back_is_found_without_a_daemon() {
+    let lab = Lab::new().public("a").build();
+    let host = lab.host("a");
+    host.up(&[]).interrupt();
+    let prepare = with_clock_ahead(&lab, -200 * 60);
+    let words = ["at least 3 hours behind", "timedatectl"];
+    doctor_after(host, &prepare).finds(&["daemon", "clock"], &words);
 }
 
 #[test]
