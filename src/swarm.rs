@@ -97,7 +97,7 @@ pub struct Config {
     /// How long a reservation with us lasts. Members renew it before; a relay that restarts has forgotten it.
     pub reservation: Duration,
     /// How long a connection may idle that is not authenticated. The relay protocol keeps it for 10 s before that
-    /// begins, and it is noticed with the next ping, after 15 s.
+    /// begins, and it is noticed with the next ping, after 30 s.
     pub patience: Duration,
 }
 

@@ -290,6 +290,7 @@ impl Paths {
             None => {}
         }
         self.forget_the_dead();
+        self.forget_spares();
         self.choose(now);
     }
 
@@ -297,6 +298,24 @@ impl Paths {
     pub fn doubt_all(&mut self) {
         for known in self.list.iter_mut().filter(|known| known.is_alive()) {
             known.doubt();
+        }
+    }
+
+    /// Of the direct paths that work one is in use and one stands by; the others are found again when they are needed.
+    fn forget_spares(&mut self) {
+        let is_spare = |known: &Tracked| {
+            let is_direct = matches!(known.path, Path::Direct(_));
+            is_direct && known.proven && !known.anchored && Some(known.path) != self.current
+        };
+        let spares = self.list.iter().filter(|known| is_spare(known));
+        if spares.clone().count() < 2 || !self.is_direct() {
+            return;
+        }
+        let slowest = spares.max_by_key(|known| known.best_rtt());
+        if let Some(Path::Direct(endpoint)) = slowest.map(|known| known.path) {
+            self.candidates.note(endpoint, Outcome::Spare);
+            self.list
+                .retain(|known| known.path != Path::Direct(endpoint));
         }
     }
 
@@ -337,6 +356,13 @@ impl Paths {
             self.restart_attempts(now);
         }
         Some((path, round_trip))
+    }
+
+    /// The peer has asked by `path`, and was answered.
+    pub fn asked(&mut self, path: Path, now: Instant) {
+        if let Some(known) = self.find(path) {
+            known.asked(now);
+        }
     }
 
     /// The network below may have changed: nothing is proven any more before it has shown itself again.

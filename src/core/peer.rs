@@ -78,15 +78,6 @@ pub struct Peer {
     rx_bytes: u64,
 }
 
-/// What a peer is told about us.
-#[derive(Clone, Copy)]
-pub struct Us<'a> {
-    /// Our self-certifying address.
-    pub ipv6: Ipv6Addr,
-    /// Where we may be reached.
-    pub candidates: &'a [Candidate],
-}
-
 /// Memory that sealing borrows from the node.
 pub struct Sealing<'a> {
     /// Where sealed datagrams go.
@@ -243,10 +234,11 @@ impl Peer {
         timers.into_iter().chain(probe).chain(attempt).min()
     }
 
-    /// Runs the protocol's timers, proves the paths that want it, and calls the peer when a better one is to be tried.
+    /// Runs the protocol's timers, proves the paths that want it, and calls the peer when a better one is to be tried:
+    /// we may be reached at `us`.
     pub fn tick(
         &mut self,
-        us: Us<'_>,
+        us: &[Candidate],
         sealing: &mut Sealing<'_>,
         now: Instant,
         mut new_id: impl FnMut() -> u64,
@@ -277,7 +269,7 @@ impl Peer {
         self.flush(sealing);
         let was_proven = self.paths.is_proven();
         while let Some(due) = self.paths.due_probe(now, &mut new_id) {
-            self.ask(due, us.ipv6, sealing);
+            self.ask(due, sealing);
         }
         if was_proven && !self.paths.is_proven() {
             // Perhaps the peer has lost its keys: it may have been restarted, or asleep for too long.
@@ -286,31 +278,31 @@ impl Peer {
     }
 
     /// Sends a signal by `path`. Without keys nothing is sent.
-    pub fn signal(&mut self, signal: &Signal, path: Path, us: Ipv6Addr, sealing: &mut Sealing<'_>) {
-        let packet = signal.packet(us, self.keys.ipv6, 0);
+    pub fn signal(&mut self, signal: &Signal, path: Path, sealing: &mut Sealing<'_>) {
+        let packet = signal.packet(0);
         // One that cannot be sealed is one that was lost: whoever needs it sends another.
         let _ = self.seal(&packet, path, sealing.mtu.max(packet.len()), sealing);
     }
 
-    /// Tells the peer where to try us, by every way that works: the one in use may be the one that died.
-    pub fn call(&mut self, wants_answer: bool, us: Us<'_>, sealing: &mut Sealing<'_>) {
+    /// Tells the peer to try us at `us`, by every way that works: the one in use may be the one that died.
+    pub fn call(&mut self, wants_answer: bool, us: &[Candidate], sealing: &mut Sealing<'_>) {
         let call = Signal::Call {
             wants_answer,
-            candidates: us.candidates.to_vec(),
+            candidates: us.to_vec(),
         };
         let paths: Vec<_> = self.paths.proven().take(MAX_CALLS).collect();
         for path in paths {
-            self.signal(&call, path, us.ipv6, sealing);
+            self.signal(&call, path, sealing);
         }
     }
 
     /// Sends the question that `due` wants asked. One about a length has exactly that length.
-    fn ask(&mut self, due: DueProbe, us: Ipv6Addr, sealing: &mut Sealing<'_>) {
+    fn ask(&mut self, due: DueProbe, sealing: &mut Sealing<'_>) {
         let question = Signal::Ask(due.number);
         if due.length == ASK_LENGTH {
-            self.signal(&question, due.path, us, sealing);
+            self.signal(&question, due.path, sealing);
         } else {
-            let packet = question.packet(us, self.keys.ipv6, due.length);
+            let packet = question.packet(due.length);
             // It may be too big, and must not take others with it.
             sealing.outbox.end_run();
             let _ = self.seal(&packet, due.path, packet.len(), sealing);

@@ -1,11 +1,12 @@
 //! What the cores of two nodes say to each other inside their WireGuard session, beside the packets that they carry.
 //!
 //! A signal is authentic because the session is, reaches the peer by whichever path works, and cannot be told from data
-//! on the way. It is an IPv6 packet between the two nodes' self-certifying addresses with the next header that RFC 3692
-//! sets aside for experiments. A stock WireGuard peer is never sent one.
+//! on the way. It is an IPv4 packet between two dummy addresses (RFC 7600) with the protocol number that RFC 3692 sets
+//! aside for experiments: the shortest thing that WireGuard carries, because an idle pair exchanges little else. A stock
+//! WireGuard peer is never sent one.
 //!
 //! ```text
-//! IPv6 header (40) │ "hvp1" │ kind │ 3 zero │ body
+//! IPv4 header (20) │ "hv1" │ kind │ body
 //!
 //! 0 ask     number (8)                            │ zeros, as many as the path shall carry
 //! 1 answer  number (8)  │ endpoint (18)           │ what the ask came from, zeros if by a carrier
@@ -21,7 +22,7 @@
 //! *call* names the endpoints at which its sender may be reached, and asks the peer to try them while its sender tries
 //! the peer's: that is what opens NATs. The rest is about [relaying](crate::relay).
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::{
     ip_packet::IpPacket,
@@ -30,10 +31,12 @@ use crate::{
 };
 
 /// "Use for experimentation and testing" (RFC 3692 §2.1).
-const NEXT_HEADER: u8 = 253;
-const MAGIC: [u8; 4] = *b"hvp1";
-const HEADER: usize = 40;
-const PREFIX: usize = 8;
+const PROTOCOL: u8 = 253;
+/// An address that is nobody's (RFC 7600 §6): both ends know whom the session is with.
+const NOBODY: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
+const MAGIC: [u8; 3] = *b"hv1";
+const HEADER: usize = 20;
+const PREFIX: usize = 4;
 const ENDPOINT: usize = 18;
 
 /// Length of the shortest ask in bytes.
@@ -75,15 +78,15 @@ pub enum Signal {
 
 impl Signal {
     /// The signal as an overlay packet; an ask is made at least `length` bytes long.
-    pub fn packet(&self, source: Ipv6Addr, destination: Ipv6Addr, length: u16) -> Vec<u8> {
+    pub fn packet(&self, length: u16) -> Vec<u8> {
         let mut packet = vec![0; HEADER];
-        packet[0] = 0x60;
-        packet[6] = NEXT_HEADER;
-        packet[7] = 1; // hop limit: it never leaves the tunnel
-        packet[8..24].copy_from_slice(&source.octets());
-        packet[24..40].copy_from_slice(&destination.octets());
+        packet[0] = 0x45;
+        packet[8] = 1; // time to live: it never leaves the tunnel
+        packet[9] = PROTOCOL;
+        packet[12..16].copy_from_slice(&NOBODY.octets());
+        packet[16..20].copy_from_slice(&NOBODY.octets());
         packet.extend(MAGIC);
-        packet.extend([self.kind(), 0, 0, 0]);
+        packet.push(self.kind());
         match self {
             Self::Ask(number) => {
                 packet.extend(number.to_be_bytes());
@@ -109,8 +112,8 @@ impl Signal {
                 packet.extend(channel.0.to_be_bytes());
             }
         }
-        let payload = (packet.len() - HEADER) as u16;
-        packet[4..6].copy_from_slice(&payload.to_be_bytes());
+        let total = packet.len() as u16;
+        packet[2..4].copy_from_slice(&total.to_be_bytes());
         packet
     }
 
@@ -125,18 +128,17 @@ impl Signal {
         }
     }
 
-    /// Whether `packet` is between the cores of `peer` and `us`, and what it says: `Some(None)` is a signal of a later
-    /// version, or a damaged one; `None` is an ordinary packet.
-    pub fn parse(packet: &IpPacket<'_>, peer: Ipv6Addr, us: Ipv6Addr) -> Option<Option<Self>> {
-        let (prefix, body) = packet.payload().split_first_chunk::<PREFIX>()?;
-        if packet.protocol() != NEXT_HEADER
-            || packet.source() != IpAddr::V6(peer)
-            || packet.destination() != IpAddr::V6(us)
-            || prefix[..4] != MAGIC
-        {
+    /// Whether `packet`, which a session opened, is from the peer's core, and what it says: `Some(None)` is a signal of a
+    /// later version, or a damaged one; `None` is an ordinary packet.
+    pub fn parse(packet: &IpPacket<'_>) -> Option<Option<Self>> {
+        if packet.protocol() != PROTOCOL || packet.source() != IpAddr::V4(NOBODY) {
             return None;
         }
-        Some(Self::body(prefix[4], body))
+        let (prefix, body) = packet.payload().split_first_chunk::<PREFIX>()?;
+        let (magic, [kind]) = prefix.split_first_chunk()? else {
+            return None;
+        };
+        (*magic == MAGIC).then(|| Self::body(*kind, body))
     }
 
     fn body(kind: u8, body: &[u8]) -> Option<Self> {
@@ -215,11 +217,8 @@ mod tests {
 
     use super::*;
 
-    const A: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
-    const B: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
-
     fn parse(packet: &[u8]) -> Option<Option<Signal>> {
-        Signal::parse(&IpPacket::parse(packet)?, A, B)
+        Signal::parse(&IpPacket::parse(packet)?)
     }
 
     fn endpoint() -> impl Strategy<Value = SocketAddr> {
@@ -263,23 +262,16 @@ mod tests {
     }
 
     #[test]
-    fn only_the_two_named_ends_exchange_signals() {
-        let packet = Signal::Ask(7).packet(A, B, ASK_LENGTH);
-        let packet = IpPacket::parse(&packet).unwrap();
-        assert_eq!(Signal::parse(&packet, B, A), None);
-    }
-
-    #[test]
     fn an_ordinary_packet_is_no_signal() {
-        let mut packet = Signal::Ask(1).packet(A, B, ASK_LENGTH);
-        packet[6] = 17;
+        let mut packet = Signal::Ask(1).packet(ASK_LENGTH);
+        packet[9] = 17;
         assert_eq!(parse(&packet), None);
     }
 
     #[test]
     fn what_a_later_version_says_is_not_taken_for_a_packet() {
-        let mut packet = Signal::Ask(1).packet(A, B, ASK_LENGTH);
-        packet[44] = 200;
+        let mut packet = Signal::Ask(1).packet(ASK_LENGTH);
+        packet[HEADER + 3] = 200;
         assert_eq!(parse(&packet), Some(None));
     }
 
@@ -289,12 +281,12 @@ mod tests {
             number: 1,
             seen: None,
         };
-        assert!(answer.packet(A, B, 1280).len() < 80);
+        assert!(answer.packet(1280).len() < 80);
     }
 
     #[test]
     fn padding_is_nothing_but_zeros() {
-        let mut packet = Signal::Ask(1).packet(A, B, 1280);
+        let mut packet = Signal::Ask(1).packet(1280);
         packet[1279] = 1;
         assert_eq!(parse(&packet), Some(None));
     }
@@ -309,7 +301,7 @@ mod tests {
             wants_answer: true,
             candidates: vec![candidate; MAX_CANDIDATES + 9],
         };
-        let Some(Some(Signal::Call { candidates, .. })) = parse(&call.packet(A, B, 0)) else {
+        let Some(Some(Signal::Call { candidates, .. })) = parse(&call.packet(0)) else {
             panic!("a call")
         };
         assert_eq!(candidates.len(), MAX_CANDIDATES);
@@ -318,22 +310,23 @@ mod tests {
     proptest! {
         #[test]
         fn a_signal_is_read_back_as_it_was_written(signal in signal(), length in 0..2000_u16) {
-            prop_assert_eq!(parse(&signal.packet(A, B, length)), Some(Some(signal)));
+            prop_assert_eq!(parse(&signal.packet(length)), Some(Some(signal)));
         }
 
         #[test]
         fn an_ask_is_as_long_as_the_path_shall_carry(number: u64, length: u16) {
-            let packet = Signal::Ask(number).packet(A, B, length);
+            let packet = Signal::Ask(number).packet(length);
             prop_assert_eq!(packet.len(), usize::from(length.max(ASK_LENGTH)));
         }
 
         #[test]
         fn any_payload_is_a_signal_or_not_without_panic(kind: u8, payload: Vec<u8>, is_magic: bool) {
-            let mut packet = Signal::Ask(0).packet(A, B, ASK_LENGTH)[..HEADER].to_vec();
-            let mut body = if is_magic { [&MAGIC[..], &[kind, 0, 0, 0]].concat() } else { Vec::new() };
+            let mut packet = Signal::Ask(0).packet(ASK_LENGTH)[..HEADER].to_vec();
+            let mut body = if is_magic { [&MAGIC[..], &[kind]].concat() } else { Vec::new() };
             body.extend(payload);
-            packet[4..6].copy_from_slice(&(body.len() as u16).to_be_bytes());
             packet.extend(body);
+            let total = packet.len() as u16;
+            packet[2..4].copy_from_slice(&total.to_be_bytes());
             let _ = parse(&packet);
         }
     }

@@ -473,7 +473,7 @@ impl Tunnels {
             .ok_or(DropReason::UnknownSession)?;
         let packet =
             IpPacket::parse(&self.inbox.slot(length)[..length]).ok_or(DropReason::InnerNotIp)?;
-        if let Some(signal) = Signal::parse(&packet, peer.keys().ipv6, self.us.ipv6) {
+        if let Some(signal) = Signal::parse(&packet) {
             let signal = signal.ok_or(DropReason::UnknownSignal)?;
             self.handle_signal(index, from, signal, now);
             return Ok(());

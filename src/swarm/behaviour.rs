@@ -47,6 +47,12 @@ const MAX_ADMISSION: usize = 1 << 20;
 /// The longest sync message: some thousand records.
 const MAX_SYNC: usize = 1 << 20;
 
+/// Probes inside the tunnels tell which peers live, and QUIC keeps its own connections: pings are for the others, and
+/// for the round trips to relays.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// Members come and go by sync messages, which fill the DHT's table too: it need not ask everybody all the time.
+const BOOTSTRAP_INTERVAL: Duration = Duration::from_secs(60 * 60);
+
 /// How long a request may take, through the slowest relay, the other core's thinking included.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Requests that a stranger may have in work at once.
@@ -116,7 +122,7 @@ impl Behaviour {
                     .with_agent_version(AGENT.to_owned())
                     .with_push_listen_addr_updates(true),
             ),
-            ping: ping::Behaviour::default(),
+            ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL)),
             join: requests(JOIN, Codec::new(MAX_JOIN, MAX_ADMISSION), MAX_JOINS),
             relay_server: relays::server(local, members.clone(), reservation),
             relay_client,
@@ -169,6 +175,7 @@ pub(super) fn kad(local: PeerId, suffix: &str) -> kad::Behaviour<MemoryStore> {
     let mut config = kad::Config::new(name);
     // The swarm inserts members when they are authenticated; nobody else gets in.
     config.set_kbucket_inserts(kad::BucketInserts::Manual);
+    config.set_periodic_bootstrap_interval(Some(BOOTSTRAP_INTERVAL));
     let store = MemoryStoreConfig {
         max_records: MAX_RECORDS,
         max_value_bytes: MAX_RECORD,

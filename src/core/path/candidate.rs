@@ -85,6 +85,8 @@ pub enum Outcome {
     NoAnswer,
     /// It answered once, and stopped to.
     Lost,
+    /// It answered, and is kept for when better ones fail.
+    Spare,
 }
 
 /// A candidate with its history.
@@ -136,7 +138,7 @@ impl Candidates {
         known.outcome = outcome;
         known.tries = match outcome {
             Outcome::NoAnswer => known.tries.saturating_add(1),
-            Outcome::Untried | Outcome::Lost => 0,
+            Outcome::Untried | Outcome::Lost | Outcome::Spare => 0,
         };
     }
 

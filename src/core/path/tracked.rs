@@ -11,10 +11,13 @@ use crate::signal;
 /// How long the path in use goes unproven while packets flow: with [`MISSES`] and [`PATIENCE`] it bounds how long a
 /// silent death goes unnoticed (about 4.5 s). Shorter costs datagrams on every pair, all the time.
 const HEARTBEAT: Duration = Duration::from_secs(2);
-/// The same while no packets flow: below the 30 s after which common NATs forget a UDP mapping.
-pub(super) const IDLE_HEARTBEAT: Duration = Duration::from_secs(25);
-/// A path not in use is proven this often, so that it is known to work when it is needed.
-const STANDBY_HEARTBEAT: Duration = Duration::from_secs(25);
+/// The same while no packets flow, and for a path that is not in use, so that it is known to work when it is needed. Below
+/// the 30 s after which common NATs forget a UDP mapping, and so far below that a peer that died is known to be gone by
+/// then.
+pub(super) const IDLE_HEARTBEAT: Duration = Duration::from_secs(22);
+/// An idle pair needs one that asks: who was asked, and answered, asks itself only when the next question is so much
+/// overdue.
+const SLACK: Duration = Duration::from_secs(1);
 /// The least time a probe is given on a path that carries datagrams; longer on slow paths, see [`Tracked::patience`].
 pub(super) const PATIENCE: Duration = Duration::from_millis(600);
 /// The same on a carrier, whose queue can hold a probe back for a second.
@@ -80,6 +83,7 @@ pub(super) struct Tracked {
     /// When it last answered.
     answered: Option<Instant>,
     silent_since: Option<Instant>,
+    asked_by_peer: Option<Instant>,
     outstanding: Option<Ask>,
     late: VecDeque<Ask>,
     /// When it was last probed; `None` wants a probe at once.
@@ -100,6 +104,7 @@ impl Tracked {
             best_rtt: None,
             answered: None,
             silent_since: None,
+            asked_by_peer: None,
             outstanding: None,
             late: VecDeque::new(),
             probed: None,
@@ -202,10 +207,22 @@ impl Tracked {
     fn gap(&self, in_use: bool, flowing: bool) -> Duration {
         match (self.is_alive(), in_use, flowing) {
             (false, _, _) => RETRY,
-            (true, false, _) => STANDBY_HEARTBEAT,
-            (true, true, false) => IDLE_HEARTBEAT,
+            (true, false, _) | (true, true, false) => IDLE_HEARTBEAT,
             (true, true, true) => HEARTBEAT,
         }
+    }
+
+    /// When the next heartbeat is due, or at once. The peer's questions make ours superfluous while nothing flows.
+    fn next_heartbeat(&self, in_use: bool, flowing: bool) -> Option<Instant> {
+        let own = self.probed? + self.gap(in_use, flowing);
+        let is_idle = self.proven && !self.is_in_doubt() && !(in_use && flowing);
+        let theirs = self.asked_by_peer.filter(|_| is_idle);
+        Some(theirs.map_or(own, |at| own.max(at + IDLE_HEARTBEAT + SLACK)))
+    }
+
+    /// The peer has asked by this path, and was answered.
+    pub(super) fn asked(&mut self, now: Instant) {
+        self.asked_by_peer = Some(now);
     }
 
     /// Whether its MTU may be searched for: lost probes mean something only while others come back.
@@ -215,10 +232,9 @@ impl Tracked {
 
     /// When it has something to ask or to give up next, as things stand now.
     pub(super) fn next_due(&self, now: Instant, in_use: bool, flowing: bool) -> Instant {
-        let heartbeat = match (self.outstanding, self.probed) {
-            (Some(ask), _) => ask.sent + self.patience(),
-            (None, Some(at)) => at + self.gap(in_use, flowing),
-            (None, None) => now,
+        let heartbeat = match self.outstanding {
+            Some(ask) => ask.sent + self.patience(),
+            None => self.next_heartbeat(in_use, flowing).unwrap_or(now),
         };
         let search = self.mtu.next_expiry(self.patience()).or_else(|| {
             self.mtu
@@ -235,9 +251,9 @@ impl Tracked {
         in_use: bool,
         flowing: bool,
     ) -> Option<Question> {
-        let gap = self.gap(in_use, flowing);
         let guards_packets = in_use && flowing;
-        if self.outstanding.is_none() && self.probed.is_none_or(|at| now >= at + gap) {
+        let heartbeat = self.next_heartbeat(in_use, flowing);
+        if self.outstanding.is_none() && heartbeat.is_none_or(|due| now >= due) {
             return Some(Question::Heartbeat(self.heartbeat_length(guards_packets)));
         }
         if !self.is_searchable() {

@@ -104,6 +104,10 @@ impl Paths {
                     State::Failed,
                     format!("no answer to {}", attempts(known.tries)),
                 ),
+                Outcome::Spare => (
+                    State::Standby,
+                    "worked when it was tried; faster ones are in use".to_owned(),
+                ),
                 Outcome::Lost => (State::Failed, "it answered once and fell silent".to_owned()),
             };
             CandidateView {

@@ -118,7 +118,7 @@ impl Tunnels {
                     scratch: &mut self.scratch,
                     mtu: self.mtu,
                 };
-                peer.signal(&Signal::Ask(*number), path.path, self.us.ipv6, &mut sealing);
+                peer.signal(&Signal::Ask(*number), path.path, &mut sealing);
             }
         }
     }

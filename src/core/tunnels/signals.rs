@@ -13,7 +13,7 @@ use crate::{
         Path,
         candidate::{Candidate, CandidateKind},
     },
-    peer::{PeerIndex, Sealing, Us},
+    peer::{PeerIndex, Sealing},
     signal::{MAX_CANDIDATES, Signal},
 };
 
@@ -32,6 +32,9 @@ impl Tunnels {
                     Path::Relayed { .. } | Path::Carrier(_) => None,
                 };
                 self.signal(index, from, &Signal::Answer { number, seen });
+                if let Some(peer) = self.peers.get_mut(index) {
+                    peer.paths_mut().asked(from, now);
+                }
             }
             Signal::Answer { number, seen } => self.handle_answer(index, number, seen, now),
             Signal::Call {
@@ -91,16 +94,12 @@ impl Tunnels {
             }
         }
         if peer.paths_mut().called(now) && wants_answer {
-            let us = Us {
-                ipv6: self.us.ipv6,
-                candidates: &self.told,
-            };
             let mut sealing = Sealing {
                 outbox: &mut self.outbox,
                 scratch: &mut self.scratch,
                 mtu: self.mtu,
             };
-            peer.call(false, us, &mut sealing);
+            peer.call(false, &self.told, &mut sealing);
         }
         self.tick_peer(index, now);
     }
@@ -113,7 +112,7 @@ impl Tunnels {
                 scratch: &mut self.scratch,
                 mtu: self.mtu,
             };
-            peer.signal(signal, path, self.us.ipv6, &mut sealing);
+            peer.signal(signal, path, &mut sealing);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Tunnels;
-use crate::peer::{PeerIndex, Sealing, Us};
+use crate::peer::{PeerIndex, Sealing};
 
 /// Between two ticks of one peer that nothing but the clock calls for.
 const MIN_GAP: Duration = Duration::from_millis(1);
@@ -45,11 +45,7 @@ impl Tunnels {
             mtu: self.mtu,
         };
         let rng = &mut self.rng;
-        let us = Us {
-            ipv6: self.us.ipv6,
-            candidates: &self.told,
-        };
-        peer.tick(us, &mut sealing, now, || rng.u64(..));
+        peer.tick(&self.told, &mut sealing, now, || rng.u64(..));
         if peer.paths_mut().take_change() {
             self.moved.push(peer.keys().id);
         }

