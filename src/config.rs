@@ -44,6 +44,8 @@ pub struct Config {
     pub bootstrap: Vec<(PeerId, Multiaddr)>,
     /// Public addresses of this node.
     pub external: Vec<IpAddr>,
+    /// Whether to ask the router to forward a port to this node.
+    pub port_mapping: bool,
     /// Whether to relay.
     pub relay: RelayMode,
     /// Overlay interface.
@@ -66,6 +68,7 @@ impl Default for Config {
             port: 7777,
             bootstrap: Vec::new(),
             external: Vec::new(),
+            port_mapping: true,
             relay: RelayMode::Auto,
             interface: "hive0".to_owned(),
             mtu: 1420,
@@ -168,6 +171,9 @@ impl Config {
         }
         for address in underlay.external {
             self.add_external(address.get_ref(), &place(address.span()))?;
+        }
+        if let Some(port_mapping) = underlay.port_mapping {
+            self.port_mapping = port_mapping;
         }
         if let Some(relay) = underlay.relay {
             self.relay = relay.0;
@@ -418,6 +424,7 @@ struct UnderlaySection {
     port: Option<u16>,
     bootstrap: Vec<Spanned<String>>,
     external: Vec<Spanned<String>>,
+    port_mapping: Option<bool>,
     relay: Option<RelayOption>,
 }
 

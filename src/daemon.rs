@@ -7,6 +7,7 @@
 use std::{
     collections::VecDeque,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZeroU16,
     path::Path,
     time::Duration,
 };
@@ -42,6 +43,7 @@ use crate::{
     identity::{self, Identity},
     mailbox,
     membership::{self, Membership, Way},
+    port_mapping::PortMapping,
     store::Store,
     swarm::{
         self, Command, Swarm,
@@ -159,6 +161,7 @@ struct NetworkSide {
     commands: mpsc::Sender<Command>,
     swarm: mailbox::Receiver<swarm::Event>,
     swarm_task: JoinHandle<()>,
+    port_mapping: Option<PortMapping>,
     overlay: Overlay,
     local: mailbox::Receiver<Local>,
     control_socket: ControlSocket,
@@ -196,6 +199,11 @@ impl NetworkSide {
             .context("cannot start QUIC")?
             .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
             .boxed();
+        let (port_mapping, mapped) = NonZeroU16::new(port)
+            .filter(|_| config.port_mapping)
+            .map(|port| PortMapping::start(runtime.handle(), port))
+            .unzip();
+        let defaults = swarm::Config::new(identity.keypair.clone());
         let swarm = Swarm::new(
             swarm::Config {
                 quic: Some(quic),
@@ -208,9 +216,10 @@ impl NetworkSide {
                     .iter()
                     .flat_map(|ip| transports(*ip, port))
                     .collect(),
+                mapped: mapped.unwrap_or(defaults.mapped),
                 relay: config.relay,
                 mdns: true,
-                ..swarm::Config::new(identity.keypair.clone())
+                ..defaults
             },
             to_loop,
         )?;
@@ -222,6 +231,7 @@ impl NetworkSide {
             commands,
             swarm: swarm_events,
             swarm_task,
+            port_mapping,
             overlay,
             local,
             control_socket,
@@ -292,6 +302,7 @@ impl NetworkSide {
             parts,
             Rest {
                 swarm_task: self.swarm_task,
+                port_mapping: self.port_mapping,
                 control_socket: self.control_socket,
             },
         )
@@ -301,6 +312,7 @@ impl NetworkSide {
 /// What is left to undo after the loop.
 struct Rest {
     swarm_task: JoinHandle<()>,
+    port_mapping: Option<PortMapping>,
     control_socket: ControlSocket,
 }
 
@@ -308,10 +320,20 @@ impl Rest {
     fn end(self, runtime: &Runtime) {
         drop(self.control_socket);
         // The loop has dropped its end of the commands, which ends the swarm.
-        let goodbye = async { tokio::time::timeout(GOODBYE, self.swarm_task).await };
-        if runtime.block_on(goodbye).is_err() {
-            tracing::debug!("the swarm did not end in time");
-        }
+        let goodbye = async {
+            if tokio::time::timeout(GOODBYE, self.swarm_task)
+                .await
+                .is_err()
+            {
+                tracing::debug!("the swarm did not end in time");
+            }
+        };
+        let router = async {
+            if let Some(port_mapping) = self.port_mapping {
+                port_mapping.end().await;
+            }
+        };
+        runtime.block_on(async { tokio::join!(goodbye, router) });
     }
 }
 

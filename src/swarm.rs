@@ -40,6 +40,7 @@ mod underlay;
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
     io,
+    net::SocketAddrV4,
     time::{Duration, Instant},
 };
 
@@ -56,7 +57,10 @@ use libp2p::{
         dial_opts::{DialOpts, PeerCondition},
     },
 };
-use tokio::{sync::mpsc, time::MissedTickBehavior};
+use tokio::{
+    sync::{mpsc, watch},
+    time::MissedTickBehavior,
+};
 
 use crate::mailbox;
 use addresses::{Addresses, Overlay};
@@ -90,6 +94,8 @@ pub struct Config {
     pub listen: Vec<Multiaddr>,
     /// Where we are known to be reachable from anywhere, behind a forwarded port for example.
     pub external: Vec<Multiaddr>,
+    /// What our router forwards to us, as it changes.
+    pub mapped: watch::Receiver<Option<SocketAddrV4>>,
     /// Whether to relay for others.
     pub relay: RelayMode,
     /// Whether to look for nodes on this site.
@@ -109,6 +115,7 @@ impl Config {
             quic: None,
             listen: Vec::new(),
             external: Vec::new(),
+            mapped: watch::channel(None).1,
             relay: RelayMode::default(),
             mdns: false,
             reservation: Duration::from_secs(60 * 60),
@@ -143,6 +150,7 @@ pub struct Swarm {
     /// Events that wait for room in the mailbox.
     waiting: VecDeque<Event>,
     overlay: Overlay,
+    mapped: watch::Receiver<Option<SocketAddrV4>>,
     relay_mode: RelayMode,
     relaying: bool,
     connections: BTreeMap<ConnectionId, Connection>,
@@ -204,6 +212,7 @@ impl Swarm {
             mailbox,
             waiting: VecDeque::new(),
             overlay,
+            mapped: config.mapped,
             relay_mode: config.relay,
             relaying: false,
             connections: BTreeMap::new(),
@@ -246,6 +255,7 @@ impl Swarm {
                 event = self.inner.select_next_some(), if self.waiting.is_empty() => {
                     self.on_event(event);
                 }
+                Ok(()) = self.mapped.changed() => self.on_mapped(),
                 _ = tick.tick() => {}
             }
         }
@@ -264,12 +274,22 @@ impl Swarm {
             self.inner.listeners(),
             self.inner.external_addresses(),
             observed(&self.connections, &self.overlay),
+            *self.mapped.borrow(),
         );
         if addresses == self.addresses {
             return;
         }
         self.addresses = addresses.clone();
         self.tell(Event::Addresses(addresses));
+    }
+
+    /// Announces what the router forwards to us, and has peers try it when they punch holes.
+    fn on_mapped(&mut self) {
+        if let Some(endpoint) = *self.mapped.borrow_and_update() {
+            let gate = &mut self.inner.behaviour_mut().gate;
+            gate.offer_candidate(&addresses::quic(endpoint));
+        }
+        self.addresses_changed = true;
     }
 
     /// Offers to relay, or stops to, as our addresses and the configuration say.
