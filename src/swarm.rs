@@ -10,7 +10,8 @@
 //! - [`gate`]: keeps strangers from the protocols of members
 //! - [`carrier`]: datagrams on a stream
 //! - [`relays`]: being one, and holding reservations with some
-//! - [`addresses`]: what we are reached at
+//! - [`addresses`]: what we are reached at; [`reachability`]: whether that is true
+//! - [`discoveries`]: what mDNS finds, a few at a time
 //! - `bench`: members that measure the tunnel between them
 //! - `reflect`, `survey`: what members see that we cannot, and what commands are told of the underlay
 //! - `commands`, `events`: from the data loop to libp2p, and back
@@ -24,12 +25,14 @@ mod bench;
 mod carrier;
 mod codec;
 mod commands;
+mod discoveries;
 mod events;
 mod gate;
 mod interface;
 mod numbers;
 pub mod quic;
 mod reflect;
+mod reachability;
 mod relays;
 mod requests;
 mod survey;
@@ -38,7 +41,7 @@ mod tests;
 mod underlay;
 
 use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
     io,
     net::SocketAddrV4,
     time::{Duration, Instant},
@@ -53,7 +56,8 @@ use libp2p::{
     identity::Keypair,
     noise, relay,
     swarm::{
-        self,
+        self, ExternalAddrExpired, FromSwarm, NetworkBehaviour,
+        behaviour::ExternalAddrConfirmed,
         dial_opts::{DialOpts, PeerCondition},
     },
 };
@@ -67,9 +71,11 @@ use addresses::{Addresses, Overlay};
 use behaviour::{Behaviour, BehaviourEvent};
 use bench::Measurements;
 pub use carrier::{Carrier, Dropped};
+use discoveries::Discoveries;
 pub use gate::MAX_CREDENTIAL;
 pub use interface::{Command, Event, Protocol, RequestId};
 use reflect::Reflections;
+use reachability::Reachability;
 pub use relays::RelayMode;
 use relays::Reservations;
 use requests::Requests;
@@ -160,6 +166,10 @@ pub struct Swarm {
     measurements: Measurements,
     reflections: Reflections,
     reservations: Reservations,
+    reachability: Reachability,
+    discoveries: Discoveries,
+    /// What the relaying half believes to be external beside what the swarm does.
+    relay_addresses: BTreeSet<Multiaddr>,
     /// As last told.
     addresses: Addresses,
     addresses_changed: bool,
@@ -172,6 +182,10 @@ struct Connection {
     authenticated: bool,
     /// What the peer last said about itself, and what it sees us as.
     identified: Option<identify::Info>,
+    /// As last measured.
+    rtt: Option<Duration>,
+    /// Whether it shows that members reach us by themselves, if its peer is one.
+    would_prove: bool,
 }
 
 impl Swarm {
@@ -221,6 +235,9 @@ impl Swarm {
             measurements: Measurements::default(),
             reflections: Reflections::default(),
             reservations: Reservations::new(local),
+            reachability: Reachability::default(),
+            discoveries: Discoveries::default(),
+            relay_addresses: BTreeSet::new(),
             addresses: Addresses::default(),
             addresses_changed: true,
         })
@@ -241,6 +258,7 @@ impl Swarm {
             self.look_after_addresses();
             self.look_after_relaying();
             self.look_after_reservations();
+            self.look_after_discoveries();
             tokio::select! {
                 room = mailbox.reserve(), if !self.waiting.is_empty() => {
                     let Ok(room) = room else { return };
@@ -279,6 +297,7 @@ impl Swarm {
         if addresses == self.addresses {
             return;
         }
+        self.reachability.on_addresses(&addresses);
         self.addresses = addresses.clone();
         self.tell(Event::Addresses(addresses));
     }
@@ -294,6 +313,7 @@ impl Swarm {
 
     /// Offers to relay, or stops to, as our addresses and the configuration say.
     fn look_after_relaying(&mut self) {
+        self.look_after_relay_addresses();
         let relaying = self.relay_mode.serves(&self.addresses);
         if relaying == self.relaying {
             return;
@@ -311,14 +331,43 @@ impl Swarm {
         self.tell(Event::Relaying(relaying));
     }
 
+    /// A relay without a public address serves its site: libp2p's gives reservations out for external addresses only.
+    fn look_after_relay_addresses(&mut self) {
+        let wanted: BTreeSet<_> = if self.relay_mode.serves_its_site(&self.addresses) {
+            self.addresses.listen.iter().cloned().collect()
+        } else {
+            BTreeSet::new()
+        };
+        if wanted == self.relay_addresses {
+            return;
+        }
+        let server = &mut self.inner.behaviour_mut().relay_server;
+        for addr in self.relay_addresses.difference(&wanted) {
+            let expired = FromSwarm::ExternalAddrExpired(ExternalAddrExpired { addr });
+            server.on_swarm_event(expired);
+        }
+        for addr in wanted.difference(&self.relay_addresses) {
+            let confirmed = FromSwarm::ExternalAddrConfirmed(ExternalAddrConfirmed { addr });
+            server.on_swarm_event(confirmed);
+        }
+        self.relay_addresses = wanted;
+    }
+
+    /// Tells what mDNS found, as fast as it can be dialed.
+    fn look_after_discoveries(&mut self) {
+        while let Some((peer, addresses)) = self.discoveries.next(Instant::now()) {
+            self.tell(Event::Discovered { peer, addresses });
+        }
+    }
+
     /// Does what the supervisor of our reservations wants, until it wants nothing.
     fn look_after_reservations(&mut self) {
         loop {
-            let wanted = !self.addresses.has_public();
+            let wanted = !(self.addresses.has_public() && self.reachability.is_proven());
             let connections = &self.connections;
-            let progress = |relay: &PeerId| progress(connections, relay);
+            let way = |relay: &PeerId| way(connections, relay);
             let now = Instant::now();
-            let Some(step) = self.reservations.next(now, wanted, progress) else {
+            let Some(step) = self.reservations.next(now, wanted, way) else {
                 return;
             };
             match step {
@@ -329,6 +378,7 @@ impl Swarm {
                         .addresses(addresses)
                         .build();
                     let id = dial.connection_id();
+                    self.reachability.on_call(relay, now);
                     match self.inner.dial(dial) {
                         Ok(()) => self.reservations.on_dialing(relay, id),
                         // Somebody else dials it: that will do.
@@ -346,6 +396,9 @@ impl Swarm {
                         self.reservations.on_step_failed(relay, now);
                     }
                 },
+                relays::Step::Release(listener) => {
+                    self.inner.remove_listener(listener);
+                }
             }
         }
     }
@@ -363,19 +416,26 @@ fn observed<'a>(
         .filter(|address| !overlay.contains(address))
 }
 
-/// How far the best direct connection to `relay` is.
-fn progress(
-    connections: &BTreeMap<ConnectionId, Connection>,
-    relay: &PeerId,
-) -> relays::Connection {
-    let mut progress = relays::Connection::None;
+/// What the best direct connection to `relay` is good for.
+fn way(connections: &BTreeMap<ConnectionId, Connection>, relay: &PeerId) -> relays::Way {
+    let mut way = relays::Way {
+        connection: relays::Connection::None,
+        rtt: None,
+    };
     for connection in connections.values() {
-        if connection.peer == *relay && connection.link.is_direct() {
-            progress = relays::Connection::Fresh;
-            if connection.authenticated && connection.identified.is_some() {
-                return relays::Connection::Ready;
-            }
+        if connection.peer != *relay || !connection.link.is_direct() {
+            continue;
         }
+        let is_ready = connection.authenticated && connection.identified.is_some();
+        if is_ready {
+            way.connection = relays::Connection::Ready;
+        } else if way.connection == relays::Connection::None {
+            way.connection = relays::Connection::Fresh;
+        }
+        way.rtt = match (way.rtt, connection.rtt) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
     }
-    progress
+    way
 }

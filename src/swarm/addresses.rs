@@ -73,6 +73,15 @@ pub fn is_circuit(address: &Multiaddr) -> bool {
     address.iter().any(|part| part == Protocol::P2pCircuit)
 }
 
+/// Whether `address` leads through a relay to a relay, which none passes on.
+fn is_nested(address: &Multiaddr) -> bool {
+    address
+        .iter()
+        .filter(|part| *part == Protocol::P2pCircuit)
+        .count()
+        > 1
+}
+
 /// QUIC at this endpoint.
 pub fn quic(endpoint: SocketAddrV4) -> Multiaddr {
     Multiaddr::from(*endpoint.ip())
@@ -182,7 +191,10 @@ impl Addresses {
         mapped: Option<SocketAddrV4>,
     ) -> Self {
         // Sets: an address may be reported twice, and an order that jumps about would look like a change.
-        let (relayed, listen): (BTreeSet<_>, BTreeSet<_>) = listen.cloned().partition(is_circuit);
+        let (relayed, listen): (BTreeSet<_>, BTreeSet<_>) = listen
+            .filter(|address| !is_nested(address))
+            .cloned()
+            .partition(is_circuit);
         let external: BTreeSet<_> = external.filter(|a| !is_circuit(a)).cloned().collect();
         let observed: BTreeSet<_> = observed
             .filter(|address| !listen.contains(address) && !external.contains(address))
@@ -352,6 +364,15 @@ mod tests {
         assert_eq!(ours.relayed, [listen[2].clone()]);
         assert_eq!(ours.observed, [observed[0].clone()]);
         assert!(!ours.has_public(), "a relay's address is not ours");
+    }
+
+    #[test]
+    fn a_circuit_to_a_relay_is_no_way_to_us() {
+        let circuit = format!("/ip4/203.0.113.1/tcp/1/p2p/{RELAY}/p2p-circuit");
+        let nested = format!("{circuit}/p2p/{}/p2p-circuit", PeerId::random());
+        let listen = [address(&circuit), address(&nested)];
+        let ours = Addresses::new(listen.iter(), [].iter(), [].iter(), None);
+        assert_eq!(ours.relayed, listen[..1]);
     }
 
     #[test]

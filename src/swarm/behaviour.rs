@@ -60,6 +60,8 @@ const MAX_REFLECTIONS: usize = 2;
 
 /// Connections that are being set up, of members and strangers together. One beyond is refused and must be tried again.
 const MAX_PENDING_INCOMING: u32 = 512;
+/// Dials of ours under way, each to all addresses of a peer. What is beyond is tried again, as after any failure.
+const MAX_PENDING_OUTGOING: u32 = 512;
 /// Direct ones over each transport and a circuit or two, twice over while connections are being replaced.
 const MAX_ESTABLISHED_PER_PEER: u32 = 8;
 /// Apart, so that strangers who fill the one half do not keep us from dialing members.
@@ -139,6 +141,7 @@ impl Behaviour {
 fn limits() -> ConnectionLimits {
     ConnectionLimits::default()
         .with_max_pending_incoming(Some(MAX_PENDING_INCOMING))
+        .with_max_pending_outgoing(Some(MAX_PENDING_OUTGOING))
         .with_max_established_per_peer(Some(MAX_ESTABLISHED_PER_PEER))
         .with_max_established_incoming(Some(MAX_ESTABLISHED_INCOMING))
         .with_max_established_outgoing(Some(MAX_ESTABLISHED_OUTGOING))

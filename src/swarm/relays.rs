@@ -17,7 +17,7 @@ use super::{
     addresses::{self, Addresses},
     gate::Members,
 };
-pub use reservations::{Connection, Reservations, Step};
+pub use reservations::{Connection, Reservations, Step, Way};
 
 /// Whether this node relays for others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -40,6 +40,14 @@ impl RelayMode {
             RelayMode::Auto => ours.has_public(),
             RelayMode::Always => true,
             RelayMode::Never => false,
+        }
+    }
+
+    /// Whether to relay under addresses that only the nodes of this site can dial.
+    pub fn serves_its_site(self, ours: &Addresses) -> bool {
+        match self {
+            RelayMode::Always => !ours.has_public(),
+            RelayMode::Auto | RelayMode::Never => false,
         }
     }
 }

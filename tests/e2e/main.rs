@@ -34,6 +34,7 @@ mod paths;
 mod port_mapping;
 mod reach;
 mod relays;
+mod reservations;
 mod services;
 mod soak;
 mod sums;

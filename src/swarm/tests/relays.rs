@@ -165,6 +165,20 @@ async fn a_reservation_is_made_again_after_the_relay_restarted() {
 }
 
 #[tokio::test]
+async fn a_node_that_only_believes_to_be_public_is_reachable_through_a_relay() {
+    let (mut relay, _, address) = relay();
+    let mut node = Node::start(|config| {
+        config.listen = vec![];
+        config.external = vec!["/ip4/203.0.113.9/tcp/7777".parse().unwrap()];
+    });
+    relay.enter(1, b"credential").await;
+    node.enter(1, b"credential").await;
+    offer(&node, relay.peer, &address).await;
+    authenticate(&mut relay, &mut node).await;
+    reserved(&mut node).await;
+}
+
+#[tokio::test]
 async fn a_relay_says_that_it_relays() {
     let (mut relay, _, address) = relay();
     let relaying = |event: &Event| match event {
