@@ -5,7 +5,7 @@
 //! replaced at the next start. A start that fails before this node is a member leaves nothing behind.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU16,
     path::Path,
@@ -113,7 +113,7 @@ fn up(config: &Config, state: &Path, socket: &Path, footprint: &Footprint) -> Re
     tracing::info!(%network, interface = tun.name(), ipv4 = %own.ipv4.0, ipv6 = %own.ipv6.0, "up");
     let greet = membership.is_founded_now;
     let node = node(membership, &identity, &store, config)?;
-    let (parts, rest) = network_side.into_parts(node, tun, store, config.realtime, greet);
+    let (parts, rest) = network_side.into_parts(node, tun, store, config, greet);
     let result = EventLoop::new(parts).run();
     rest.end(&runtime);
     result
@@ -218,6 +218,8 @@ impl NetworkSide {
                     .collect(),
                 mapped: mapped.unwrap_or(defaults.mapped),
                 relay: config.relay,
+                // Nobody until the network is known, and with it the names.
+                relay_for: config.relay_members.as_ref().map(|_| BTreeSet::new()),
                 mdns: true,
                 ..defaults
             },
@@ -276,7 +278,7 @@ impl NetworkSide {
         node: Node,
         tun: Tun,
         store: Store,
-        urgent: bool,
+        config: &Config,
         greet: bool,
     ) -> (Parts, Rest) {
         let network = NetworkChanges::open(tun.name())
@@ -295,7 +297,8 @@ impl NetworkSide {
             waker: self.waker,
             network,
             store,
-            urgent,
+            urgent: config.realtime,
+            relay_members: config.relay_members.clone(),
             greet,
         };
         (

@@ -77,7 +77,7 @@ pub use interface::{Command, Event, Protocol, RequestId};
 use reflect::Reflections;
 use reachability::Reachability;
 pub use relays::RelayMode;
-use relays::Reservations;
+use relays::{Guests, Reservations};
 use requests::Requests;
 
 /// How often lost reservations are looked after. Their shortest pause is a second.
@@ -104,6 +104,8 @@ pub struct Config {
     pub mapped: watch::Receiver<Option<SocketAddrV4>>,
     /// Whether to relay for others.
     pub relay: RelayMode,
+    /// The members to relay for, if not for all. [`Command::RelayFor`] replaces them.
+    pub relay_for: Option<BTreeSet<PeerId>>,
     /// Whether to look for nodes on this site.
     pub mdns: bool,
     /// How long a reservation with us lasts. Members renew it before; a relay that restarts has forgotten it.
@@ -123,6 +125,7 @@ impl Config {
             external: Vec::new(),
             mapped: watch::channel(None).1,
             relay: RelayMode::default(),
+            relay_for: None,
             mdns: false,
             reservation: Duration::from_secs(60 * 60),
             patience: Duration::from_secs(5),
@@ -158,6 +161,7 @@ pub struct Swarm {
     overlay: Overlay,
     mapped: watch::Receiver<Option<SocketAddrV4>>,
     relay_mode: RelayMode,
+    guests: Guests,
     relaying: bool,
     connections: BTreeMap<ConnectionId, Connection>,
     /// The dials that the data loop waits for.
@@ -197,9 +201,12 @@ impl Swarm {
         let (circuits, relay_client) = relay::client::new(local);
         let transport =
             underlay::transport(&config.keypair, config.quic, circuits, overlay.clone())?;
+        let guests = Guests::default();
+        guests.set(config.relay_for);
         let behaviour = Behaviour::new(
             key,
             relay_client,
+            guests.clone(),
             config.reservation,
             config.mdns,
             mailbox.clone(),
@@ -228,6 +235,7 @@ impl Swarm {
             overlay,
             mapped: config.mapped,
             relay_mode: config.relay,
+            guests,
             relaying: false,
             connections: BTreeMap::new(),
             dials: HashSet::new(),

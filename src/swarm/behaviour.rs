@@ -102,6 +102,7 @@ impl Behaviour {
     pub fn new(
         key: PublicKey,
         relay_client: relay::client::Behaviour,
+        guests: relays::Guests,
         reservation: Duration,
         mdns: bool,
         mailbox: mailbox::Sender<Event>,
@@ -120,7 +121,7 @@ impl Behaviour {
             ),
             ping: ping::Behaviour::default(),
             join: requests(JOIN, Codec::new(MAX_JOIN, MAX_ADMISSION), MAX_JOINS),
-            relay_server: relays::server(local, members.clone(), reservation),
+            relay_server: relays::server(local, members.clone(), guests, reservation),
             relay_client,
             mdns: mdns.into(),
             gate: Gate::new(

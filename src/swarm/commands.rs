@@ -68,6 +68,7 @@ impl Swarm {
                 }
             }
             Command::Relays(relays) => self.reservations.offer(relays),
+            Command::RelayFor(guests) => self.guests.set(Some(guests)),
         }
     }
 

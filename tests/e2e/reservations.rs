@@ -52,3 +52,22 @@ fn nodes_that_only_believe_to_be_public_are_reached_through_a_relay() {
     });
     assert!(network.node("a").host().pings(network.node("b").ipv4()));
 }
+
+#[test]
+fn a_relay_serves_whom_its_owner_names() {
+    let lab = Lab::new()
+        .public("r")
+        .behind(Nat::Symmetric, "a")
+        .behind(Nat::Symmetric, "b")
+        .build();
+    let network = Network::configured(lab, &["r", "a", "b"], |name| match name {
+        "r" => "[underlay]\nrelay_members = [\"a\"]\n".to_owned(),
+        _ => String::new(),
+    });
+    until(SOON, "the guest is reached through the relay", || {
+        has_reservation(&network, "a")
+    });
+    // Who is no guest may still call one.
+    network.wait("relay", ["a", "b"], SOON);
+    assert!(!has_reservation(&network, "b"));
+}
