@@ -180,7 +180,7 @@ impl Asking {
         self.announce(external);
     }
 
-    fn announce(&mut self, external: Option<SocketAddrV4>) {
+    fn announce(&self, external: Option<SocketAddrV4>) {
         // A router behind another one gives away what is not its own.
         let public = external.filter(|external| is_public_ip((*external.ip()).into()));
         let is_news = self.tell.send_if_modified(|told| {
@@ -428,5 +428,47 @@ impl Network {
 
     async fn next(&mut self) -> Option<io::Result<IfEvent>> {
         self.0.as_mut()?.next().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asking() -> Asking {
+        Asking {
+            port: NonZeroU16::MIN,
+            mapping: None,
+            failures: 0,
+            tell: watch::channel(None).0,
+        }
+    }
+
+    #[test]
+    fn routers_that_give_nothing_are_asked_ever_more_rarely() {
+        let mut asking = asking();
+        let pauses: Vec<_> = (1..=20)
+            .map(|failures| {
+                asking.failures = failures;
+                asking.pause()
+            })
+            .collect();
+        assert!(pauses.is_sorted());
+        assert_eq!((pauses[0], pauses[19]), (FIRST_PAUSE, LONGEST_PAUSE));
+    }
+
+    #[test]
+    fn only_a_public_address_is_told() {
+        let asking = asking();
+        let mut told = asking.tell.subscribe();
+        asking.announce(Some("192.168.1.7:7777".parse().unwrap()));
+        assert!(!told.has_changed().unwrap(), "a router behind a router");
+        let public = "203.0.113.9:7777".parse().unwrap();
+        asking.announce(Some(public));
+        assert_eq!(*told.borrow_and_update(), Some(public));
+        asking.announce(Some(public));
+        assert!(!told.has_changed().unwrap(), "a renewal is no news");
+        asking.announce(None);
+        assert_eq!(*told.borrow_and_update(), None);
     }
 }
