@@ -5,6 +5,7 @@
 use std::{
     io::Read,
     net::{IpAddr, Ipv4Addr},
+    num::NonZeroU64,
     path::{Path, PathBuf},
 };
 
@@ -44,8 +45,14 @@ pub struct Config {
     pub bootstrap: Vec<(PeerId, Multiaddr)>,
     /// Public addresses of this node.
     pub external: Vec<IpAddr>,
+    /// Whether to ask the router to forward a port to this node.
+    pub port_mapping: bool,
     /// Whether to relay.
     pub relay: RelayMode,
+    /// How many bytes a second to relay at most; any number without.
+    pub relay_rate: Option<NonZeroU64>,
+    /// The members to relay for, by name or peer id; all without.
+    pub relay_members: Option<Vec<String>>,
     /// Overlay interface.
     pub interface: String,
     /// Overlay MTU in bytes.
@@ -66,7 +73,10 @@ impl Default for Config {
             port: 7777,
             bootstrap: Vec::new(),
             external: Vec::new(),
+            port_mapping: true,
             relay: RelayMode::Auto,
+            relay_rate: None,
+            relay_members: None,
             interface: "hive0".to_owned(),
             mtu: 1420,
             realtime: true,
@@ -169,8 +179,21 @@ impl Config {
         for address in underlay.external {
             self.add_external(address.get_ref(), &place(address.span()))?;
         }
+        if let Some(port_mapping) = underlay.port_mapping {
+            self.port_mapping = port_mapping;
+        }
         if let Some(relay) = underlay.relay {
             self.relay = relay.0;
+        }
+        if let Some(rate) = underlay.relay_rate {
+            self.relay_rate = Some(parse_rate(rate.get_ref(), &place(rate.span()))?);
+        }
+        if let Some(members) = underlay.relay_members {
+            let members = members.into_iter().map(|member| {
+                let place = place(member.span());
+                checked_member(member.into_inner(), &place)
+            });
+            self.relay_members = Some(members.collect::<Result<_, _>>()?);
         }
         if let Some(name) = interface.name {
             self.set_interface(name.get_ref(), &place(name.span()))?;
@@ -354,6 +377,41 @@ fn parse<T: std::str::FromStr>(
     })
 }
 
+/// `50 MB/s` in bytes a second.
+fn parse_rate(text: &str, place: &str) -> Result<NonZeroU64, ConfigError> {
+    const UNITS: [(&str, u64); 4] = [
+        ("GB/s", 1_000_000_000),
+        ("MB/s", 1_000_000),
+        ("kB/s", 1_000),
+        ("B/s", 1),
+    ];
+    let rate = UNITS.iter().find_map(|(unit, factor)| {
+        let count: u64 = text.strip_suffix(unit)?.trim_end().parse().ok()?;
+        NonZeroU64::new(count.checked_mul(*factor)?)
+    });
+    rate.ok_or_else(|| ConfigError::Value {
+        place: place.to_owned(),
+        option: "underlay.relay_rate",
+        message: format!(
+            "'{text}' is no rate: a whole number above 0 and one of B/s, kB/s, MB/s, GB/s, such as '50 MB/s'"
+        ),
+    })
+}
+
+fn checked_member(text: String, place: &str) -> Result<String, ConfigError> {
+    let is_id = text.parse::<PeerId>().is_ok();
+    if is_id || hivevpn_core::membership::Name::parse(&text).is_ok() {
+        return Ok(text);
+    }
+    Err(ConfigError::Value {
+        place: place.to_owned(),
+        option: "underlay.relay_members",
+        message: format!(
+            "'{text}' is neither a member's name nor a peer id ('hivevpn nodes --json' shows both)"
+        ),
+    })
+}
+
 fn check_name(name: &str, option: &'static str, place: &str) -> Result<(), ConfigError> {
     hivevpn_core::membership::Name::parse(name)
         .map(drop)
@@ -418,7 +476,10 @@ struct UnderlaySection {
     port: Option<u16>,
     bootstrap: Vec<Spanned<String>>,
     external: Vec<Spanned<String>>,
+    port_mapping: Option<bool>,
     relay: Option<RelayOption>,
+    relay_rate: Option<Spanned<String>>,
+    relay_members: Option<Vec<Spanned<String>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -486,9 +547,9 @@ mod tests {
             .lines()
             .map(|line| match line.strip_prefix("# ") {
                 Some(option)
-                    if option
-                        .split_once(" = ")
-                        .is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase())) =>
+                    if option.split_once(" = ").is_some_and(|(key, _)| {
+                        key.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+                    }) =>
                 {
                     option
                 }
@@ -502,6 +563,46 @@ mod tests {
         let config = from_text(&uncommented.replace(shortened, "")).unwrap();
         assert!(config.address.is_some() && config.name.is_some());
         assert!(!config.bootstrap.is_empty() && !config.external.is_empty());
+        assert!(config.relay_rate.is_some() && config.relay_members.is_some());
+    }
+
+    #[test]
+    fn a_rate_has_a_unit() {
+        let rate = |text: &str| {
+            let config = from_text(&format!("[underlay]\nrelay_rate = \"{text}\""));
+            config.map(|config| config.relay_rate.unwrap().get())
+        };
+        assert_eq!(rate("50 MB/s").unwrap(), 50_000_000);
+        assert_eq!(rate("1GB/s").unwrap(), 1_000_000_000);
+        assert_eq!(rate("64 kB/s").unwrap(), 64_000);
+        assert_eq!(rate("9 B/s").unwrap(), 9);
+        for wrong in [
+            "50",
+            "0 MB/s",
+            "-1 B/s",
+            "1.5 MB/s",
+            "50 Mbit/s",
+            "99999999999 GB/s",
+            "",
+        ] {
+            let error = rate(wrong).unwrap_err().to_string();
+            assert!(
+                error.starts_with("network.toml:2: underlay.relay_rate: "),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn relaying_may_be_for_some_members_only() {
+        let peer = PeerId::random().to_string();
+        let text = format!("[underlay]\nrelay_members = [\"gpu\", \"{peer}\"]");
+        let config = from_text(&text).unwrap();
+        assert_eq!(config.relay_members, Some(vec!["gpu".to_owned(), peer]));
+        assert!(
+            error("[underlay]\nrelay_members = [\n\"gpu\",\n\"My Laptop\"]")
+                .starts_with("network.toml:4: underlay.relay_members: 'My Laptop' is neither")
+        );
     }
 
     #[test]

@@ -5,8 +5,9 @@
 //! replaced at the next start. A start that fails before this node is a member leaves nothing behind.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZeroU16,
     path::Path,
     time::Duration,
 };
@@ -42,6 +43,7 @@ use crate::{
     identity::{self, Identity},
     mailbox,
     membership::{self, Membership, Way},
+    port_mapping::PortMapping,
     store::Store,
     swarm::{
         self, Command, Swarm,
@@ -111,7 +113,7 @@ fn up(config: &Config, state: &Path, socket: &Path, footprint: &Footprint) -> Re
     tracing::info!(%network, interface = tun.name(), ipv4 = %own.ipv4.0, ipv6 = %own.ipv6.0, "up");
     let greet = membership.is_founded_now;
     let node = node(membership, &identity, &store, config)?;
-    let (parts, rest) = network_side.into_parts(node, tun, store, config.realtime, greet);
+    let (parts, rest) = network_side.into_parts(node, tun, store, config, greet);
     let result = EventLoop::new(parts).run();
     rest.end(&runtime);
     result
@@ -159,6 +161,7 @@ struct NetworkSide {
     commands: mpsc::Sender<Command>,
     swarm: mailbox::Receiver<swarm::Event>,
     swarm_task: JoinHandle<()>,
+    port_mapping: Option<PortMapping>,
     overlay: Overlay,
     local: mailbox::Receiver<Local>,
     control_socket: ControlSocket,
@@ -196,6 +199,11 @@ impl NetworkSide {
             .context("cannot start QUIC")?
             .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
             .boxed();
+        let (port_mapping, mapped) = NonZeroU16::new(port)
+            .filter(|_| config.port_mapping)
+            .map(|port| PortMapping::start(runtime.handle(), port))
+            .unzip();
+        let defaults = swarm::Config::new(identity.keypair.clone());
         let swarm = Swarm::new(
             swarm::Config {
                 quic: Some(quic),
@@ -208,9 +216,12 @@ impl NetworkSide {
                     .iter()
                     .flat_map(|ip| transports(*ip, port))
                     .collect(),
+                mapped: mapped.unwrap_or(defaults.mapped),
                 relay: config.relay,
+                // Nobody until the network is known, and with it the names.
+                relay_for: config.relay_members.as_ref().map(|_| BTreeSet::new()),
                 mdns: true,
-                ..swarm::Config::new(identity.keypair.clone())
+                ..defaults
             },
             to_loop,
         )?;
@@ -222,6 +233,7 @@ impl NetworkSide {
             commands,
             swarm: swarm_events,
             swarm_task,
+            port_mapping,
             overlay,
             local,
             control_socket,
@@ -266,7 +278,7 @@ impl NetworkSide {
         node: Node,
         tun: Tun,
         store: Store,
-        urgent: bool,
+        config: &Config,
         greet: bool,
     ) -> (Parts, Rest) {
         let network = NetworkChanges::open(tun.name())
@@ -285,13 +297,15 @@ impl NetworkSide {
             waker: self.waker,
             network,
             store,
-            urgent,
+            urgent: config.realtime,
+            relay_members: config.relay_members.clone(),
             greet,
         };
         (
             parts,
             Rest {
                 swarm_task: self.swarm_task,
+                port_mapping: self.port_mapping,
                 control_socket: self.control_socket,
             },
         )
@@ -301,6 +315,7 @@ impl NetworkSide {
 /// What is left to undo after the loop.
 struct Rest {
     swarm_task: JoinHandle<()>,
+    port_mapping: Option<PortMapping>,
     control_socket: ControlSocket,
 }
 
@@ -308,10 +323,20 @@ impl Rest {
     fn end(self, runtime: &Runtime) {
         drop(self.control_socket);
         // The loop has dropped its end of the commands, which ends the swarm.
-        let goodbye = async { tokio::time::timeout(GOODBYE, self.swarm_task).await };
-        if runtime.block_on(goodbye).is_err() {
-            tracing::debug!("the swarm did not end in time");
-        }
+        let goodbye = async {
+            if tokio::time::timeout(GOODBYE, self.swarm_task)
+                .await
+                .is_err()
+            {
+                tracing::debug!("the swarm did not end in time");
+            }
+        };
+        let router = async {
+            if let Some(port_mapping) = self.port_mapping {
+                port_mapping.end().await;
+            }
+        };
+        runtime.block_on(async { tokio::join!(goodbye, router) });
     }
 }
 

@@ -114,6 +114,8 @@ pub struct Parts {
     pub store: Store,
     /// Run with real-time priority.
     pub urgent: bool,
+    /// The members to relay for, by name or peer id; all without.
+    pub relay_members: Option<Vec<String>>,
     /// We founded the network just now: print an invite as soon as there is an address to put into it.
     pub greet: bool,
 }
@@ -133,6 +135,7 @@ pub struct EventLoop {
     changes: Changes,
     store: Store,
     urgent: bool,
+    relay_members: Option<Vec<String>>,
     greet: bool,
     greet_at: Option<Instant>,
     addresses: Addresses,
@@ -162,6 +165,7 @@ impl EventLoop {
             changes: Changes::watch(parts.network, Instant::now()),
             store: parts.store,
             urgent: parts.urgent,
+            relay_members: parts.relay_members,
             greet: parts.greet,
             greet_at: None,
             addresses: Addresses::default(),

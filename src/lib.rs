@@ -4,6 +4,7 @@
 //! - [`daemon`], [`membership`], [`joining`], [`footprint`]: starting, becoming a member, undoing
 //! - [`event_loop`]: the one loop, between interface, sockets, swarm and core
 //! - [`swarm`], [`reach`]: libp2p, and which of our addresses we tell whom
+//! - [`port_mapping`]: a port on the home router that leads to us
 //! - [`control`], [`control_socket`]: how commands and daemon talk
 //! - [`mod@bench`]: measuring the tunnel to a peer, both ends
 //! - [`doctor`], [`netcheck`], [`reflect`]: what keeps this node from working, and what its network lets it do
@@ -27,6 +28,7 @@ pub mod joining;
 pub mod mailbox;
 pub mod membership;
 pub mod netcheck;
+pub mod port_mapping;
 pub mod reach;
 pub mod reflect;
 pub mod store;

@@ -17,7 +17,12 @@ const MAX_INVITE: usize = 8;
 
 /// Every address under which we listen or are reached, best first.
 pub fn all(addresses: &Addresses) -> Vec<Multiaddr> {
-    let groups = [&addresses.external, &addresses.listen, &addresses.relayed];
+    let groups = [
+        &addresses.external,
+        &addresses.mapped,
+        &addresses.listen,
+        &addresses.relayed,
+    ];
     deduplicated(groups.into_iter().flatten())
 }
 
@@ -80,7 +85,10 @@ pub fn dialable(addresses: &Addresses, us: PeerId) -> Vec<Multiaddr> {
 pub fn reachability(addresses: &Addresses) -> &'static str {
     if addresses.has_public() {
         "public"
-    } else if addresses.observed.is_empty() && addresses.relayed.is_empty() {
+    } else if [&addresses.observed, &addresses.mapped, &addresses.relayed]
+        .iter()
+        .all(|known| known.is_empty())
+    {
         "unknown"
     } else {
         "private"
@@ -121,6 +129,18 @@ mod tests {
         let invited = for_invite(&addresses(&listen, &[&circuit]));
         assert_eq!(invited.len(), MAX_INVITE);
         assert_eq!(invited.last().unwrap().to_string(), circuit);
+    }
+
+    #[test]
+    fn what_the_router_forwards_is_told_to_everybody() {
+        let mapped: Multiaddr = "/ip4/203.0.113.1/udp/7777/quic-v1".parse().unwrap();
+        let ours = Addresses {
+            mapped: vec![mapped.clone()],
+            ..addresses(&["/ip4/10.0.0.1/udp/7777/quic-v1"], &[])
+        };
+        assert!(announced(&ours).unwrap().contains(&mapped));
+        assert_eq!(for_invite(&ours)[0], mapped, "the others are private");
+        assert_eq!(reachability(&ours), "private", "it may be wrong");
     }
 
     #[test]

@@ -10,7 +10,8 @@
 //! - [`gate`]: keeps strangers from the protocols of members
 //! - [`carrier`]: datagrams on a stream
 //! - [`relays`]: being one, and holding reservations with some
-//! - [`addresses`]: what we are reached at
+//! - [`addresses`]: what we are reached at; [`reachability`]: whether that is true
+//! - [`discoveries`]: what mDNS finds, a few at a time
 //! - `bench`: members that measure the tunnel between them
 //! - `reflect`, `survey`: what members see that we cannot, and what commands are told of the underlay
 //! - `commands`, `events`: from the data loop to libp2p, and back
@@ -24,11 +25,13 @@ mod bench;
 mod carrier;
 mod codec;
 mod commands;
+mod discoveries;
 mod events;
 mod gate;
 mod interface;
 mod numbers;
 pub mod quic;
+mod reachability;
 mod reflect;
 mod relays;
 mod requests;
@@ -38,8 +41,9 @@ mod tests;
 mod underlay;
 
 use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
     io,
+    net::SocketAddrV4,
     time::{Duration, Instant},
 };
 
@@ -52,22 +56,28 @@ use libp2p::{
     identity::Keypair,
     noise, relay,
     swarm::{
-        self,
+        self, ExternalAddrExpired, FromSwarm, NetworkBehaviour,
+        behaviour::ExternalAddrConfirmed,
         dial_opts::{DialOpts, PeerCondition},
     },
 };
-use tokio::{sync::mpsc, time::MissedTickBehavior};
+use tokio::{
+    sync::{mpsc, watch},
+    time::MissedTickBehavior,
+};
 
 use crate::mailbox;
 use addresses::{Addresses, Overlay};
 use behaviour::{Behaviour, BehaviourEvent};
 use bench::Measurements;
 pub use carrier::{Carrier, Dropped};
+use discoveries::Discoveries;
 pub use gate::MAX_CREDENTIAL;
 pub use interface::{Command, Event, Protocol, RequestId};
+use reachability::Reachability;
 use reflect::Reflections;
 pub use relays::RelayMode;
-use relays::Reservations;
+use relays::{Guests, Reservations};
 use requests::Requests;
 
 /// How often lost reservations are looked after. Their shortest pause is a second.
@@ -90,8 +100,12 @@ pub struct Config {
     pub listen: Vec<Multiaddr>,
     /// Where we are known to be reachable from anywhere, behind a forwarded port for example.
     pub external: Vec<Multiaddr>,
+    /// What our router forwards to us, as it changes.
+    pub mapped: watch::Receiver<Option<SocketAddrV4>>,
     /// Whether to relay for others.
     pub relay: RelayMode,
+    /// The members to relay for, if not for all. [`Command::RelayFor`] replaces them.
+    pub relay_for: Option<BTreeSet<PeerId>>,
     /// Whether to look for nodes on this site.
     pub mdns: bool,
     /// How long a reservation with us lasts. Members renew it before; a relay that restarts has forgotten it.
@@ -109,7 +123,9 @@ impl Config {
             quic: None,
             listen: Vec::new(),
             external: Vec::new(),
+            mapped: watch::channel(None).1,
             relay: RelayMode::default(),
+            relay_for: None,
             mdns: false,
             reservation: Duration::from_secs(60 * 60),
             patience: Duration::from_secs(5),
@@ -143,7 +159,9 @@ pub struct Swarm {
     /// Events that wait for room in the mailbox.
     waiting: VecDeque<Event>,
     overlay: Overlay,
+    mapped: watch::Receiver<Option<SocketAddrV4>>,
     relay_mode: RelayMode,
+    guests: Guests,
     relaying: bool,
     connections: BTreeMap<ConnectionId, Connection>,
     /// The dials that the data loop waits for.
@@ -152,6 +170,10 @@ pub struct Swarm {
     measurements: Measurements,
     reflections: Reflections,
     reservations: Reservations,
+    reachability: Reachability,
+    discoveries: Discoveries,
+    /// What the relaying half believes to be external beside what the swarm does.
+    relay_addresses: BTreeSet<Multiaddr>,
     /// As last told.
     addresses: Addresses,
     addresses_changed: bool,
@@ -164,6 +186,10 @@ struct Connection {
     authenticated: bool,
     /// What the peer last said about itself, and what it sees us as.
     identified: Option<identify::Info>,
+    /// As last measured.
+    rtt: Option<Duration>,
+    /// Whether it shows that members reach us by themselves, if its peer is one.
+    would_prove: bool,
 }
 
 impl Swarm {
@@ -175,9 +201,12 @@ impl Swarm {
         let (circuits, relay_client) = relay::client::new(local);
         let transport =
             underlay::transport(&config.keypair, config.quic, circuits, overlay.clone())?;
+        let guests = Guests::default();
+        guests.set(config.relay_for);
         let behaviour = Behaviour::new(
             key,
             relay_client,
+            guests.clone(),
             config.reservation,
             config.mdns,
             mailbox.clone(),
@@ -204,7 +233,9 @@ impl Swarm {
             mailbox,
             waiting: VecDeque::new(),
             overlay,
+            mapped: config.mapped,
             relay_mode: config.relay,
+            guests,
             relaying: false,
             connections: BTreeMap::new(),
             dials: HashSet::new(),
@@ -212,6 +243,9 @@ impl Swarm {
             measurements: Measurements::default(),
             reflections: Reflections::default(),
             reservations: Reservations::new(local),
+            reachability: Reachability::default(),
+            discoveries: Discoveries::default(),
+            relay_addresses: BTreeSet::new(),
             addresses: Addresses::default(),
             addresses_changed: true,
         })
@@ -232,6 +266,7 @@ impl Swarm {
             self.look_after_addresses();
             self.look_after_relaying();
             self.look_after_reservations();
+            self.look_after_discoveries();
             tokio::select! {
                 room = mailbox.reserve(), if !self.waiting.is_empty() => {
                     let Ok(room) = room else { return };
@@ -246,6 +281,7 @@ impl Swarm {
                 event = self.inner.select_next_some(), if self.waiting.is_empty() => {
                     self.on_event(event);
                 }
+                Ok(()) = self.mapped.changed() => self.on_mapped(),
                 _ = tick.tick() => {}
             }
         }
@@ -264,16 +300,28 @@ impl Swarm {
             self.inner.listeners(),
             self.inner.external_addresses(),
             observed(&self.connections, &self.overlay),
+            *self.mapped.borrow(),
         );
         if addresses == self.addresses {
             return;
         }
+        self.reachability.on_addresses(&addresses);
         self.addresses = addresses.clone();
         self.tell(Event::Addresses(addresses));
     }
 
+    /// Announces what the router forwards to us, and has peers try it when they punch holes.
+    fn on_mapped(&mut self) {
+        if let Some(endpoint) = *self.mapped.borrow_and_update() {
+            let gate = &mut self.inner.behaviour_mut().gate;
+            gate.offer_candidate(&addresses::quic(endpoint));
+        }
+        self.addresses_changed = true;
+    }
+
     /// Offers to relay, or stops to, as our addresses and the configuration say.
     fn look_after_relaying(&mut self) {
+        self.look_after_relay_addresses();
         let relaying = self.relay_mode.serves(&self.addresses);
         if relaying == self.relaying {
             return;
@@ -291,14 +339,43 @@ impl Swarm {
         self.tell(Event::Relaying(relaying));
     }
 
+    /// A relay without a public address serves its site: libp2p's gives reservations out for external addresses only.
+    fn look_after_relay_addresses(&mut self) {
+        let wanted: BTreeSet<_> = if self.relay_mode.serves_its_site(&self.addresses) {
+            self.addresses.listen.iter().cloned().collect()
+        } else {
+            BTreeSet::new()
+        };
+        if wanted == self.relay_addresses {
+            return;
+        }
+        let server = &mut self.inner.behaviour_mut().relay_server;
+        for addr in self.relay_addresses.difference(&wanted) {
+            let expired = FromSwarm::ExternalAddrExpired(ExternalAddrExpired { addr });
+            server.on_swarm_event(expired);
+        }
+        for addr in wanted.difference(&self.relay_addresses) {
+            let confirmed = FromSwarm::ExternalAddrConfirmed(ExternalAddrConfirmed { addr });
+            server.on_swarm_event(confirmed);
+        }
+        self.relay_addresses = wanted;
+    }
+
+    /// Tells what mDNS found, as fast as it can be dialed.
+    fn look_after_discoveries(&mut self) {
+        while let Some((peer, addresses)) = self.discoveries.next(Instant::now()) {
+            self.tell(Event::Discovered { peer, addresses });
+        }
+    }
+
     /// Does what the supervisor of our reservations wants, until it wants nothing.
     fn look_after_reservations(&mut self) {
         loop {
-            let wanted = !self.addresses.has_public();
+            let wanted = !(self.addresses.has_public() && self.reachability.is_proven());
             let connections = &self.connections;
-            let progress = |relay: &PeerId| progress(connections, relay);
+            let way = |relay: &PeerId| way(connections, relay);
             let now = Instant::now();
-            let Some(step) = self.reservations.next(now, wanted, progress) else {
+            let Some(step) = self.reservations.next(now, wanted, way) else {
                 return;
             };
             match step {
@@ -309,6 +386,7 @@ impl Swarm {
                         .addresses(addresses)
                         .build();
                     let id = dial.connection_id();
+                    self.reachability.on_call(relay, now);
                     match self.inner.dial(dial) {
                         Ok(()) => self.reservations.on_dialing(relay, id),
                         // Somebody else dials it: that will do.
@@ -326,6 +404,9 @@ impl Swarm {
                         self.reservations.on_step_failed(relay, now);
                     }
                 },
+                relays::Step::Release(listener) => {
+                    self.inner.remove_listener(listener);
+                }
             }
         }
     }
@@ -343,19 +424,26 @@ fn observed<'a>(
         .filter(|address| !overlay.contains(address))
 }
 
-/// How far the best direct connection to `relay` is.
-fn progress(
-    connections: &BTreeMap<ConnectionId, Connection>,
-    relay: &PeerId,
-) -> relays::Connection {
-    let mut progress = relays::Connection::None;
+/// What the best direct connection to `relay` is good for.
+fn way(connections: &BTreeMap<ConnectionId, Connection>, relay: &PeerId) -> relays::Way {
+    let mut way = relays::Way {
+        connection: relays::Connection::None,
+        rtt: None,
+    };
     for connection in connections.values() {
-        if connection.peer == *relay && connection.link.is_direct() {
-            progress = relays::Connection::Fresh;
-            if connection.authenticated && connection.identified.is_some() {
-                return relays::Connection::Ready;
-            }
+        if connection.peer != *relay || !connection.link.is_direct() {
+            continue;
         }
+        let is_ready = connection.authenticated && connection.identified.is_some();
+        if is_ready {
+            way.connection = relays::Connection::Ready;
+        } else if way.connection == relays::Connection::None {
+            way.connection = relays::Connection::Fresh;
+        }
+        way.rtt = match (way.rtt, connection.rtt) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
     }
-    progress
+    way
 }

@@ -150,6 +150,26 @@ impl Conversation {
         self.command(RouteNetlinkMessage::DelLink(message), 0)
     }
 
+    /// Adds a default route over a router.
+    #[cfg(test)]
+    pub(crate) fn add_default_gateway(
+        &mut self,
+        gateway: std::net::Ipv4Addr,
+        metric: u32,
+    ) -> io::Result<()> {
+        let mut message = route(0, IpNet::from(IpAddr::from([0; 4])));
+        message.header.destination_prefix_length = 0;
+        message.header.scope = RouteScope::Universe;
+        message.attributes = vec![
+            RouteAttribute::Gateway(gateway.into()),
+            RouteAttribute::Priority(metric),
+        ];
+        self.command(
+            RouteNetlinkMessage::NewRoute(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+        )
+    }
+
     /// Takes an interface down.
     #[cfg(test)]
     pub(crate) fn set_link_down(&mut self, index: u32) -> io::Result<()> {

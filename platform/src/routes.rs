@@ -5,6 +5,7 @@
 //! networks behind peers. Routes disappear with their interface.
 
 use std::io;
+use std::net::Ipv4Addr;
 
 use ipnet::{IpNet, Ipv4Net};
 
@@ -54,6 +55,11 @@ pub fn clash(prefix: Ipv4Net, except_interface: &str) -> io::Result<Option<Clash
 fn overlaps(prefix: Ipv4Net, claim: &Clash) -> bool {
     claim.network.prefix_len() >= SHORTEST_CLAIM
         && (prefix.contains(&claim.network) || claim.network.contains(&prefix))
+}
+
+/// The router that this machine sends IPv4 packets to which no other route is for, if there is one.
+pub fn default_gateway() -> io::Result<Option<Ipv4Addr>> {
+    system::default_gateway()
 }
 
 /// Why a route could not be changed.
@@ -109,6 +115,7 @@ pub fn remove_route(interface: &str, network: IpNet) -> Result<(), RouteError> {
 mod tests {
     use super::*;
     use crate::namespace;
+    use crate::netlink::Conversation;
     use crate::tun::{Tun, TunConfig};
 
     fn open(name: &str, address: [u8; 4], prefix_len: u8) -> Tun {
@@ -161,6 +168,23 @@ mod tests {
                 network: net("10.0.0.0/8"),
             });
             assert_eq!(clash(net("10.77.0.0/16"), "hive0").unwrap(), expected);
+        });
+    }
+
+    #[test]
+    fn the_default_gateway_is_the_one_with_the_best_metric() {
+        namespace::run(|| {
+            assert_eq!(default_gateway().unwrap(), None);
+            let _uplink = open("uplink0", [192, 168, 9, 7], 24);
+            add_route("uplink0", "0.0.0.0/0".parse().unwrap()).unwrap();
+            assert_eq!(default_gateway().unwrap(), None, "a route without a router");
+            for (metric, last) in [(200, 3), (100, 1), (300, 2)] {
+                Conversation::open()
+                    .unwrap()
+                    .add_default_gateway([192, 168, 9, last].into(), metric)
+                    .unwrap();
+            }
+            assert_eq!(default_gateway().unwrap(), Some([192, 168, 9, 1].into()));
         });
     }
 

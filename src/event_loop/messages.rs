@@ -8,7 +8,7 @@ use hivevpn_core::{
 };
 
 use super::{EventLoop, GREETING_DELAY, Local, MESSAGE_TIME, MESSAGES};
-use crate::swarm::{Event, Protocol};
+use crate::swarm::{Command, Event, Protocol};
 
 impl EventLoop {
     pub(super) fn receive_messages(&mut self, now: Now) {
@@ -69,7 +69,10 @@ impl EventLoop {
             Event::Authenticated {
                 connection,
                 peer: _,
-            } => node.handle_authenticated(connection, now),
+            } => {
+                node.handle_authenticated(connection, now);
+                self.tell_relay_members();
+            }
             Event::RefusedByPeer {
                 connection: _,
                 peer,
@@ -139,6 +142,17 @@ impl EventLoop {
                 self.relays = relays;
                 self.tell_reach(now);
             }
+        }
+    }
+
+    /// Tells the swarm who the members are that we relay for. A name becomes somebody's when its owner comes.
+    fn tell_relay_members(&mut self) {
+        if let Some(members) = &self.relay_members {
+            let guests = members
+                .iter()
+                .filter_map(|member| self.node.resolve(member));
+            let guests = guests.collect();
+            self.command(Command::RelayFor(guests));
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4},
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -71,6 +71,22 @@ pub fn is_public(address: &Multiaddr) -> bool {
 /// Whether `address` leads through a relay.
 pub fn is_circuit(address: &Multiaddr) -> bool {
     address.iter().any(|part| part == Protocol::P2pCircuit)
+}
+
+/// Whether `address` leads through a relay to a relay, which none passes on.
+fn is_nested(address: &Multiaddr) -> bool {
+    address
+        .iter()
+        .filter(|part| *part == Protocol::P2pCircuit)
+        .count()
+        > 1
+}
+
+/// QUIC at this endpoint.
+pub fn quic(endpoint: SocketAddrV4) -> Multiaddr {
+    Multiaddr::from(*endpoint.ip())
+        .with(Protocol::Udp(endpoint.port()))
+        .with(Protocol::QuicV1)
 }
 
 /// Whether `address` is one of QUIC, so that a hole punched for it serves raw datagrams too.
@@ -160,6 +176,8 @@ pub struct Addresses {
     pub external: Vec<Multiaddr>,
     /// What members and relays see us as: good for a hole punch, and for NATs that filter nothing.
     pub observed: Vec<Multiaddr>,
+    /// What our router forwards to us, as it says: it may be right.
+    pub mapped: Vec<Multiaddr>,
     /// Circuits through relays that hold a reservation for us.
     pub relayed: Vec<Multiaddr>,
 }
@@ -170,9 +188,13 @@ impl Addresses {
         listen: impl Iterator<Item = &'a Multiaddr>,
         external: impl Iterator<Item = &'a Multiaddr>,
         observed: impl Iterator<Item = &'a Multiaddr>,
+        mapped: Option<SocketAddrV4>,
     ) -> Self {
         // Sets: an address may be reported twice, and an order that jumps about would look like a change.
-        let (relayed, listen): (BTreeSet<_>, BTreeSet<_>) = listen.cloned().partition(is_circuit);
+        let (relayed, listen): (BTreeSet<_>, BTreeSet<_>) = listen
+            .filter(|address| !is_nested(address))
+            .cloned()
+            .partition(is_circuit);
         let external: BTreeSet<_> = external.filter(|a| !is_circuit(a)).cloned().collect();
         let observed: BTreeSet<_> = observed
             .filter(|address| !listen.contains(address) && !external.contains(address))
@@ -182,11 +204,13 @@ impl Addresses {
             listen: listen.into_iter().filter(worth_announcing).collect(),
             external: external.into_iter().collect(),
             observed: observed.into_iter().collect(),
+            mapped: mapped.map(quic).into_iter().collect(),
             relayed: relayed.into_iter().collect(),
         }
     }
 
-    /// Whether any node of the internet can dial us without help.
+    /// Whether any node of the internet can dial us without help, as far as our own interfaces and the configuration
+    /// tell.
     pub fn has_public(&self) -> bool {
         !self.external.is_empty() || self.listen.iter().any(is_public)
     }
@@ -335,11 +359,29 @@ mod tests {
             address(&format!("/ip4/203.0.113.1/tcp/1/p2p/{RELAY}/p2p-circuit")),
         ];
         let observed = [address("/ip4/203.0.113.9/tcp/77"), listen[1].clone()];
-        let ours = Addresses::new(listen.iter(), [].iter(), observed.iter());
+        let ours = Addresses::new(listen.iter(), [].iter(), observed.iter(), None);
         assert_eq!(ours.listen, [listen[1].clone()]);
         assert_eq!(ours.relayed, [listen[2].clone()]);
         assert_eq!(ours.observed, [observed[0].clone()]);
         assert!(!ours.has_public(), "a relay's address is not ours");
+    }
+
+    #[test]
+    fn a_circuit_to_a_relay_is_no_way_to_us() {
+        let circuit = format!("/ip4/203.0.113.1/tcp/1/p2p/{RELAY}/p2p-circuit");
+        let nested = format!("{circuit}/p2p/{}/p2p-circuit", PeerId::random());
+        let listen = [address(&circuit), address(&nested)];
+        let ours = Addresses::new(listen.iter(), [].iter(), [].iter(), None);
+        assert_eq!(ours.relayed, listen[..1]);
+    }
+
+    #[test]
+    fn what_a_router_says_makes_nobody_public() {
+        let external = "203.0.113.9:7777".parse().unwrap();
+        let none = || [].iter();
+        let ours = Addresses::new(none(), none(), none(), Some(external));
+        assert_eq!(ours.mapped, [address("/ip4/203.0.113.9/udp/7777/quic-v1")]);
+        assert!(!ours.has_public());
     }
 
     #[test]

@@ -66,6 +66,8 @@ const MAX_REFLECTIONS: usize = 2;
 
 /// Connections that are being set up, of members and strangers together. One beyond is refused and must be tried again.
 const MAX_PENDING_INCOMING: u32 = 512;
+/// Dials of ours under way, each to all addresses of a peer. What is beyond is tried again, as after any failure.
+const MAX_PENDING_OUTGOING: u32 = 512;
 /// Direct ones over each transport and a circuit or two, twice over while connections are being replaced.
 const MAX_ESTABLISHED_PER_PEER: u32 = 8;
 /// Apart, so that strangers who fill the one half do not keep us from dialing members.
@@ -106,6 +108,7 @@ impl Behaviour {
     pub fn new(
         key: PublicKey,
         relay_client: relay::client::Behaviour,
+        guests: relays::Guests,
         reservation: Duration,
         mdns: bool,
         mailbox: mailbox::Sender<Event>,
@@ -124,7 +127,7 @@ impl Behaviour {
             ),
             ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL)),
             join: requests(JOIN, Codec::new(MAX_JOIN, MAX_ADMISSION), MAX_JOINS),
-            relay_server: relays::server(local, members.clone(), reservation),
+            relay_server: relays::server(local, members.clone(), guests, reservation),
             relay_client,
             mdns: mdns.into(),
             gate: Gate::new(
@@ -145,6 +148,7 @@ impl Behaviour {
 fn limits() -> ConnectionLimits {
     ConnectionLimits::default()
         .with_max_pending_incoming(Some(MAX_PENDING_INCOMING))
+        .with_max_pending_outgoing(Some(MAX_PENDING_OUTGOING))
         .with_max_established_per_peer(Some(MAX_ESTABLISHED_PER_PEER))
         .with_max_established_incoming(Some(MAX_ESTABLISHED_INCOMING))
         .with_max_established_outgoing(Some(MAX_ESTABLISHED_OUTGOING))

@@ -1,6 +1,6 @@
 //! From the data loop to libp2p.
 
-use std::num::NonZeroU8;
+use std::{num::NonZeroU8, time::Instant};
 
 use hivevpn_core::membership::{Network, address::ipv6_prefix};
 use libp2p::{
@@ -68,6 +68,7 @@ impl Swarm {
                 }
             }
             Command::Relays(relays) => self.reservations.offer(relays),
+            Command::RelayFor(guests) => self.guests.set(Some(guests)),
         }
     }
 
@@ -106,6 +107,7 @@ impl Swarm {
             .addresses(addresses)
             .build();
         let id = dial.connection_id();
+        self.reachability.on_call(peer, Instant::now());
         match self.inner.dial(dial) {
             Ok(()) => {
                 self.dials.insert(id);
@@ -146,7 +148,7 @@ impl Swarm {
             .any(|connection| connection.authenticated)
     }
 
-    fn connections_to(&self, peer: &PeerId) -> impl Iterator<Item = &Connection> {
+    pub(super) fn connections_to(&self, peer: &PeerId) -> impl Iterator<Item = &Connection> {
         let connections = self.connections.values();
         connections.filter(move |connection| connection.peer == *peer)
     }

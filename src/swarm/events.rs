@@ -2,14 +2,15 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use hivevpn_core::connection::ConnectionId;
+use hivevpn_core::connection::{ConnectionId, Link};
+use hivevpn_platform::addresses::local_addresses;
 use libp2p::{
     Multiaddr, PeerId,
     core::ConnectedPoint,
     identify,
     kad::{self, GetRecordOk, QueryResult},
-    mdns, relay, request_response,
-    swarm::{self, DialError, SwarmEvent},
+    mdns, ping, relay, request_response,
+    swarm::{self, DialError, ExternalAddrExpired, FromSwarm, NetworkBehaviour, SwarmEvent},
 };
 
 use super::{
@@ -65,19 +66,35 @@ impl Swarm {
             SwarmEvent::ListenerError { error, .. } => {
                 tracing::warn!("a listener has a problem: {error}");
             }
-            SwarmEvent::ExternalAddrConfirmed { .. }
-            | SwarmEvent::ExternalAddrExpired { .. }
+            SwarmEvent::ExternalAddrConfirmed { address } => {
+                if addresses::is_circuit(&address) {
+                    self.keep_from_relaying(&address);
+                }
+                self.addresses_changed = true;
+            }
+            SwarmEvent::ExternalAddrExpired { .. }
             | SwarmEvent::NewExternalAddrCandidate { .. } => self.addresses_changed = true,
             SwarmEvent::IncomingConnectionError {
                 send_back_addr,
                 error,
                 ..
             } => tracing::debug!(from = %send_back_addr, "an incoming connection failed: {error}"),
+            SwarmEvent::Dialing {
+                peer_id: Some(peer),
+                ..
+            } => self.reachability.on_call(peer, Instant::now()),
             SwarmEvent::IncomingConnection { .. }
-            | SwarmEvent::Dialing { .. }
+            | SwarmEvent::Dialing { peer_id: None, .. }
             | SwarmEvent::NewExternalAddrOfPeer { .. } => {}
             _ => {}
         }
+    }
+
+    /// A reservation of ours is none that a relay could give on to those who reserve with us.
+    fn keep_from_relaying(&mut self, circuit: &Multiaddr) {
+        let expired = FromSwarm::ExternalAddrExpired(ExternalAddrExpired { addr: circuit });
+        let server = &mut self.inner.behaviour_mut().relay_server;
+        server.on_swarm_event(expired);
     }
 
     fn on_behaviour(&mut self, event: BehaviourEvent) {
@@ -93,8 +110,16 @@ impl Swarm {
                 }
             }
             BehaviourEvent::RelayServer(event) => tracing::trace!(?event, "relay"),
-            BehaviourEvent::Ping(_) => {}
+            BehaviourEvent::Ping(event) => self.on_ping(event),
             BehaviourEvent::Limits(never) => libp2p::core::util::unreachable(never),
+        }
+    }
+
+    fn on_ping(&mut self, event: ping::Event) {
+        if let Some(known) = self.connections.get_mut(&numbers::ours(event.connection))
+            && let Ok(rtt) = event.result
+        {
+            known.rtt = Some(rtt);
         }
     }
 
@@ -105,12 +130,15 @@ impl Swarm {
             self.inner.close_connection(id);
             return;
         };
+        self.discoveries.on_settled(&peer);
         let connection = numbers::ours(id);
         let known = Connection {
             peer,
             link,
             authenticated: false,
             identified: None,
+            rtt: None,
+            would_prove: endpoint.is_listener() && self.would_prove(&peer, link),
         };
         self.connections.insert(connection, known);
         self.tell(Event::ConnectionOpened {
@@ -119,6 +147,23 @@ impl Swarm {
             link,
             dialed: endpoint.is_dialer(),
         });
+    }
+
+    /// Whether a connection that was opened to us shows that anybody could, if its peer is a member.
+    fn would_prove(&self, peer: &PeerId, link: Link) -> bool {
+        let remote = match link {
+            Link::Quic(endpoint) | Link::Tcp(endpoint) => endpoint.ip(),
+            Link::Relayed { .. } => return false,
+        };
+        if self.connections_to(peer).next().is_some() {
+            return false;
+        }
+        let Ok(own) = local_addresses() else {
+            return false;
+        };
+        let own: Vec<_> = own.into_iter().map(|(_, network)| network).collect();
+        let now = Instant::now();
+        self.reachability.would_prove(peer, remote, &own, now)
     }
 
     fn on_closed(
@@ -133,12 +178,16 @@ impl Swarm {
         let connection = numbers::ours(id);
         self.addresses_changed = true; // What the peer saw us as is gone as well.
         if self.connections.remove(&connection).is_some() {
+            self.reachability.on_call(peer, Instant::now());
             self.tell(Event::ConnectionClosed { connection, peer });
         }
     }
 
     fn on_dial_failed(&mut self, id: swarm::ConnectionId, peer: Option<PeerId>, error: &DialError) {
         self.reservations.on_dial_failed(id, Instant::now());
+        if let Some(peer) = &peer {
+            self.discoveries.on_settled(peer);
+        }
         if self.dials.remove(&id)
             && let Some(peer) = peer
         {
@@ -172,6 +221,9 @@ impl Swarm {
                 let connection = numbers::ours(connection);
                 if let Some(known) = self.connections.get_mut(&connection) {
                     known.authenticated = true;
+                    if known.would_prove {
+                        self.reachability.on_proof();
+                    }
                 }
                 self.tell(Event::Authenticated { connection, peer });
                 self.learn_from(connection);
@@ -240,6 +292,7 @@ impl Swarm {
             link,
             authenticated: true,
             identified: Some(info),
+            ..
         }) = self.connections.get(&connection)
         else {
             return;
@@ -350,7 +403,7 @@ impl Swarm {
             peers.entry(peer).or_default().push(address);
         }
         for (peer, addresses) in peers {
-            self.tell(Event::Discovered { peer, addresses });
+            self.discoveries.add(peer, addresses);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What the data loop asks of the swarm, and what the swarm tells it.
 
+use std::collections::BTreeSet;
+
 pub use hivevpn_core::output::RequestId;
 use hivevpn_core::{
     connection::{ConnectionId, Link},
@@ -119,6 +121,8 @@ pub enum Command {
     },
     /// The members that offer to relay, and where they are.
     Relays(Vec<(PeerId, Vec<Multiaddr>)>),
+    /// The members to relay for from now on. Reservations of others end when they are due for renewal.
+    RelayFor(BTreeSet<PeerId>),
 }
 
 /// What happened.

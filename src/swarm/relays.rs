@@ -7,7 +7,8 @@
 mod reservations;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
@@ -17,7 +18,7 @@ use super::{
     addresses::{self, Addresses},
     gate::Members,
 };
-pub use reservations::{Connection, Reservations, Step};
+pub use reservations::{Connection, Reservations, Step, Way};
 
 /// Whether this node relays for others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -42,6 +43,30 @@ impl RelayMode {
             RelayMode::Never => false,
         }
     }
+
+    /// Whether to relay under addresses that only the nodes of this site can dial.
+    pub fn serves_its_site(self, ours: &Addresses) -> bool {
+        match self {
+            RelayMode::Always => !ours.has_public(),
+            RelayMode::Auto | RelayMode::Never => false,
+        }
+    }
+}
+
+/// The members that we relay for: all, unless the owner of this node said which. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Guests(Arc<RwLock<Option<BTreeSet<PeerId>>>>);
+
+impl Guests {
+    /// These and nobody else, or all.
+    pub fn set(&self, guests: Option<BTreeSet<PeerId>>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = guests;
+    }
+
+    fn contains(&self, peer: &PeerId) -> bool {
+        let guests = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        guests.as_ref().is_none_or(|guests| guests.contains(peer))
+    }
 }
 
 /// Circuits a stranger may open within [`STRANGER_INTERVAL`]: enough to redeem an invite with some retries.
@@ -58,7 +83,14 @@ const MAX_CIRCUITS: usize = 4096;
 const MAX_CIRCUITS_PER_PEER: usize = 256;
 
 /// The relaying half. It starts disabled; see [`relay::Behaviour::set_status`].
-pub fn server(local: PeerId, members: Members, reservation: Duration) -> relay::Behaviour {
+///
+/// Whoever is no guest gets no reservation. Circuits need no check of their own: they end at who has one.
+pub fn server(
+    local: PeerId,
+    members: Members,
+    guests: Guests,
+    reservation: Duration,
+) -> relay::Behaviour {
     let mut strangers = Strangers::default();
     let reserving = members.clone();
     let config = relay::Config {
@@ -66,7 +98,9 @@ pub fn server(local: PeerId, members: Members, reservation: Duration) -> relay::
         max_reservations_per_peer: 4,
         reservation_duration: reservation,
         reservation_rate_limiters: vec![Box::new(
-            move |peer: PeerId, _: &Multiaddr, _: Instant| reserving.contains(&peer),
+            move |peer: PeerId, _: &Multiaddr, _: Instant| {
+                reserving.contains(&peer) && guests.contains(&peer)
+            },
         )],
         max_circuits: MAX_CIRCUITS,
         max_circuits_per_peer: MAX_CIRCUITS_PER_PEER,

@@ -34,14 +34,13 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 pub use capture::Capture;
 pub use host::Host;
 pub use link::Link;
-pub use nat::Nat;
+pub use nat::{Nat, Router};
 pub use process::{Outcome, Process};
 pub use user::{TESTER, program};
 
 use cable::{Cable, End};
 use link::Running;
 use namespace::Namespace;
-use nat::Router;
 
 /// Distinguishes the laboratories of one process, which libtest runs in parallel.
 static NEXT_LAB: AtomicU32 = AtomicU32::new(0);

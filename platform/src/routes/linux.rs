@@ -1,9 +1,12 @@
 //! Routes on Linux, over netlink.
 
 use std::io;
+use std::net::Ipv4Addr;
 
 use ipnet::{IpNet, Ipv4Net};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType,
+};
 use nix::errno::Errno;
 use nix::net::if_::{if_indextoname, if_nametoindex};
 
@@ -56,4 +59,32 @@ fn destination(route: &RouteMessage) -> Option<Ipv4Net> {
         Some(*address)
     });
     Ipv4Net::new(address?, route.header.destination_prefix_length).ok()
+}
+
+/// The next hop of the default route with the best metric.
+pub(super) fn default_gateway() -> io::Result<Option<Ipv4Addr>> {
+    let mut best: Option<(u32, Ipv4Addr)> = None;
+    Conversation::open()?.visit_ipv4_routes(|route| {
+        let header = &route.header;
+        if header.kind != RouteType::Unicast
+            || header.table != RouteHeader::RT_TABLE_MAIN
+            || header.destination_prefix_length != 0
+        {
+            return;
+        }
+        let (mut metric, mut gateway) = (0, None);
+        for attribute in &route.attributes {
+            if let RouteAttribute::Priority(priority) = attribute {
+                metric = *priority;
+            } else if let RouteAttribute::Gateway(RouteAddress::Inet(address)) = attribute {
+                gateway = Some(*address);
+            }
+        }
+        if let Some(gateway) = gateway
+            && best.is_none_or(|(least, _)| metric < least)
+        {
+            best = Some((metric, gateway));
+        }
+    })?;
+    Ok(best.map(|(_, gateway)| gateway))
 }

@@ -1,6 +1,7 @@
 //! Routes where nobody has written them yet.
 
 use std::io;
+use std::net::Ipv4Addr;
 
 use ipnet::IpNet;
 
@@ -15,6 +16,10 @@ pub(super) fn remove(_interface: &str, _network: IpNet) -> io::Result<()> {
 }
 
 pub(super) fn visit_routes(_visit: impl FnMut(Clash)) -> io::Result<()> {
+    Err(unsupported())
+}
+
+pub(super) fn default_gateway() -> io::Result<Option<Ipv4Addr>> {
     Err(unsupported())
 }
 

@@ -1,4 +1,4 @@
-//! Keeps reservations with relays while this node has no public address.
+//! Keeps reservations with relays while this node has no public address that is proven to be one.
 //!
 //! Nothing in libp2p does: a reservation is renewed while its relay lives, and when it is lost, it is lost.
 //! So this is a small supervisor. It decides and does nothing itself:
@@ -6,8 +6,9 @@
 //! - in: which relays there are ([`offer`](Reservations::offer)), what the swarm saw (`on_*`), the time;
 //! - out: the next [`Step`], asked for with [`next`](Reservations::next) after each input and once a second.
 //!
-//! Of all relays that are offered a node takes the ones that hash nearest to it: so a network's nodes spread
-//! over its relays, and each comes back to the same ones.
+//! Of all relays that are offered a node takes the quickest. Among those that are about as quick, or not yet connected,
+//! it takes the ones that hash nearest to it: so a network's nodes spread over its relays, and each comes back to the
+//! same ones. When a much quicker one turns up and stays, a third reservation is made before the slowest is given up.
 
 use std::{
     collections::BTreeMap,
@@ -30,6 +31,31 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How long a relay may take from the dial until it has authenticated and identified us. Longer than the
 /// timeouts of both.
 const PATIENCE: Duration = Duration::from_secs(40);
+
+/// How long a much quicker relay must have been there before it takes the place of another.
+const PROBATION: Duration = Duration::from_secs(60);
+/// Much quicker: half the round trip, and less by this at least.
+const CLEAR_GAIN: Duration = Duration::from_millis(20);
+
+/// Bounds between classes of round trips. What lies within one is about as quick.
+const CLASSES: [Duration; 5] = [
+    Duration::from_millis(10),
+    Duration::from_millis(30),
+    Duration::from_millis(80),
+    Duration::from_millis(160),
+    Duration::from_millis(320),
+];
+/// The class of relays that are not connected: worth a try, unless a good one is known.
+const UNKNOWN: usize = 2;
+
+/// What is known of the way to a relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    /// How far the connection is.
+    pub connection: Connection,
+    /// The round trip on it.
+    pub rtt: Option<Duration>,
+}
 
 /// How far the connection to a relay is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +86,8 @@ pub enum Step {
         /// Its circuit address.
         circuit: Multiaddr,
     },
+    /// Close this listener: there is a better relay.
+    Release(ListenerId),
 }
 
 /// The supervisor.
@@ -74,6 +102,8 @@ struct Relay {
     state: State,
     failures: u32,
     not_before: Option<Instant>,
+    /// Since when it would be much quicker than one that we have.
+    quicker_since: Option<Instant>,
 }
 
 enum State {
@@ -91,6 +121,12 @@ enum State {
 impl Relay {
     fn is_idle(&self) -> bool {
         matches!(self.state, State::Idle)
+    }
+
+    /// Whether it may be turned to.
+    fn is_free(&self, now: Instant) -> bool {
+        let due = self.not_before.is_none_or(|not_before| not_before <= now);
+        self.is_idle() && !self.addresses.is_empty() && due
     }
 
     fn fail(&mut self, now: Instant) {
@@ -115,7 +151,9 @@ impl Reservations {
         for relay in self.relays.values_mut() {
             relay.addresses.clear();
         }
-        for (peer, addresses) in relays {
+        for (peer, mut addresses) in relays {
+            // A relay may have reservations of its own. They are no way to reserve with it.
+            addresses.retain(|address| !addresses::is_circuit(address));
             if peer == self.local || addresses.is_empty() {
                 continue;
             }
@@ -124,19 +162,20 @@ impl Reservations {
                 state: State::Idle,
                 failures: 0,
                 not_before: None,
+                quicker_since: None,
             });
             relay.addresses = addresses;
         }
         self.forget();
     }
 
-    /// What to do now, if anything. `connection` tells how far the connection to a relay is. `wanted` is false
-    /// while the node has a public address: then nothing new is reserved.
+    /// What to do now, if anything. `way` tells what is known of the way to a relay. `wanted` is false while the node
+    /// is reachable without: then nothing new is reserved.
     pub fn next(
         &mut self,
         now: Instant,
         wanted: bool,
-        connection: impl Fn(&PeerId) -> Connection,
+        way: impl Fn(&PeerId) -> Way,
     ) -> Option<Step> {
         for relay in self.relays.values_mut() {
             if let State::Approaching { until, .. } = relay.state
@@ -146,21 +185,25 @@ impl Reservations {
             }
         }
         self.forget();
-        self.reserve(&connection).or_else(|| {
-            let busy = self.relays.values().filter(|relay| !relay.is_idle());
-            if wanted && busy.count() < WANTED {
-                self.approach(now, &connection)
-            } else {
-                None
-            }
-        })
+        self.reserve(&way)
+            .or_else(|| self.release(&way))
+            .or_else(|| {
+                let busy = self.relays.values().filter(|relay| !relay.is_idle());
+                let relay = match busy.count() {
+                    _ if !wanted => None,
+                    ..WANTED => self.best(now, &way),
+                    WANTED => self.much_quicker(now, &way),
+                    _ => None,
+                };
+                self.approach(relay?, now, &way)
+            })
     }
 
     /// Reserves with a relay that has become ready.
-    fn reserve(&self, connection: &impl Fn(&PeerId) -> Connection) -> Option<Step> {
+    fn reserve(&self, way: &impl Fn(&PeerId) -> Way) -> Option<Step> {
         self.relays.iter().find_map(|(peer, relay)| {
             let approaching = matches!(relay.state, State::Approaching { .. });
-            let ready = approaching && connection(peer) == Connection::Ready;
+            let ready = approaching && way(peer).connection == Connection::Ready;
             let known = relay.addresses.first().filter(|_| ready)?;
             Some(Step::Reserve {
                 relay: *peer,
@@ -169,30 +212,89 @@ impl Reservations {
         })
     }
 
+    /// Gives up the slowest reservation when there are more than wanted.
+    fn release(&mut self, way: &impl Fn(&PeerId) -> Way) -> Option<Step> {
+        let local = self.local;
+        let mut reserved: Vec<_> = self
+            .relays
+            .iter_mut()
+            .filter_map(|(peer, relay)| match relay.state {
+                State::Reserved(listener) => Some((peer, relay, listener)),
+                State::Idle | State::Approaching { .. } | State::Listening(_) => None,
+            })
+            .collect();
+        if reserved.len() <= WANTED {
+            return None;
+        }
+        reserved.sort_by_key(|(peer, ..)| (way(peer).rtt, distance(local, **peer)));
+        let (_, relay, listener) = reserved.pop()?;
+        relay.state = State::Idle;
+        relay.quicker_since = None;
+        Some(Step::Release(listener))
+    }
+
+    /// The relay to turn to when one is missing.
+    fn best(&self, now: Instant, way: &impl Fn(&PeerId) -> Way) -> Option<PeerId> {
+        let free = self.relays.iter().filter(|(_, relay)| relay.is_free(now));
+        let best = free.min_by_key(|(peer, relay)| {
+            let class = class(way(peer).rtt);
+            (relay.failures, class, distance(self.local, **peer))
+        });
+        best.map(|(peer, _)| *peer)
+    }
+
+    /// The quickest of the relays that have for long been much quicker than the slowest reservation.
+    fn much_quicker(&mut self, now: Instant, way: &impl Fn(&PeerId) -> Way) -> Option<PeerId> {
+        let is_reserved = |relay: &Relay| matches!(relay.state, State::Reserved(_));
+        let reserved = self.relays.iter().filter(|(_, relay)| is_reserved(relay));
+        // A reservation whose round trip is not known yet is not judged.
+        let rtts: Option<Vec<_>> = reserved.map(|(peer, _)| way(peer).rtt).collect();
+        let slowest = rtts
+            .filter(|rtts| rtts.len() == WANTED)
+            .and_then(|rtts| rtts.into_iter().max());
+        let mut quickest = None;
+        for (peer, relay) in &mut self.relays {
+            let seen = way(peer);
+            let rtt = seen
+                .rtt
+                .filter(|_| relay.is_free(now) && seen.connection == Connection::Ready);
+            let (Some(rtt), Some(slowest)) = (rtt, slowest) else {
+                relay.quicker_since = None;
+                continue;
+            };
+            if rtt * 2 > slowest || rtt + CLEAR_GAIN > slowest {
+                relay.quicker_since = None;
+                continue;
+            }
+            let since = *relay.quicker_since.get_or_insert(now);
+            if now.saturating_duration_since(since) >= PROBATION
+                && quickest.is_none_or(|(least, _)| rtt < least)
+            {
+                quickest = Some((rtt, *peer));
+            }
+        }
+        quickest.map(|(_, peer)| peer)
+    }
+
     /// Turns to another relay.
     fn approach(
         &mut self,
+        peer: PeerId,
         now: Instant,
-        connection: &impl Fn(&PeerId) -> Connection,
+        way: &impl Fn(&PeerId) -> Way,
     ) -> Option<Step> {
-        let local = self.local;
-        let due = |relay: &Relay| relay.not_before.is_none_or(|not_before| not_before <= now);
-        let (peer, relay) = self
-            .relays
-            .iter_mut()
-            .filter(|(_, relay)| relay.is_idle() && !relay.addresses.is_empty() && due(relay))
-            .min_by_key(|(peer, relay)| (relay.failures, distance(local, **peer)))?;
+        let relay = self.relays.get_mut(&peer)?;
         let until = now + PATIENCE;
         relay.state = State::Approaching { dial: None, until };
-        match connection(peer) {
+        match way(&peer).connection {
             Connection::None => Some(Step::Dial {
-                relay: *peer,
+                relay: peer,
                 addresses: dial_order(&relay.addresses, relay.failures),
             }),
             Connection::Fresh => None,
             Connection::Ready => Some(Step::Reserve {
-                relay: *peer,
-                circuit: addresses::circuit(relay.addresses.first()?, *peer),
+                relay: peer,
+                circuit: addresses::circuit(relay.addresses.first()?, peer),
             }),
         }
     }
@@ -273,6 +375,13 @@ impl Reservations {
     }
 }
 
+/// Sorts round trips into few classes.
+fn class(rtt: Option<Duration>) -> usize {
+    rtt.map_or(UNKNOWN, |rtt| {
+        CLASSES.partition_point(|bound| *bound <= rtt)
+    })
+}
+
 /// Orders relays differently for each node.
 fn distance(local: PeerId, relay: PeerId) -> [u8; 32] {
     let digest = Sha256::new().chain_update(local.to_bytes());
@@ -280,157 +389,4 @@ fn distance(local: PeerId, relay: PeerId) -> [u8; 32] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: fn() -> Instant = Instant::now;
-
-    fn relay(number: u8) -> (PeerId, Vec<Multiaddr>) {
-        let address = format!("/ip4/203.0.113.{number}/udp/1/quic-v1");
-        (PeerId::random(), vec![address.parse().unwrap()])
-    }
-
-    fn supervisor(relays: u8) -> Reservations {
-        let mut reservations = Reservations::new(PeerId::random());
-        reservations.offer((0..relays).map(relay).collect());
-        reservations
-    }
-
-    fn dialed(step: Option<Step>) -> PeerId {
-        let Some(Step::Dial { relay, .. }) = step else {
-            panic!("{step:?} is no dial")
-        };
-        relay
-    }
-
-    fn reserve_with(reservations: &mut Reservations, now: Instant) -> (PeerId, ListenerId) {
-        let step = reservations.next(now, true, |_| Connection::Ready);
-        let Some(Step::Reserve { relay, .. }) = step else {
-            panic!("{step:?} is no reservation")
-        };
-        let listener = ListenerId::next();
-        reservations.on_listening(relay, listener);
-        reservations.on_reserved(relay);
-        (relay, listener)
-    }
-
-    #[test]
-    fn two_reservations_are_made_with_different_relays() {
-        let (mut reservations, now) = (supervisor(5), NOW());
-        let (first, _) = reserve_with(&mut reservations, now);
-        let (second, _) = reserve_with(&mut reservations, now);
-        assert_ne!(first, second);
-        assert_eq!(reservations.next(now, true, |_| Connection::Ready), None);
-    }
-
-    #[test]
-    fn a_node_with_a_public_address_reserves_nothing() {
-        let mut reservations = supervisor(5);
-        assert_eq!(reservations.next(NOW(), false, |_| Connection::Ready), None);
-    }
-
-    #[test]
-    fn the_relay_is_connected_and_identified_before_it_is_asked() {
-        let (mut reservations, now) = (supervisor(1), NOW());
-        let relay = dialed(reservations.next(now, true, |_| Connection::None));
-        reservations.on_dialing(relay, ConnectionId::new_unchecked(7));
-        assert_eq!(reservations.next(now, true, |_| Connection::Fresh), None);
-        assert_eq!(reserve_with(&mut reservations, now).0, relay);
-    }
-
-    #[test]
-    fn after_a_failed_dial_the_next_relay_has_its_turn() {
-        let (mut reservations, now) = (supervisor(2), NOW());
-        let first = dialed(reservations.next(now, true, |_| Connection::None));
-        reservations.on_dialing(first, ConnectionId::new_unchecked(1));
-        assert!(reservations.on_dial_failed(ConnectionId::new_unchecked(1), now));
-        assert!(!reservations.on_dial_failed(ConnectionId::new_unchecked(1), now));
-        let second = dialed(reservations.next(now, true, |_| Connection::None));
-        assert_ne!(first, second);
-        assert_eq!(reservations.next(now, true, |_| Connection::None), None);
-        let later = now + FIRST_PAUSE;
-        assert_eq!(
-            dialed(reservations.next(later, true, |_| Connection::None)),
-            first
-        );
-    }
-
-    #[test]
-    fn a_relay_that_neither_fails_nor_answers_is_given_up() {
-        let (mut reservations, now) = (supervisor(3), NOW());
-        let hung = dialed(reservations.next(now, true, |_| Connection::None));
-        dialed(reservations.next(now, true, |_| Connection::None));
-        assert_eq!(reservations.next(now, true, |_| Connection::None), None);
-        let other = dialed(reservations.next(now + PATIENCE, true, |_| Connection::None));
-        assert_ne!(hung, other);
-    }
-
-    #[test]
-    fn a_lost_reservation_is_made_again() {
-        let (mut reservations, now) = (supervisor(1), NOW());
-        let (relay, listener) = reserve_with(&mut reservations, now);
-        reservations.on_listener_closed(listener, now);
-        assert_eq!(
-            reservations.next(now, true, |_| Connection::None),
-            None,
-            "not at once"
-        );
-        let later = now + FIRST_PAUSE;
-        assert_eq!(
-            dialed(reservations.next(later, true, |_| Connection::None)),
-            relay
-        );
-    }
-
-    #[test]
-    fn pauses_grow_to_their_bound() {
-        let (mut reservations, mut now) = (supervisor(1), NOW());
-        for _ in 0..40 {
-            let (relay, listener) = {
-                let step = reservations.next(now, true, |_| Connection::Ready);
-                let Some(Step::Reserve { relay, .. }) = step else {
-                    panic!("{step:?}")
-                };
-                (relay, ListenerId::next())
-            };
-            reservations.on_listening(relay, listener);
-            reservations.on_listener_closed(listener, now); // refused
-            now += LONGEST_PAUSE;
-        }
-        let relay = reservations.relays.values().next().unwrap();
-        assert_eq!(relay.not_before, Some(now));
-    }
-
-    #[test]
-    fn a_relay_that_is_offered_no_more_is_kept_until_it_is_lost() {
-        let (mut reservations, now) = (supervisor(1), NOW());
-        let (_, listener) = reserve_with(&mut reservations, now);
-        reservations.offer(vec![]);
-        assert_eq!(reservations.relays.len(), 1);
-        reservations.on_listener_closed(listener, now);
-        assert_eq!(
-            reservations.next(now + LONGEST_PAUSE, true, |_| Connection::None),
-            None
-        );
-        assert!(reservations.relays.is_empty());
-    }
-
-    #[test]
-    fn nodes_spread_over_the_relays() {
-        let relays: Vec<_> = (0..4).map(relay).collect();
-        let first_choice = || {
-            let mut reservations = Reservations::new(PeerId::random());
-            reservations.offer(relays.clone());
-            dialed(reservations.next(NOW(), true, |_| Connection::None))
-        };
-        let chosen: std::collections::BTreeSet<_> = (0..200).map(|_| first_choice()).collect();
-        assert_eq!(chosen.len(), relays.len());
-    }
-
-    #[test]
-    fn a_node_is_no_relay_of_its_own() {
-        let mut reservations = Reservations::new(PeerId::random());
-        reservations.offer(vec![(reservations.local, relay(1).1)]);
-        assert_eq!(reservations.next(NOW(), true, |_| Connection::None), None);
-    }
-}
+mod tests;

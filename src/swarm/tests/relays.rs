@@ -1,6 +1,7 @@
 //! Three swarms: a relay, and two nodes that only it can reach.
 
 use super::*;
+use crate::swarm::relays::Guests;
 
 /// A relay of network 1, at the returned address.
 fn relay() -> (Node, Keypair, Multiaddr) {
@@ -91,7 +92,8 @@ async fn a_relay_reserves_nothing_for_strangers() {
     let (keypair, address) = (Keypair::generate_ed25519(), free_address());
     let members = crate::swarm::gate::Members::default();
     let local = keypair.public().to_peer_id();
-    let mut server = crate::swarm::relays::server(local, members, Duration::from_secs(60));
+    let mut server =
+        crate::swarm::relays::server(local, members, Guests::default(), Duration::from_secs(60));
     server.set_status(Some(libp2p::relay::Status::Enable));
     let mut relay = libp2p::SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()
@@ -143,6 +145,34 @@ async fn a_relay_reserves_nothing_for_strangers() {
 }
 
 #[tokio::test]
+async fn a_relay_reserves_nothing_for_members_that_its_owner_did_not_name() {
+    let (keypair, address) = (Keypair::generate_ed25519(), free_address());
+    let (mut guest, mut other) = (hidden(), hidden());
+    let mut relay = Node::start(|config| {
+        config.keypair = keypair.clone();
+        config.listen = vec![address.clone()];
+        config.external = vec![address.clone()];
+        config.relay = RelayMode::Always;
+        config.relay_for = Some([guest.peer].into());
+    });
+    for node in [&relay, &guest, &other] {
+        node.enter(1, b"credential").await;
+    }
+    offer(&other, relay.peer, &address).await;
+    authenticate(&mut relay, &mut other).await;
+    offer(&guest, relay.peer, &address).await;
+    authenticate(&mut relay, &mut guest).await;
+    reserved(&mut guest).await;
+    // The other was there before and has been refused by now, or is at the next request.
+    assert!(!other.has_seen(
+        |event| matches!(event, Event::Addresses(addresses) if !addresses.relayed.is_empty())
+    ));
+
+    relay.send(Command::RelayFor([other.peer].into())).await;
+    reserved(&mut other).await;
+}
+
+#[tokio::test]
 async fn a_reservation_is_made_again_after_the_relay_restarted() {
     let (mut relay, keypair, address) = relay();
     let mut node = hidden();
@@ -160,6 +190,20 @@ async fn a_reservation_is_made_again_after_the_relay_restarted() {
     .await;
     let mut relay = relay_at(&keypair, &address);
     relay.enter(1, b"credential").await;
+    authenticate(&mut relay, &mut node).await;
+    reserved(&mut node).await;
+}
+
+#[tokio::test]
+async fn a_node_that_only_believes_to_be_public_is_reachable_through_a_relay() {
+    let (mut relay, _, address) = relay();
+    let mut node = Node::start(|config| {
+        config.listen = vec![];
+        config.external = vec!["/ip4/203.0.113.9/tcp/7777".parse().unwrap()];
+    });
+    relay.enter(1, b"credential").await;
+    node.enter(1, b"credential").await;
+    offer(&node, relay.peer, &address).await;
     authenticate(&mut relay, &mut node).await;
     reserved(&mut node).await;
 }

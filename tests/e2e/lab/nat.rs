@@ -1,6 +1,7 @@
 //! Routers: what each kind of NAT does, in nftables.
 
 use std::net::IpAddr;
+use std::process::Command;
 
 use super::cable::Cable;
 use super::namespace;
@@ -241,11 +242,14 @@ impl Router {
         namespace::ip(&self.namespace, &routes);
     }
 
+    /// A command that will run on the router.
+    pub fn command(&self, program: &str) -> Command {
+        namespace::command(&self.namespace, program)
+    }
+
     /// Forgets all mappings, as a router that was restarted.
     pub fn flush_conntrack(&self) {
-        let status = namespace::command(&self.namespace, "conntrack")
-            .args(["-F"])
-            .output();
+        let status = self.command("conntrack").args(["-F"]).output();
         assert!(
             status.is_ok_and(|output| output.status.success()),
             "conntrack -F failed; is conntrack installed?"
