@@ -38,3 +38,4 @@ mod reservations;
 mod services;
 mod soak;
 mod sums;
+mod why;
