@@ -1,0 +1,140 @@
+//! What a configuration file may say, and what is said about a wrong one.
+
+use super::*;
+
+fn from_text(text: &str) -> Result<Config, ConfigError> {
+    let mut config = Config::default();
+    config.apply_file(Path::new("network.toml"), text)?;
+    Ok(config)
+}
+
+fn error(text: &str) -> String {
+    from_text(text).unwrap_err().to_string()
+}
+
+/// The commented example is the manual: what it shows must be what happens without it.
+#[test]
+fn the_example_file_equals_the_defaults() {
+    let example = include_str!("../../config/network.toml");
+    let config = Config {
+        name: None,
+        ..from_text(example).unwrap()
+    };
+    assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
+}
+
+/// Uncommented, each option of the example must still be valid.
+#[test]
+fn every_option_in_the_example_is_an_option() {
+    let example = include_str!("../../config/network.toml");
+    let uncommented: String = example
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(option)
+                if option.split_once(" = ").is_some_and(|(key, _)| {
+                    key.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+                }) =>
+            {
+                option
+            }
+            Some(_) | None => line,
+        })
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    // The invite alone is no real one: it would not fit the page.
+    let shortened = "invite = \"hive1…\"";
+    assert!(uncommented.contains(shortened));
+    let config = from_text(&uncommented.replace(shortened, "")).unwrap();
+    assert!(config.address.is_some() && config.name.is_some());
+    assert!(!config.bootstrap.is_empty() && !config.external.is_empty());
+    assert!(config.relay_rate.is_some() && config.relay_members.is_some());
+}
+
+#[test]
+fn a_rate_has_a_unit() {
+    let rate = |text: &str| {
+        let config = from_text(&format!("[underlay]\nrelay_rate = \"{text}\""));
+        config.map(|config| config.relay_rate.unwrap().get())
+    };
+    assert_eq!(rate("50 MB/s").unwrap(), 50_000_000);
+    assert_eq!(rate("1GB/s").unwrap(), 1_000_000_000);
+    assert_eq!(rate("64 kB/s").unwrap(), 64_000);
+    assert_eq!(rate("9 B/s").unwrap(), 9);
+    for wrong in [
+        "50",
+        "0 MB/s",
+        "-1 B/s",
+        "1.5 MB/s",
+        "50 Mbit/s",
+        "99999999999 GB/s",
+        "",
+    ] {
+        let error = rate(wrong).unwrap_err().to_string();
+        assert!(
+            error.starts_with("network.toml:2: underlay.relay_rate: "),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn relaying_may_be_for_some_members_only() {
+    let peer = PeerId::random().to_string();
+    let text = format!("[underlay]\nrelay_members = [\"gpu\", \"{peer}\"]");
+    let config = from_text(&text).unwrap();
+    assert_eq!(config.relay_members, Some(vec!["gpu".to_owned(), peer]));
+    assert!(
+        error("[underlay]\nrelay_members = [\n\"gpu\",\n\"My Laptop\"]")
+            .starts_with("network.toml:4: underlay.relay_members: 'My Laptop' is neither")
+    );
+}
+
+#[test]
+fn an_error_names_file_line_and_option() {
+    assert_eq!(
+        error("[interface]\nname = \"hive0\"\nmtu = 100\n"),
+        "network.toml:3: interface.mtu: 100 is out of range: 1280 (the least that IPv6 allows) to 9000 bytes"
+    );
+    assert!(
+        error("[underlay]\nprot = 1\n")
+            .starts_with("network.toml:2: underlay.prot: unknown field `prot`")
+    );
+    assert!(error("[underlay]\nport = 70000\n").starts_with("network.toml:2: underlay.port: "));
+    assert!(error("[underlay\n").starts_with("network.toml:1: "));
+    assert!(
+        error("\n[underlay]\nrelay = \"maybe\"\n").contains("relay is true, false or \"auto\"")
+    );
+    assert!(error("[node]\naddress = \"10.77.0\"").contains("'10.77.0' is not an IPv4 address"));
+    assert!(
+        error("[underlay]\nbootstrap = [\n\"/ip4/1.2.3.4/udp/1/quic-v1\"]")
+            .starts_with("network.toml:3: underlay.bootstrap")
+    );
+    assert!(
+        error("[network]\ninvite = \"letmein\"").starts_with("network.toml:2: network.invite: ")
+    );
+    assert!(error("[interface]\nname = \"much-too-long-a-name\"").contains("interface.name"));
+}
+
+#[test]
+fn a_bootstrap_string_is_what_id_prints() {
+    let peer = PeerId::random();
+    let address = format!("/ip4/203.0.113.11/udp/7777/quic-v1/p2p/{peer}");
+    let identity = Identity {
+        id: peer.to_string(),
+        addresses: vec![address.clone()],
+    };
+    let string = BASE64.encode(serde_json::to_vec(&identity).unwrap());
+    let config = from_text(&format!("[underlay]\nbootstrap = [\"{string}\"]")).unwrap();
+    assert_eq!(config.bootstrap, [(peer, address.parse().unwrap())]);
+}
+
+#[test]
+fn the_command_line_wins_over_the_file() {
+    let mut config = from_text("[underlay]\nport = 1\nrelay = true\n").unwrap();
+    let args = UpArgs {
+        port: Some(2),
+        ..UpArgs::default()
+    };
+    config.apply_arguments(&args).unwrap();
+    assert_eq!((config.port, config.relay), (2, RelayMode::Always));
+}
