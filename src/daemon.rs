@@ -8,6 +8,7 @@ use std::{
     collections::{BTreeSet, VecDeque},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU16,
+    num::NonZeroU64,
     path::Path,
     time::Duration,
 };
@@ -142,7 +143,10 @@ fn node(
         time_floor: membership.time_floor,
         records: membership.records,
         redemptions: membership.redemptions,
-        relay_terms: relay::Terms::default(),
+        relay_terms: relay::Terms {
+            bytes_per_second: config.relay_rate.map(NonZeroU64::get),
+            members: config.relay_members.as_ref().map(|_| BTreeSet::new()),
+        },
         bootstrap: config.bootstrap.clone(),
     };
     Node::new(start, now()).map_err(|rejection| {
@@ -299,6 +303,7 @@ impl NetworkSide {
             store,
             urgent: config.realtime,
             relay_members: config.relay_members.clone(),
+            relay_rate: config.relay_rate.map(NonZeroU64::get),
             greet,
         };
         (

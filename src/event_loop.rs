@@ -116,6 +116,8 @@ pub struct Parts {
     pub urgent: bool,
     /// The members to relay for, by name or peer id; all without.
     pub relay_members: Option<Vec<String>>,
+    /// Bytes to pass on in a second; any number without.
+    pub relay_rate: Option<u64>,
     /// We founded the network just now: print an invite as soon as there is an address to put into it.
     pub greet: bool,
 }
@@ -136,6 +138,7 @@ pub struct EventLoop {
     store: Store,
     urgent: bool,
     relay_members: Option<Vec<String>>,
+    relay_rate: Option<u64>,
     greet: bool,
     greet_at: Option<Instant>,
     addresses: Addresses,
@@ -166,6 +169,7 @@ impl EventLoop {
             store: parts.store,
             urgent: parts.urgent,
             relay_members: parts.relay_members,
+            relay_rate: parts.relay_rate,
             greet: parts.greet,
             greet_at: None,
             addresses: Addresses::default(),

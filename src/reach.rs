@@ -58,6 +58,7 @@ pub fn for_invite(addresses: &Addresses) -> Vec<Multiaddr> {
 pub fn candidates(addresses: &Addresses) -> Vec<Candidate> {
     let groups = [
         (CandidateKind::Host, &addresses.external),
+        (CandidateKind::Mapped, &addresses.mapped),
         (CandidateKind::Host, &addresses.listen),
         (CandidateKind::Reflexive, &addresses.observed),
     ];

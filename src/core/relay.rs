@@ -117,6 +117,11 @@ impl Switchboard {
         &self.terms
     }
 
+    /// The owner changed its mind. Channels that are open stay.
+    pub fn set_terms(&mut self, terms: Terms) {
+        self.terms = terms;
+    }
+
     /// Bytes passed on so far.
     pub fn passed(&self) -> u64 {
         self.passed

@@ -1,10 +1,11 @@
 //! What the swarm, the commands and the signals say, told to the core.
 
-use std::time::Instant;
+use std::{collections::BTreeSet, time::Instant};
 
 use hivevpn_core::{
     node::{Now, Reach},
     path::Path,
+    relay,
 };
 
 use super::{EventLoop, GREETING_DELAY, Local, MESSAGE_TIME, MESSAGES};
@@ -71,7 +72,7 @@ impl EventLoop {
                 peer: _,
             } => {
                 node.handle_authenticated(connection, now);
-                self.tell_relay_members();
+                self.tell_relay_members(now);
             }
             Event::RefusedByPeer {
                 connection: _,
@@ -145,13 +146,18 @@ impl EventLoop {
         }
     }
 
-    /// Tells the swarm who the members are that we relay for. A name becomes somebody's when its owner comes.
-    fn tell_relay_members(&mut self) {
+    /// Tells swarm and core who the members are that we relay for. A name becomes somebody's when its owner comes.
+    fn tell_relay_members(&mut self, now: Now) {
         if let Some(members) = &self.relay_members {
-            let guests = members
+            let guests: BTreeSet<_> = members
                 .iter()
-                .filter_map(|member| self.node.resolve(member));
-            let guests = guests.collect();
+                .filter_map(|member| self.node.resolve(member))
+                .collect();
+            let terms = relay::Terms {
+                bytes_per_second: self.relay_rate,
+                members: Some(guests.clone()),
+            };
+            self.node.set_relay_terms(terms, now);
             self.command(Command::RelayFor(guests));
         }
     }

@@ -42,7 +42,7 @@ impl EventLoop {
             time_floor: self.node.time_floor().0,
             reservations: Vec::new(),
             connections: Vec::new(),
-            port_mapping: None,
+            port_mapping: self.addresses.mapped.first().map(ToString::to_string),
             observations: self.observations(now),
         };
         self.command(Command::Survey {

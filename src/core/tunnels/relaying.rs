@@ -24,9 +24,9 @@ impl Tunnels {
 
     /// Passes datagrams on from now on, on these terms, or no longer.
     pub fn set_relaying(&mut self, terms: Option<Terms>, now: Instant) {
-        let before = self.switchboard.as_ref().map(Switchboard::terms);
-        if before != terms.as_ref() {
-            self.switchboard = terms.map(|terms| Switchboard::new(terms, now));
+        match (&mut self.switchboard, terms) {
+            (Some(switchboard), Some(terms)) => switchboard.set_terms(terms),
+            (_, terms) => self.switchboard = terms.map(|terms| Switchboard::new(terms, now)),
         }
     }
 
