@@ -74,6 +74,8 @@ struct Wish {
     /// When the next attempt at a better connection is due, and how many were made.
     next_punch: Option<Instant>,
     punches: usize,
+    /// No path answers, whatever the connections say.
+    is_lost: bool,
 }
 
 /// All connections and wishes.
@@ -110,6 +112,15 @@ impl Connections {
             wish.failures = 0;
             wish.dialled = None;
             wish.next_dial = now;
+            self.schedule.hasten(*peer, now);
+        }
+    }
+
+    /// No path to the member answers: its connections may be as dead as its paths, and not know it yet. A new one is
+    /// tried, by whichever way.
+    pub fn lost(&mut self, peer: &PeerId, now: Instant) {
+        if let Some(wish) = self.wishes.get_mut(peer) {
+            wish.is_lost = true;
             self.schedule.hasten(*peer, now);
         }
     }
@@ -151,6 +162,7 @@ impl Connections {
                     failures: 0,
                     next_punch: None,
                     punches: 0,
+                    is_lost: false,
                 };
                 self.wishes.insert(peer, wish);
             }
@@ -331,6 +343,13 @@ impl Connections {
         let Some(wish) = self.wishes.get_mut(&peer) else {
             return;
         };
+        if std::mem::take(&mut wish.is_lost) && best.is_some() && !wish.addresses.is_empty() {
+            outputs.push(Output::Dial {
+                peer,
+                addresses: wish.addresses.clone(),
+                even_if_connected: true,
+            });
+        }
         let mut due = None;
         if let Some(best) = best.filter(|best| *best > QUIC) {
             outputs.extend(wish.punch(peer, best == RELAYED, we_lead, now));

@@ -250,9 +250,13 @@ impl Node {
     }
 
     /// The next peer that packets go another way to now, or no way that answers.
-    pub fn poll_moved(&mut self) -> Option<PeerStatus> {
+    pub fn poll_moved(&mut self, now: Instant) -> Option<PeerStatus> {
         let peer = self.tunnels.poll_moved()?;
-        self.peer(&peer)
+        let status = self.peer(&peer)?;
+        if status.path.is_none() {
+            self.connections.lost(&peer, now);
+        }
+        Some(status)
     }
 
     // ---- time and outputs --------------------------------------------------------------------------------
@@ -354,6 +358,13 @@ impl Node {
                 self.connections.seen(now.instant);
             }
         }
+    }
+
+    /// On which terms we pass datagrams on for others, when we offer to.
+    pub fn set_relay_terms(&mut self, terms: relay::Terms, now: Now) {
+        self.relay_terms = terms;
+        let terms = self.reach.relays.then(|| self.relay_terms.clone());
+        self.tunnels.set_relaying(terms, now.instant);
     }
 
     fn publish(&mut self) {

@@ -363,6 +363,13 @@ impl Paths {
         if let Some(known) = self.find(path) {
             known.asked(now);
         }
+        // The peer may have moved back to an endpoint that we know from before.
+        let current = self.current;
+        for known in &mut self.list {
+            if Some(known.path) == current && known.path != path && known.is_quiet(now) {
+                known.doubt();
+            }
+        }
     }
 
     /// The network below may have changed: nothing is proven any more before it has shown itself again.

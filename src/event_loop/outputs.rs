@@ -1,6 +1,6 @@
 //! What the core wants done, done.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, time::Instant};
 
 use hivevpn_core::output::Output;
 
@@ -16,7 +16,7 @@ impl EventLoop {
         while let Some(answer) = self.node.poll_ping() {
             self.answer_ping(answer);
         }
-        while let Some(moved) = self.node.poll_moved() {
+        while let Some(moved) = self.node.poll_moved(Instant::now()) {
             self.log_path(moved);
         }
         self.send_commands();

@@ -6,10 +6,12 @@ use super::{Path, PathKind, Paths, candidate::Candidate};
 
 /// How long after news an attempt is made, and how long after each attempt in vain the next one is. A router sees a
 /// dozen datagrams a candidate in the first minute, and four a minute after.
-const ATTEMPTS: [Duration; 5] = [
+const ATTEMPTS: [Duration; 7] = [
     Duration::from_millis(100),
-    Duration::from_secs(2),
-    Duration::from_secs(8),
+    Duration::from_millis(1500),
+    Duration::from_secs(3),
+    Duration::from_secs(6),
+    Duration::from_secs(12),
     Duration::from_secs(30),
     Duration::from_secs(60),
 ];

@@ -25,6 +25,12 @@ pub(super) const CARRIER_PATIENCE: Duration = Duration::from_secs(1);
 /// The first probes to an endpoint that has never answered follow each other faster, because the first of them may only
 /// open a NAT: each waits twice as long as the one before.
 const FIRST_PATIENCE: Duration = Duration::from_millis(250);
+/// And the most: on a path that is slower still, answers come late and count all the same.
+const MAX_PATIENCE: Duration = Duration::from_secs(2);
+/// An answer that took longer waited for a machine that was asleep: it tells nothing about the way.
+const MAX_SAMPLE: Duration = Duration::from_secs(5);
+/// A path by which the peer said nothing for so long, while it asks by another, is asked whether it still lives.
+const QUIET: Duration = Duration::from_secs(3);
 /// Unanswered probes in a row that make a path dead.
 const MISSES: u32 = 3;
 /// The same for an endpoint that has never answered: all over after 3.75 s.
@@ -197,7 +203,7 @@ impl Tracked {
             CARRIER_PATIENCE
         };
         match self.rtt {
-            Some(rtt) => least.max(rtt * 4),
+            Some(rtt) => least.max(rtt * 4).min(MAX_PATIENCE.max(least)),
             None if self.carries_datagrams() => FIRST_PATIENCE * (1 << self.misses.min(8)),
             None => least,
         }
@@ -223,6 +229,12 @@ impl Tracked {
     /// The peer has asked by this path, and was answered.
     pub(super) fn asked(&mut self, now: Instant) {
         self.asked_by_peer = Some(now);
+    }
+
+    /// Whether the peer has not said anything by it lately.
+    pub(super) fn is_quiet(&self, now: Instant) -> bool {
+        let last = self.answered.max(self.asked_by_peer);
+        last.is_none_or(|at| now >= at + QUIET)
     }
 
     /// Whether its MTU may be searched for: lost probes mean something only while others come back.
@@ -335,12 +347,12 @@ impl Tracked {
             .or_else(|| self.outstanding.take_if(|ask| is_this(ask)))
             .or_else(|| self.mtu.answered(number))?;
         let sample = now.saturating_duration_since(ask.sent);
-        self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * 3 + sample) / 4));
-        // A way that has become longer is believed after some samples.
-        self.best_rtt = Some(
-            self.best_rtt
-                .map_or(sample, |best| sample.min(best + best / 8)),
-        );
+        let (rtt, best) = (self.rtt.unwrap_or(sample), self.best_rtt.unwrap_or(sample));
+        if sample < MAX_SAMPLE || self.rtt.is_none() {
+            self.rtt = Some((rtt * 3 + sample) / 4);
+            // A way that has become longer is believed after some samples.
+            self.best_rtt = Some(sample.min(best + best / 8));
+        }
         self.misses = 0;
         self.answered = Some(now);
         self.silent_since = None;
