@@ -28,14 +28,24 @@ pub fn all(addresses: &Addresses) -> Vec<Multiaddr> {
 
 /// What a descriptor says: everything, with what others see us as. `None` before anything is known.
 pub fn announced(addresses: &Addresses) -> Option<Vec<Multiaddr>> {
-    let observed = addresses
-        .observed
-        .iter()
-        .filter(|address| is_quic(address))
-        .take(MAX_OBSERVED);
+    let observed = stable(&addresses.observed);
     let known = all(addresses);
-    let announced = deduplicated(known.iter().chain(observed));
+    let announced = deduplicated(known.iter().chain(observed.into_iter().take(MAX_OBSERVED)));
     (!announced.is_empty()).then_some(announced)
+}
+
+/// Of what others see us as, what holds for more than one of them: not the ports of a NAT that gives every destination
+/// another. They would be news with every connection, and lead nobody anywhere.
+fn stable(observed: &[Multiaddr]) -> Vec<&Multiaddr> {
+    let quic: Vec<_> = observed.iter().filter(|address| is_quic(address)).collect();
+    let is_alone = |address: &&&Multiaddr| {
+        let ip = address.iter().next();
+        quic.iter()
+            .filter(|other| other.iter().next() == ip)
+            .count()
+            == 1
+    };
+    quic.iter().filter(is_alone).copied().collect()
 }
 
 /// What an invite says: where somebody without any help finds us. Public comes before private, QUIC before TCP.
@@ -60,11 +70,21 @@ pub fn candidates(addresses: &Addresses) -> Vec<Candidate> {
         (CandidateKind::Host, &addresses.external),
         (CandidateKind::Mapped, &addresses.mapped),
         (CandidateKind::Host, &addresses.listen),
-        (CandidateKind::Reflexive, &addresses.observed),
     ];
+    let observed = stable(&addresses.observed)
+        .into_iter()
+        .map(|address| (CandidateKind::Reflexive, address));
+    let named = groups
+        .into_iter()
+        .flat_map(|(kind, group)| {
+            let quic = group.iter().filter(|address| is_quic(address));
+            quic.take(MAX_CANDIDATES)
+                .map(move |address| (kind, address))
+        })
+        .chain(observed);
     let mut candidates: Vec<Candidate> = Vec::new();
-    for (kind, group) in groups {
-        for endpoint in group.iter().filter_map(quic_endpoint).take(MAX_CANDIDATES) {
+    for (kind, address) in named {
+        if let Some(endpoint) = quic_endpoint(address) {
             if !candidates.iter().any(|known| known.endpoint == endpoint) {
                 candidates.push(Candidate { kind, endpoint });
             }
@@ -142,6 +162,19 @@ mod tests {
         assert!(announced(&ours).unwrap().contains(&mapped));
         assert_eq!(for_invite(&ours)[0], mapped, "the others are private");
         assert_eq!(reachability(&ours), "private", "it may be wrong");
+    }
+
+    #[test]
+    fn what_a_symmetric_nat_shows_to_each_is_told_to_none() {
+        let seen = |text: &str| -> Multiaddr { text.parse().unwrap() };
+        let mut ours = addresses(&["/ip4/10.0.0.1/udp/7777/quic-v1"], &[]);
+        ours.observed = vec![seen("/ip4/203.0.113.9/udp/1001/quic-v1")];
+        assert_eq!(announced(&ours).unwrap().len(), 2);
+        assert_eq!(candidates(&ours).len(), 2);
+        ours.observed
+            .push(seen("/ip4/203.0.113.9/udp/1002/quic-v1"));
+        assert_eq!(announced(&ours).unwrap().len(), 1);
+        assert_eq!(candidates(&ours).len(), 1);
     }
 
     #[test]

@@ -48,6 +48,10 @@ const IDLE_AFTER: Duration = Duration::from_secs(60);
 const MAX_PATHS: usize = 24;
 /// A direct path that has been in use for so long needs no relay that stands by.
 const SETTLED: Duration = Duration::from_secs(60);
+/// The first pause between two new addresses of a peer; it doubles with each.
+const ROAMING_PAUSE: Duration = Duration::from_millis(100);
+/// The longest such pause. A peer whose address was the same for so long may move at once.
+const ROAMING_REST: Duration = Duration::from_secs(60);
 /// A path that is no more than this faster is not worth a change.
 const MARGIN: Duration = Duration::from_millis(1);
 /// After a change for the sake of speed alone the next one waits this long: it may have been a mood of the network.
@@ -131,6 +135,32 @@ impl Score {
     }
 }
 
+/// How fast a peer's new addresses are followed. Behind some NATs every answer comes from another one.
+#[derive(Debug, Default)]
+struct Roaming {
+    followed: Option<Instant>,
+    pause: Duration,
+}
+
+impl Roaming {
+    /// Whether another new address may be followed now.
+    fn may_follow(&mut self, now: Instant) -> bool {
+        let since = self
+            .followed
+            .map_or(Duration::MAX, |at| now.saturating_duration_since(at));
+        if since < self.pause {
+            return false;
+        }
+        self.pause = if since > ROAMING_REST {
+            ROAMING_PAUSE
+        } else {
+            (self.pause * 2).min(ROAMING_REST)
+        };
+        self.followed = Some(now);
+        true
+    }
+}
+
 /// All paths to one peer.
 #[derive(Debug)]
 pub struct Paths {
@@ -138,6 +168,7 @@ pub struct Paths {
     list: Vec<Tracked>,
     candidates: Candidates,
     attempts: Attempts,
+    roaming: Roaming,
     current: Option<Path>,
     /// Since when packets go that way.
     since: Option<Instant>,
@@ -158,6 +189,7 @@ impl Paths {
             list: Vec::new(),
             candidates: Candidates::default(),
             attempts: Attempts::default(),
+            roaming: Roaming::default(),
             current: None,
             since: None,
             sped_up: None,
@@ -196,6 +228,9 @@ impl Paths {
         if let Path::Direct(endpoint) = path
             && !self.knows(path)
         {
+            if !self.roaming.may_follow(now) {
+                return;
+            }
             let kind = CandidateKind::Heard;
             self.candidates.learn(Candidate { kind, endpoint }, now);
             self.track(path, PathKind::Direct, false);

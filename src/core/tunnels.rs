@@ -48,6 +48,8 @@ use pings::Pings;
 const GRAIN: Duration = Duration::from_millis(250);
 /// The handshake limiter counts per second, and insists on a whole one by a clock that we do not see.
 const LIMITER_PERIOD: Duration = Duration::from_millis(1100);
+/// First byte of a handshake response (whitepaper §5.4.3).
+const HANDSHAKE_RESPONSE: u8 = 2;
 /// First byte of transport data (whitepaper §5.4.6).
 const TRANSPORT_DATA: u8 = 4;
 /// After a change of the network, peers that nothing flows to are looked at within this many milliseconds.
@@ -386,12 +388,23 @@ impl Tunnels {
                 .ok_or(DropReason::UnknownSession)?;
         }
         let had_keys = peer.session().can_seal();
+        // The copy of an initiation that came first may have come by a way that leads nowhere back.
+        let also: Vec<_> = if is_handshake && !had_keys {
+            peer.paths().all().filter(|path| *path != from).collect()
+        } else {
+            Vec::new()
+        };
         let outbox = &mut self.outbox;
         let slot = self.inbox.slot(datagram.len().max(MIN_BUFFER));
         let opened = peer
             .session_mut()
             .open(source_address(from), datagram, slot, |reply| {
-                outbox.push(from, reply)
+                outbox.push(from, reply);
+                if reply.first() == Some(&HANDSHAKE_RESPONSE) {
+                    for path in &also {
+                        outbox.push(*path, reply);
+                    }
+                }
             })?;
         let gained_keys = !had_keys && peer.session().can_seal();
         if !peer.paths().has_heard(from) {
