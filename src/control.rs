@@ -293,6 +293,27 @@ pub struct Underlay {
     pub connections: Vec<Connection>,
     /// What members see our UDP socket as.
     pub observations: Vec<Observation>,
+    /// What was sent beside packets.
+    pub control_traffic: ControlTraffic,
+}
+
+/// What a node sends to be reachable and to know the others, beside the packets that it carries.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlTraffic {
+    /// UDP payload sent so far, in bytes: signals inside the tunnels, and all of QUIC. While a path to a peer is a stream,
+    /// the packets to it are in here too.
+    pub sent_bytes: u64,
+    /// For how many seconds that was counted.
+    pub since_s: u64,
+}
+
+impl ControlTraffic {
+    /// Bytes a day at the rate so far; the start, when everything is said for the first time, included.
+    pub fn per_day(self) -> Option<u64> {
+        let seconds = u128::from(self.since_s);
+        let bytes = (u128::from(self.sent_bytes) * 86_400).checked_div(seconds)?;
+        u64::try_from(bytes).ok()
+    }
 }
 
 /// A connection to a member, in [`Underlay`].

@@ -147,6 +147,7 @@ pub struct EventLoop {
     tokens: HashMap<Token, oneshot::Sender<SocketAddr>>,
     next_token: u64,
     stopping: bool,
+    began: Instant,
     received: RecvBatch,
     sending: SendBatch,
 }
@@ -178,6 +179,7 @@ impl EventLoop {
             tokens: HashMap::new(),
             next_token: 0,
             stopping: false,
+            began: Instant::now(),
             received: RecvBatch::new(),
             sending: SendBatch::new(),
         }

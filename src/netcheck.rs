@@ -16,7 +16,7 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    control::{Node, Observation, Peer, Status, Transport, Underlay},
+    control::{ControlTraffic, Node, Observation, Peer, Status, Transport, Underlay},
     swarm::addresses::is_public_ip,
 };
 
@@ -68,6 +68,29 @@ pub struct Report {
     pub relays: Vec<Relay>,
     /// The other members.
     pub peers: Vec<Prediction>,
+    /// What being a member costs.
+    pub control_traffic: Cost,
+}
+
+/// What this node sends beside packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Cost {
+    /// Bytes of UDP payload so far; see [`ControlTraffic`].
+    pub sent_bytes: u64,
+    /// In how many seconds.
+    pub since_s: u64,
+    /// What that makes a day; none in the first second.
+    pub bytes_per_day: Option<u64>,
+}
+
+impl From<ControlTraffic> for Cost {
+    fn from(traffic: ControlTraffic) -> Self {
+        Self {
+            sent_bytes: traffic.sent_bytes,
+            since_s: traffic.since_s,
+            bytes_per_day: traffic.per_day(),
+        }
+    }
 }
 
 /// Whether datagrams get through at all.
@@ -166,6 +189,7 @@ pub fn judge(facts: &Facts) -> Report {
     let peers = peers.map(|peer| predict(peer, facts, &udp, [&ipv4, &ipv6]));
     Report {
         peers: peers.collect(),
+        control_traffic: facts.underlay.control_traffic.into(),
         udp,
         ipv4,
         ipv6,

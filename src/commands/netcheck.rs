@@ -104,6 +104,14 @@ fn render(report: &Report, paint: Paint) -> String {
             &render_relay(relay),
         );
     }
+    if let Some(per_day) = report.control_traffic.bytes_per_day {
+        let what = format!(
+            "{} a day sent beside packets, at the rate of the last {}",
+            super::bytes(per_day),
+            span(report.control_traffic.since_s)
+        );
+        lines.line("control", &what);
+    }
     let mut text = lines.text;
     if !report.peers.is_empty() {
         let mut table = Table::new(&["PEER", "PATH", "EXPECTED", "BECAUSE"]);
@@ -119,6 +127,15 @@ fn render(report: &Report, paint: Paint) -> String {
         text.push_str(&table.render(paint));
     }
     text
+}
+
+/// 43200 → "12 h".
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3600),
+    }
 }
 
 /// A name and what there is to say of it, aligned.
@@ -189,7 +206,7 @@ fn render_relay(relay: &Relay) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netcheck::{Prediction, Seen, Udp};
+    use crate::netcheck::{Cost, Prediction, Seen, Udp};
 
     #[test]
     fn people_see_every_finding_on_a_line_of_its_own() {
@@ -223,6 +240,11 @@ mod tests {
                 predicted: "direct",
                 reason: "because".into(),
             }],
+            control_traffic: Cost {
+                sent_bytes: 1_000_000,
+                since_s: 43_200,
+                bytes_per_day: Some(2_000_000),
+            },
         };
         let expected = "\
 UDP           works: 2 members are reached over UDP
@@ -234,6 +256,7 @@ IPv4          10.0.1.10
 IPv6          no address
 port mapping  none
 relays        r, 2.6 ms, holds a reservation for us
+control       2.0 MB a day sent beside packets, at the rate of the last 12 h
 
 PEER  PATH   EXPECTED  BECAUSE
 b     relay  direct    because

@@ -76,6 +76,7 @@ pub struct Peer {
     is_at_rest: bool,
     tx_bytes: u64,
     rx_bytes: u64,
+    signal_bytes: u64,
 }
 
 /// Memory that sealing borrows from the node.
@@ -100,6 +101,7 @@ impl Peer {
             is_at_rest: true,
             tx_bytes: 0,
             rx_bytes: 0,
+            signal_bytes: 0,
         }
     }
 
@@ -136,6 +138,11 @@ impl Peer {
     /// Overlay bytes sent and received, without what WireGuard adds.
     pub fn traffic(&self) -> (u64, u64) {
         (self.tx_bytes, self.rx_bytes)
+    }
+
+    /// Bytes of the datagrams that carried signals to it.
+    pub fn signal_bytes(&self) -> u64 {
+        self.signal_bytes
     }
 
     /// Counts an overlay packet that arrived.
@@ -282,6 +289,7 @@ impl Peer {
         let packet = signal.packet(0);
         // One that cannot be sealed is one that was lost: whoever needs it sends another.
         let _ = self.seal(&packet, path, sealing.mtu.max(packet.len()), sealing);
+        self.signal_bytes += sealed_length(packet.len()) as u64;
     }
 
     /// Tells the peer to try us at `us`, by every way that works: the one in use may be the one that died.
@@ -306,6 +314,7 @@ impl Peer {
             // It may be too big, and must not take others with it.
             sealing.outbox.end_run();
             let _ = self.seal(&packet, due.path, packet.len(), sealing);
+            self.signal_bytes += sealed_length(packet.len()) as u64;
             sealing.outbox.end_run();
         }
     }

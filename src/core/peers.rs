@@ -82,6 +82,11 @@ impl Peers {
         self.by_id.values().copied().collect()
     }
 
+    /// All peers.
+    pub fn iter(&self) -> impl Iterator<Item = &Peer> {
+        self.by_index.values().map(Box::as_ref)
+    }
+
     /// The index of the peer with this WireGuard key.
     pub fn index_of_key(&self, key: &WireGuardKey) -> Option<PeerIndex> {
         self.by_key.get(key).copied()

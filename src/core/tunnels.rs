@@ -515,6 +515,11 @@ impl Tunnels {
         &mut self.outbox
     }
 
+    /// Bytes of the datagrams that carried signals to the peers there are.
+    pub fn signal_bytes(&self) -> u64 {
+        self.peers.iter().map(Peer::signal_bytes).sum()
+    }
+
     /// The next peer that another path leads to now, or none.
     pub fn poll_moved(&mut self) -> Option<PeerId> {
         self.moved.pop()

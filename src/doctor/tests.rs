@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use super::*;
-use crate::control::{Connection, Network, Own, Peer, Transport};
+use crate::control::{Connection, ControlTraffic, Network, Own, Peer, Transport};
 
 const NOW: UnixTime = UnixTime(1_800_000_000);
 const DAY: u64 = 24 * 60 * 60;
@@ -77,6 +77,7 @@ fn answers() -> Answers {
             }],
             port_mapping: None,
             observations: Vec::new(),
+            control_traffic: ControlTraffic::default(),
         },
         clocks: vec![("r".into(), clock(250))],
     }

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::EventLoop;
 use crate::{
-    control::{Observation, Reply, Underlay},
+    control::{ControlTraffic, Observation, Reply, Underlay},
     identity,
     reflect::{
         asking::{Asking, Question},
@@ -44,11 +44,20 @@ impl EventLoop {
             connections: Vec::new(),
             port_mapping: self.addresses.mapped.first().map(ToString::to_string),
             observations: self.observations(now),
+            control_traffic: self.control_traffic(now),
         };
         self.command(Command::Survey {
             underlay: Box::new(underlay),
             answer,
         });
+    }
+
+    fn control_traffic(&self, now: Now) -> ControlTraffic {
+        let quic: u64 = self.sockets.iter().map(|socket| socket.quic.sent()).sum();
+        ControlTraffic {
+            sent_bytes: quic + self.node.signal_bytes(),
+            since_s: now.instant.saturating_duration_since(self.began).as_secs(),
+        }
     }
 
     /// What peers see us as now, as far as a direct path tells from where.

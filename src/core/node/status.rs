@@ -135,6 +135,11 @@ impl Node {
         self.tunnels.observations(now)
     }
 
+    /// Bytes of the datagrams that carried signals inside the tunnels so far.
+    pub fn signal_bytes(&self) -> u64 {
+        self.tunnels.signal_bytes()
+    }
+
     /// Bytes passed on for other members so far.
     pub fn passed_on(&self) -> u64 {
         self.tunnels.passed_on()

@@ -17,7 +17,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -56,14 +56,22 @@ pub struct QuicDatagram {
 
 /// The sending half of a [`SharedSocket`]'s inbox, for the loop that receives.
 #[derive(Clone, Debug)]
-pub struct QuicInbox(mpsc::Sender<QuicDatagram>);
+pub struct QuicInbox {
+    datagrams: mpsc::Sender<QuicDatagram>,
+    sent: Arc<AtomicU64>,
+}
 
 impl QuicInbox {
+    /// Bytes that QUIC has sent so far.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
     /// Hands datagrams to quinn. Never blocks.
     ///
     /// `false` when they are lost: the inbox is full, or the transport is gone.
     pub fn push(&self, datagram: QuicDatagram) -> bool {
-        self.0.try_send(datagram).is_ok()
+        self.datagrams.try_send(datagram).is_ok()
     }
 }
 
@@ -74,6 +82,8 @@ pub struct SharedSocket {
     inbox: Mutex<mpsc::Receiver<QuicDatagram>>,
     /// The last send found the socket's buffer full.
     congested: AtomicBool,
+    /// Bytes sent so far.
+    sent: Arc<AtomicU64>,
 }
 
 impl SharedSocket {
@@ -83,13 +93,15 @@ impl SharedSocket {
     }
 
     pub(super) fn with_inbox(udp: UdpSocket, batches: usize) -> (Self, QuicInbox) {
-        let (sender, inbox) = mpsc::channel(batches);
+        let (datagrams, inbox) = mpsc::channel(batches);
+        let sent = Arc::new(AtomicU64::new(0));
         let socket = Self {
             udp,
             inbox: Mutex::new(inbox),
             congested: AtomicBool::new(false),
+            sent: Arc::clone(&sent),
         };
-        (socket, QuicInbox(sender))
+        (socket, QuicInbox { datagrams, sent })
     }
 
     /// Waits until the socket takes datagrams again.
@@ -137,6 +149,8 @@ impl AsyncUdpSocket for SharedSocket {
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let outcome = self.udp.send_lossy(transmit);
+        self.sent
+            .fetch_add(transmit.contents.len() as u64, Ordering::Relaxed);
         if let Err(error) = &outcome
             && error.kind() == io::ErrorKind::WouldBlock
         {
