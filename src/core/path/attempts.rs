@@ -67,13 +67,17 @@ impl Paths {
         true
     }
 
-    /// The peer called: it tries us now. Returns whether it may be answered and tried.
-    pub fn called(&mut self, now: Instant) -> bool {
+    /// The peer called: it tries us now, and may be reached at its `candidates`. Returns whether it is tried and may be
+    /// answered: one that calls too often is not listened to, lest it has us probe whatever it names.
+    pub fn called(&mut self, candidates: &[Candidate], now: Instant) -> bool {
         let is_too_soon = |at: Instant| now < at + CALL_INTERVAL;
         if self.attempts.called.is_some_and(is_too_soon) {
             return false;
         }
         self.attempts.called = Some(now);
+        for candidate in candidates {
+            self.learn(*candidate, now);
+        }
         self.attempt(now);
         true
     }

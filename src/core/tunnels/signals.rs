@@ -81,19 +81,18 @@ impl Tunnels {
         candidates: &[Candidate],
         now: Instant,
     ) {
-        let is_overlay: Vec<_> = candidates
+        let usable: Vec<_> = candidates
             .iter()
-            .map(|candidate| self.is_overlay(candidate.endpoint.ip()))
+            .filter(|candidate| !self.is_overlay(candidate.endpoint.ip()))
+            .copied()
             .collect();
         let Some(peer) = self.peers.get_mut(index) else {
             return;
         };
-        for (candidate, is_overlay) in candidates.iter().zip(is_overlay) {
-            if !is_overlay {
-                peer.paths_mut().learn(*candidate, now);
-            }
+        if !peer.paths_mut().called(&usable, now) {
+            return;
         }
-        if peer.paths_mut().called(now) && wants_answer {
+        if wants_answer {
             let mut sealing = Sealing {
                 outbox: &mut self.outbox,
                 scratch: &mut self.scratch,

@@ -103,14 +103,15 @@ fn news_are_a_reason_to_try_again_at_once() {
 #[test]
 fn calls_that_come_too_fast_are_not_followed() {
     let mut story = relayed();
-    story.paths.learn(candidate(CANDIDATE), story.now);
-    assert!(story.paths.called(story.now));
-    for _ in 0..100 {
+    assert!(story.paths.called(&[candidate(CANDIDATE)], story.now));
+    for port in 1..100 {
         story.now += Duration::from_millis(5);
-        assert!(!story.paths.called(story.now));
+        let named = candidate(&format!("203.0.113.66:{port}"));
+        assert!(!story.paths.called(&[named], story.now));
     }
+    assert_eq!(story.paths.explain().len(), 2, "the relay and the first");
     story.now += CALL_INTERVAL;
-    assert!(story.paths.called(story.now));
+    assert!(story.paths.called(&[], story.now));
 }
 
 #[test]
