@@ -308,11 +308,16 @@ pub struct ControlTraffic {
 }
 
 impl ControlTraffic {
-    /// Bytes a day at the rate so far; the start, when everything is said for the first time, included.
+    /// In less than a minute the start, when everything is said for the first time, is all there is.
+    const TELLING_S: u64 = 60;
+
+    /// Bytes a day at the rate so far, once there is one.
     pub fn per_day(self) -> Option<u64> {
         let seconds = u128::from(self.since_s);
         let bytes = (u128::from(self.sent_bytes) * 86_400).checked_div(seconds)?;
-        u64::try_from(bytes).ok()
+        u64::try_from(bytes)
+            .ok()
+            .filter(|_| self.since_s >= Self::TELLING_S)
     }
 }
 

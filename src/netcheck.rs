@@ -79,7 +79,7 @@ pub struct Cost {
     pub sent_bytes: u64,
     /// In how many seconds.
     pub since_s: u64,
-    /// What that makes a day; none in the first second.
+    /// What that makes a day; none in the first minute.
     pub bytes_per_day: Option<u64>,
 }
 

@@ -31,6 +31,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// QUIC's head start. It needs one round trip where TCP with encryption needs four, so this is enough on any path that
 /// lets UDP through; on one that does not, it is what a first connection costs.
 const TCP_DELAY: Duration = Duration::from_millis(300);
+/// A member that no path reaches may be found within this time without a new connection.
+const LOST_PATIENCE: Duration = Duration::from_secs(1);
 /// A dial that has told nothing for this long is forgotten.
 const DIAL_LIMIT: Duration = Duration::from_secs(30);
 /// When a better connection is tried: at once by the addresses the peer gave (hole punching knows no LAN), later with
@@ -74,8 +76,8 @@ struct Wish {
     /// When the next attempt at a better connection is due, and how many were made.
     next_punch: Option<Instant>,
     punches: usize,
-    /// No path answers, whatever the connections say.
-    is_lost: bool,
+    /// No path answers, whatever the connections say: when a new one is tried.
+    lost: Option<Instant>,
 }
 
 /// All connections and wishes.
@@ -117,11 +119,19 @@ impl Connections {
     }
 
     /// No path to the member answers: its connections may be as dead as its paths, and not know it yet. A new one is
-    /// tried, by whichever way.
+    /// tried, by whichever way, unless it is [found](Self::found) soon.
     pub fn lost(&mut self, peer: &PeerId, now: Instant) {
         if let Some(wish) = self.wishes.get_mut(peer) {
-            wish.is_lost = true;
-            self.schedule.hasten(*peer, now);
+            let due = now + LOST_PATIENCE;
+            wish.lost = Some(due);
+            self.schedule.hasten(*peer, due);
+        }
+    }
+
+    /// A path to the member answers.
+    pub fn found(&mut self, peer: &PeerId) {
+        if let Some(wish) = self.wishes.get_mut(peer) {
+            wish.lost = None;
         }
     }
 
@@ -162,7 +172,7 @@ impl Connections {
                     failures: 0,
                     next_punch: None,
                     punches: 0,
-                    is_lost: false,
+                    lost: None,
                 };
                 self.wishes.insert(peer, wish);
             }
@@ -343,17 +353,18 @@ impl Connections {
         let Some(wish) = self.wishes.get_mut(&peer) else {
             return;
         };
-        if std::mem::take(&mut wish.is_lost) && best.is_some() && !wish.addresses.is_empty() {
+        let is_lost = wish.lost.take_if(|due| now >= *due).is_some();
+        if is_lost && best.is_some() && !wish.addresses.is_empty() {
             outputs.push(Output::Dial {
                 peer,
                 addresses: wish.addresses.clone(),
                 even_if_connected: true,
             });
         }
-        let mut due = None;
+        let mut due = wish.lost;
         if let Some(best) = best.filter(|best| *best > QUIC) {
             outputs.extend(wish.punch(peer, best == RELAYED, we_lead, now));
-            due = wish.next_punch;
+            due = due.into_iter().chain(wish.next_punch).min();
         } else {
             wish.begin_anew();
         }

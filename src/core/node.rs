@@ -253,8 +253,9 @@ impl Node {
     pub fn poll_moved(&mut self, now: Instant) -> Option<PeerStatus> {
         let peer = self.tunnels.poll_moved()?;
         let status = self.peer(&peer)?;
-        if status.path.is_none() {
-            self.connections.lost(&peer, now);
+        match status.path {
+            Some(_) => self.connections.found(&peer),
+            None => self.connections.lost(&peer, now),
         }
         Some(status)
     }

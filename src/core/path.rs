@@ -494,8 +494,11 @@ impl Paths {
 
     /// Whether another path carries packets now than when this was last asked, or none that is proven.
     pub fn take_change(&mut self) -> bool {
-        let proven = self.current.filter(|_| self.is_proven());
-        std::mem::replace(&mut self.told, proven) != proven
+        let believed = self
+            .in_use()
+            .filter(|known| known.proven || known.suspected);
+        let believed = believed.map(|known| known.path);
+        std::mem::replace(&mut self.told, believed) != believed
     }
 
     fn in_use(&self) -> Option<&Tracked> {

@@ -81,6 +81,8 @@ pub(super) struct Tracked {
     /// An authentic datagram came by it.
     pub(super) heard: bool,
     pub(super) proven: bool,
+    /// It was proven before the network below may have changed, and has not been found wanting since.
+    pub(super) suspected: bool,
     pub(super) mtu: PathMtu,
     misses: u32,
     rtt: Option<Duration>,
@@ -104,6 +106,7 @@ impl Tracked {
             anchored,
             heard: false,
             proven: false,
+            suspected: false,
             mtu: PathMtu::new(interface_mtu),
             misses: 0,
             rtt: None,
@@ -165,6 +168,7 @@ impl Tracked {
 
     /// The network below may be another one: it has to prove itself again, now.
     pub(super) fn suspect(&mut self) {
+        self.suspected |= self.proven;
         self.proven = false;
         self.probed = None;
         if let Some(ask) = self.outstanding.take() {
@@ -327,6 +331,7 @@ impl Tracked {
         };
         self.give_up(ask);
         self.silent_since.get_or_insert(ask.sent);
+        self.suspected = false;
         self.misses = self.misses.saturating_add(1);
         if self.is_alive() {
             self.probed = None;
@@ -356,6 +361,7 @@ impl Tracked {
         self.misses = 0;
         self.answered = Some(now);
         self.silent_since = None;
+        self.suspected = false;
         self.heard = true;
         self.mtu.passed(ask.length);
         if ask.length >= self.proof_length() {

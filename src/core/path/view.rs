@@ -76,7 +76,7 @@ impl Paths {
             path: known.path,
             kind: known.kind,
             rtt: known.rtt(),
-            proven: known.proven,
+            proven: known.proven || known.suspected,
             mtu: known.mtu.get(),
         })
     }
@@ -171,6 +171,9 @@ impl Paths {
     }
 
     fn why_in_use(&self, known: &Tracked) -> String {
+        if known.suspected {
+            return "the network changed: it is being proven anew".to_owned();
+        }
         if !known.proven {
             return "the only way so far; not proven yet".to_owned();
         }
