@@ -327,15 +327,10 @@ impl Swarm {
             return;
         }
         self.relaying = relaying;
-        let status = if relaying {
-            relay::Status::Enable
-        } else {
-            relay::Status::Disable
-        };
         self.inner
             .behaviour_mut()
             .relay_server
-            .set_status(Some(status));
+            .set_relaying(relaying);
         self.tell(Event::Relaying(relaying));
     }
 

@@ -85,7 +85,7 @@ pub(super) struct Behaviour {
     pub identify: identify::Behaviour,
     ping: ping::Behaviour,
     pub join: request_response::Behaviour<Codec>,
-    pub relay_server: relay::Behaviour,
+    pub relay_server: relays::Server,
     relay_client: relay::client::Behaviour,
     mdns: Toggle<mdns::tokio::Behaviour>,
     pub gate: Gate<MemberProtocols>,
@@ -127,7 +127,7 @@ impl Behaviour {
             ),
             ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL)),
             join: requests(JOIN, Codec::new(MAX_JOIN, MAX_ADMISSION), MAX_JOINS),
-            relay_server: relays::server(local, members.clone(), guests, reservation),
+            relay_server: relays::Server::new(local, members.clone(), guests, reservation),
             relay_client,
             mdns: mdns.into(),
             gate: Gate::new(

@@ -92,9 +92,13 @@ async fn a_relay_reserves_nothing_for_strangers() {
     let (keypair, address) = (Keypair::generate_ed25519(), free_address());
     let members = crate::swarm::gate::Members::default();
     let local = keypair.public().to_peer_id();
-    let mut server =
-        crate::swarm::relays::server(local, members, Guests::default(), Duration::from_secs(60));
-    server.set_status(Some(libp2p::relay::Status::Enable));
+    let mut server = crate::swarm::relays::Server::new(
+        local,
+        members,
+        Guests::default(),
+        Duration::from_secs(60),
+    );
+    server.set_relaying(true);
     let mut relay = libp2p::SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()
         .with_tcp(
