@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     bench::{MAX_SECONDS, MAX_STREAMS},
-    config::RelayMode,
+    config::{RelayMode, parse_span},
 };
 
 /// Where state lives unless `--state` says otherwise.
@@ -175,7 +175,7 @@ pub struct InviteArgs {
     pub address: Option<Ipv4Addr>,
 
     /// How long the invite is good for, e.g. 30m, 24h, 7d
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_span)]
     pub expires: Duration,
 
     /// Print JSON for machines
@@ -350,25 +350,6 @@ pub struct IdArgs {
     pub json: bool,
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let unit = |c| match c {
-        's' => Some(1),
-        'm' => Some(60),
-        'h' => Some(60 * 60),
-        'd' => Some(24 * 60 * 60),
-        _ => None,
-    };
-    let wrong =
-        || format!("'{text}' is no span of time: write a number and s, m, h or d, e.g. 24h");
-    let last = text.chars().next_back().ok_or_else(wrong)?;
-    let seconds_each: u64 = unit(last).ok_or_else(wrong)?;
-    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
-    match number.checked_mul(seconds_each) {
-        Some(seconds @ 1..=31_536_000) => Ok(Duration::from_secs(seconds)),
-        Some(_) | None => Err(format!("'{text}' is out of range: between 1s and 365d")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -378,24 +359,5 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn spans_of_time_have_a_unit_and_a_range() {
-        assert_eq!(parse_duration("24h"), Ok(Duration::from_secs(86_400)));
-        assert_eq!(parse_duration("7d"), Ok(Duration::from_secs(604_800)));
-        for wrong in [
-            "",
-            "24",
-            "h",
-            "-1h",
-            "0s",
-            "366d",
-            "99999999999999999999d",
-            "1 h",
-            "1ü",
-        ] {
-            assert!(parse_duration(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -6,7 +6,9 @@ use std::{
     io::Read,
     net::{IpAddr, Ipv4Addr},
     num::NonZeroU64,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
@@ -23,6 +25,9 @@ const MIN_MTU: u16 = 1280;
 const MAX_MTU: u16 = 9000;
 /// More than any invite has.
 const MAX_INVITE: u64 = 64 << 10;
+/// Shorter ones would be renewed all the time; longer ones outlive what is known of their owner.
+const RESERVATIONS: RangeInclusive<Duration> =
+    Duration::from_secs(60)..=Duration::from_secs(24 * 60 * 60);
 /// Linux allows 15 bytes for an interface name.
 const MAX_INTERFACE_NAME: usize = 15;
 
@@ -53,6 +58,8 @@ pub struct Config {
     pub relay_rate: Option<NonZeroU64>,
     /// The members to relay for, by name or peer id; all without.
     pub relay_members: Option<Vec<String>>,
+    /// How long a reservation with us lasts before it is renewed.
+    pub relay_reservation: Duration,
     /// Overlay interface.
     pub interface: String,
     /// Overlay MTU in bytes.
@@ -77,6 +84,7 @@ impl Default for Config {
             relay: RelayMode::Auto,
             relay_rate: None,
             relay_members: None,
+            relay_reservation: Duration::from_secs(60 * 60),
             interface: "hive0".to_owned(),
             mtu: 1420,
             realtime: true,
@@ -194,6 +202,9 @@ impl Config {
                 checked_member(member.into_inner(), &place)
             });
             self.relay_members = Some(members.collect::<Result<_, _>>()?);
+        }
+        if let Some(span) = underlay.relay_reservation {
+            self.relay_reservation = parse_reservation(span.get_ref(), &place(span.span()))?;
         }
         if let Some(name) = interface.name {
             self.set_interface(name.get_ref(), &place(name.span()))?;
@@ -398,6 +409,40 @@ fn parse_rate(text: &str, place: &str) -> Result<NonZeroU64, ConfigError> {
     })
 }
 
+fn parse_reservation(text: &str, place: &str) -> Result<Duration, ConfigError> {
+    let span = parse_span(text).and_then(|span| {
+        let is_fit = RESERVATIONS.contains(&span);
+        is_fit
+            .then_some(span)
+            .ok_or_else(|| format!("'{text}' is out of range: between 60s and 1d"))
+    });
+    span.map_err(|message| ConfigError::Value {
+        place: place.to_owned(),
+        option: "underlay.relay_reservation",
+        message,
+    })
+}
+
+/// A span of time such as `24h`: a whole number and s, m, h or d; from a second to a year.
+pub fn parse_span(text: &str) -> Result<Duration, String> {
+    let unit = |c| match c {
+        's' => Some(1),
+        'm' => Some(60),
+        'h' => Some(60 * 60),
+        'd' => Some(24 * 60 * 60),
+        _ => None,
+    };
+    let wrong =
+        || format!("'{text}' is no span of time: write a number and s, m, h or d, e.g. 24h");
+    let last = text.chars().next_back().ok_or_else(wrong)?;
+    let seconds_each: u64 = unit(last).ok_or_else(wrong)?;
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    match number.checked_mul(seconds_each) {
+        Some(seconds @ 1..=31_536_000) => Ok(Duration::from_secs(seconds)),
+        Some(_) | None => Err(format!("'{text}' is out of range: between 1s and 365d")),
+    }
+}
+
 fn checked_member(text: String, place: &str) -> Result<String, ConfigError> {
     let is_id = text.parse::<PeerId>().is_ok();
     if is_id || hivevpn_core::membership::Name::parse(&text).is_ok() {
@@ -480,6 +525,7 @@ struct UnderlaySection {
     relay: Option<RelayOption>,
     relay_rate: Option<Spanned<String>>,
     relay_members: Option<Vec<Spanned<String>>>,
+    relay_reservation: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -223,6 +223,7 @@ impl NetworkSide {
                 mapped: mapped.unwrap_or(defaults.mapped),
                 relay: config.relay,
                 // Nobody until the network is known, and with it the names.
+                reservation: config.relay_reservation,
                 relay_for: config.relay_members.as_ref().map(|_| BTreeSet::new()),
                 mdns: true,
                 ..defaults

@@ -138,3 +138,36 @@ fn the_command_line_wins_over_the_file() {
     config.apply_arguments(&args).unwrap();
     assert_eq!((config.port, config.relay), (2, RelayMode::Always));
 }
+
+#[test]
+fn spans_of_time_have_a_unit_and_a_range() {
+    assert_eq!(parse_span("24h"), Ok(Duration::from_secs(86_400)));
+    assert_eq!(parse_span("7d"), Ok(Duration::from_secs(604_800)));
+    for wrong in [
+        "",
+        "24",
+        "h",
+        "-1h",
+        "0s",
+        "366d",
+        "99999999999999999999d",
+        "1 h",
+        "1ü",
+    ] {
+        assert!(parse_span(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_reservation_lasts_from_a_minute_to_a_day() {
+    let lasting = |text: &str| from_text(&format!("[underlay]\nrelay_reservation = \"{text}\""));
+    let minute = lasting("60s").unwrap().relay_reservation;
+    assert_eq!(minute, Duration::from_secs(60));
+    for wrong in ["59s", "2d", "soon"] {
+        let error = lasting(wrong).unwrap_err().to_string();
+        assert!(
+            error.starts_with("network.toml:2: underlay.relay_reservation: "),
+            "{error}"
+        );
+    }
+}

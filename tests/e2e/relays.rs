@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -16,6 +16,9 @@ const REST: Duration = Duration::from_secs(10);
 const SETTLED: Duration = Duration::from_secs(15);
 /// Within this time another relay has taken the place of one that vanished.
 const REPLACED: Duration = Duration::from_secs(60);
+
+/// Two lives of a reservation that lasts for a minute.
+const LIVES: Duration = Duration::from_secs(120);
 
 /// What is sent while a relay dies.
 const BULK: usize = 60_000_000;
@@ -107,4 +110,27 @@ fn traffic_goes_on_and_the_reservation_is_replaced_when_a_relay_vanishes() {
             held.len() >= 2 && !held.contains(&lost)
         });
     }
+}
+
+/// A relay's reservations last for a minute; after two, they still lead to who made them.
+#[test]
+fn a_reservation_is_renewed_before_it_ends() {
+    let lab = Lab::new()
+        .public("r")
+        .behind(Nat::Symmetric, "a")
+        .behind(Nat::Symmetric, "b")
+        .build();
+    let toml = |name: &str| match name {
+        "r" => "[underlay]\nrelay_reservation = \"60s\"\n".to_owned(),
+        _ => String::new(),
+    };
+    let mut net = Network::configured(lab, &["r", "a"], toml);
+    let has_reservation = |net: &Network| !reservations(net.node("a")).is_empty();
+    until(SETTLED, "a has a reservation", || has_reservation(&net));
+    let since = Instant::now();
+    until(LIVES * 2, "two lives pass", || since.elapsed() >= LIVES);
+    assert!(has_reservation(&net));
+    let b = net.lab().host("b").up(&["--join", &net.node("r").invite()]);
+    net.put(b);
+    net.wait("relay", ["a", "b"], SETTLED);
 }
