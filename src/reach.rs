@@ -1,5 +1,7 @@
 //! Which of our addresses we tell whom.
 
+use std::net::SocketAddr;
+
 use hivevpn_core::{
     connection::quic_endpoint,
     path::candidate::{Candidate, CandidateKind},
@@ -84,10 +86,9 @@ pub fn candidates(addresses: &Addresses) -> Vec<Candidate> {
         .chain(observed);
     let mut candidates: Vec<Candidate> = Vec::new();
     for (kind, address) in named {
-        if let Some(endpoint) = quic_endpoint(address) {
-            if !candidates.iter().any(|known| known.endpoint == endpoint) {
-                candidates.push(Candidate { kind, endpoint });
-            }
+        let is_new = |endpoint: &SocketAddr| !candidates.iter().any(|c| c.endpoint == *endpoint);
+        if let Some(endpoint) = quic_endpoint(address).filter(is_new) {
+            candidates.push(Candidate { kind, endpoint });
         }
     }
     candidates
