@@ -15,7 +15,7 @@ const ATTEMPTS: [Duration; 7] = [
     Duration::from_secs(30),
     Duration::from_secs(60),
 ];
-/// The same for a pair that has had no packets for [`IDLE_AFTER`].
+/// The same for a pair that has had no packets for [a while](super::IDLE_AFTER).
 const IDLE_ATTEMPT: Duration = Duration::from_secs(300);
 /// Calls of the peer that come faster are answered by nothing.
 pub(super) const CALL_INTERVAL: Duration = Duration::from_secs(1);
