@@ -1,0 +1,259 @@
+//! What must hold, one function each. Some hold at every moment and are checked after every step; the others are
+//! demanded by whoever knows that the world is quiet, or has just harmed it.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use crate::{
+    clock::{Moment, millis, seconds},
+    host::PeerPath,
+    theory,
+    underlay::HostId,
+    world::World,
+};
+
+/// From the start of both ends until a packet has gone there and back.
+pub const FIRST_PACKET: Duration = seconds(15);
+/// From the start of both ends, or the last misfortune, until the best path is in use.
+pub const BEST_PATH: Duration = seconds(30);
+/// From a misfortune until packets flow again, where theory knows a way.
+pub const RECOVERY: Duration = seconds(5);
+/// The same over lines that lose datagrams: a lost handshake is repeated after five seconds.
+pub const ROUGH_RECOVERY: Duration = seconds(12);
+/// Changes of path that a pair may still make when nothing happens.
+pub const LATE_CHANGES: usize = 1;
+/// Datagrams in a second, both ways together, that an idle pair may cost.
+pub const IDLE_DATAGRAMS: f64 = 1.0;
+/// Timers that may fire on one host in a second.
+const WAKEUPS: u32 = 200;
+/// Messages that may wait on one connection.
+const QUEUE: usize = 512;
+/// Packets to one peer that wait for a session at the most.
+const WAITING: u64 = 16;
+/// How often packets are tried where one is to get through.
+const TRY_PERIOD: Duration = millis(250);
+const SHORT: usize = 100;
+
+/// An invariant that did not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broken {
+    /// Which.
+    pub invariant: &'static str,
+    /// When.
+    pub at: Moment,
+    /// How.
+    pub what: String,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = self.at.as_secs_f64();
+        write!(f, "{} at {at:.3} s: {}", self.invariant, self.what)
+    }
+}
+
+// ---- at every moment ---------------------------------------------------------------------------------------
+
+pub(crate) fn after_every_step(world: &mut World) {
+    no_error_event(world);
+    conservation_of_datagrams(world);
+    bounded_wakeups(world);
+}
+
+/// The core logs no error: nothing that happens here is one.
+fn no_error_event(world: &mut World) {
+    for line in world.complaints() {
+        world.report("no error event", line);
+    }
+}
+
+/// Every datagram that was sent is delivered, under way, or counted as lost.
+fn conservation_of_datagrams(world: &mut World) {
+    let tally = world.underlay.tally();
+    let accounted = tally.delivered + tally.in_flight + tally.lost.values().sum::<u64>();
+    if tally.sent != accounted {
+        let what = format!("{} sent, {accounted} accounted for", tally.sent);
+        world.report("conservation", what);
+    }
+}
+
+/// No timer spins.
+fn bounded_wakeups(world: &mut World) {
+    for host in 0..world.host_count() {
+        if world.wakeups_now(host) == WAKEUPS + 1 {
+            let what = format!("{host} was woken more than {WAKEUPS} times in a second");
+            world.report("bounded", what);
+        }
+    }
+}
+
+// ---- at quiet points ---------------------------------------------------------------------------------------
+
+/// Pairs between which theory knows a way, each once.
+pub fn connectable(world: &World) -> Vec<(HostId, HostId)> {
+    let count = world.host_count();
+    let pairs = (0..count).flat_map(|a| (a + 1..count).map(move |b| (a, b)));
+    let is_up = |host| world.running(host).is_some();
+    pairs
+        .filter(|(a, b)| is_up(*a) && is_up(*b))
+        .filter(|(a, b)| theory::best(&world.underlay, *a, *b).is_some())
+        .collect()
+}
+
+/// Delivery: between every two hosts that theory can connect, a packet goes there and back within `limit`. Returns how
+/// long each pair took.
+pub fn delivery(world: &mut World, limit: Duration) -> BTreeMap<(HostId, HostId), Duration> {
+    let begin = world.now();
+    let mut missing = connectable(world);
+    let mut took = BTreeMap::new();
+    let mut asked: BTreeMap<(HostId, HostId), Vec<u64>> = BTreeMap::new();
+    while !missing.is_empty() && world.now() - begin < limit {
+        for (a, b) in &missing {
+            let number = world.ask(*a, *b, SHORT);
+            asked.entry((*a, *b)).or_default().push(number);
+        }
+        world.run_for(TRY_PERIOD);
+        missing.retain(|pair| {
+            let numbers = asked.get(pair).into_iter().flatten();
+            let answered = numbers.filter_map(|number| world.echo.get(*number).answered).min();
+            if let Some(at) = answered {
+                took.insert(*pair, at - begin);
+            }
+            answered.is_none()
+        });
+    }
+    for (a, b) in missing {
+        let paths = [world.kind_of_path(a, b), world.kind_of_path(b, a)];
+        let what = format!("{a} and {b} exchange no packet in {limit:?}; paths {paths:?}");
+        world.report("delivery", what);
+    }
+    took
+}
+
+/// Direct when possible: within `limit` every pair has the best path that theory knows, at both ends.
+pub fn best_paths(world: &mut World, limit: Duration) {
+    let pairs = connectable(world);
+    let is_best = |world: &World, a, b| {
+        let best = theory::best(&world.underlay, a, b).map(theory::Best::name);
+        let paths = [world.kind_of_path(a, b), world.kind_of_path(b, a)];
+        paths.iter().all(|path| Some(*path) == best)
+    };
+    world.run_until(limit, millis(500), |world| {
+        pairs.iter().all(|(a, b)| is_best(world, *a, *b))
+    });
+    for (a, b) in pairs {
+        if !is_best(world, a, b) {
+            let best = theory::best(&world.underlay, a, b).map(theory::Best::name);
+            let gateways = [a, b].map(|h| world.underlay.kind_of(world.underlay.site_of(h)));
+            let paths = [world.kind_of_path(a, b), world.kind_of_path(b, a)];
+            let what = format!("{a} and {b} could be {best:?} but are {paths:?}: {gateways:?}");
+            world.report("direct when possible", what);
+        }
+    }
+}
+
+/// Recovery: from now on the pair exchanges packets all the time, and the first of them gets through within the limit.
+/// Returns how long it took.
+pub fn recovery(world: &mut World, pairs: &[(HostId, HostId)]) {
+    let begin = world.now();
+    let mut numbers: BTreeMap<(HostId, HostId), Vec<u64>> = BTreeMap::new();
+    while world.now() - begin < ROUGH_RECOVERY {
+        for (a, b) in pairs {
+            let number = world.ask(*a, *b, SHORT);
+            numbers.entry((*a, *b)).or_default().push(number);
+        }
+        world.run_for(millis(100));
+    }
+    for ((a, b), numbers) in numbers {
+        if theory::best(&world.underlay, a, b).is_none() {
+            continue;
+        }
+        let limit = if world.underlay.is_rough(a, b) {
+            ROUGH_RECOVERY
+        } else {
+            RECOVERY
+        };
+        let answered = numbers.iter().filter_map(|number| world.echo.get(*number).answered);
+        let took = answered.min().map(|at| at - begin);
+        if took.is_none_or(|took| took > limit) {
+            let what = match took {
+                Some(took) => format!("{a} and {b} were silent for {took:?}"),
+                None => format!("{a} and {b} were silent for more than {ROUGH_RECOVERY:?}"),
+            };
+            world.report("recovery", what);
+        }
+    }
+}
+
+/// Quiet when idle, and no flapping: for `span` nobody has anything to say, and nothing happens.
+pub fn calm(world: &mut World, span: Duration) {
+    let begin = world.now();
+    let before = world.underlay.tally().sent;
+    let mut paths: BTreeMap<HostId, BTreeMap<HostId, PeerPath>> = BTreeMap::new();
+    let mut changes: BTreeMap<(HostId, HostId), usize> = BTreeMap::new();
+    while world.now() - begin < span {
+        world.run_for(millis(500));
+        for host in 0..world.host_count() {
+            let now = world.paths_of(host);
+            let Some(then) = paths.insert(host, now.clone()) else {
+                continue;
+            };
+            for (peer, path) in now {
+                if then.get(&peer).is_none_or(|before| *before != path) {
+                    *changes.entry((host, peer)).or_default() += 1;
+                }
+            }
+        }
+    }
+    no_flapping(world, &changes);
+    quiet_when_idle(world, world.underlay.tally().sent - before, span);
+}
+
+/// No flapping: a pair to which nothing happens keeps its path.
+fn no_flapping(world: &mut World, changes: &BTreeMap<(HostId, HostId), usize>) {
+    for ((host, peer), count) in changes {
+        if *count > LATE_CHANGES {
+            let what = format!("{host} changed its path to {peer} {count} times");
+            world.report("no flapping", what);
+        }
+    }
+}
+
+/// Quiet when idle: QUIC's keep-alives and the core's heartbeats are all that is sent.
+fn quiet_when_idle(world: &mut World, sent: u64, span: Duration) {
+    let count = world.host_count();
+    let pairs = (count * (count - 1) / 2).max(1);
+    let rate = sent as f64 / span.as_secs_f64() / pairs as f64;
+    if rate > IDLE_DATAGRAMS {
+        let what = format!("{rate:.2} datagrams a second and pair");
+        world.report("quiet when idle", what);
+    }
+}
+
+/// Bounded: nothing piles up.
+pub fn bounded(world: &mut World) {
+    let longest = world.swarm().longest_queue();
+    if longest > QUEUE {
+        let what = format!("{longest} messages wait on one connection");
+        world.report("bounded", what);
+    }
+}
+
+/// Conservation: a packet that was given to a node and not delivered is explained by a datagram that was lost, by a
+/// carrier that was full, by a drop that the core counted, or still waits for a session.
+pub fn conservation_of_packets(world: &mut World) {
+    let missing = world.echo.offered.saturating_sub(world.echo.delivered);
+    let count = world.host_count() as u64;
+    let drops: u64 = (0..world.host_count())
+        .filter_map(|host| Some(world.running(host)?.drops()))
+        .sum();
+    let tally = world.underlay.tally();
+    let explained = tally.lost_wireguard
+        + tally.in_flight
+        + world.swarm().frames_lost()
+        + drops
+        + WAITING * count * count;
+    if missing > explained {
+        let what = format!("{missing} packets vanished, {explained} are explained");
+        world.report("conservation", what);
+    }
+}
