@@ -125,7 +125,7 @@ fn draw_line(rng: &mut fastrand::Rng) -> Line {
         latency: millis(rng.u64(2..60)),
         loss: if is_rough { rng.f64() * 0.03 } else { 0.0 },
         reorder: if is_rough { rng.f64() * 0.1 } else { 0.0 },
-        mtu: [1500, 1492, 1420, 1280][rng.usize(0..4)],
+        mtu: [1500, 1500, 1492, 1492, 1420, 1280][rng.usize(0..6)],
     }
 }
 

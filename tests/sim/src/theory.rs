@@ -6,8 +6,11 @@
 
 use crate::{
     nat::Dependence,
-    underlay::{Cut, GatewayKind, HostId, Underlay},
+    underlay::{Cut, GatewayKind, HEADERS, HostId, Underlay},
 };
+
+/// A raw path must carry what IPv6 demands of every link, 1280 bytes, with what WireGuard, UDP and IPv4 add.
+const LEAST_MTU: usize = 1280 + 32 + HEADERS;
 
 /// What kind of path a pair should end up with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,6 +106,7 @@ fn without_help(underlay: &Underlay, a: HostId, b: HostId) -> Option<Best> {
         return Some(Best::Direct);
     }
     let cut = underlay.cut_between(site_a, site_b);
+    let is_narrow = underlay.mtu_between(site_a, site_b) < LEAST_MTU;
     let (a, b) = (underlay.kind_of(site_a), underlay.kind_of(site_b));
     match (best_between(a, b), cut) {
         (_, Some(Cut::Everything)) | (Best::Relay, _) => None,
@@ -110,6 +114,8 @@ fn without_help(underlay: &Underlay, a: HostId, b: HostId) -> Option<Best> {
             let has_tcp = a == GatewayKind::Open || b == GatewayKind::Open;
             has_tcp.then_some(Best::Stream)
         }
+        // QUIC's short datagrams pass where full ones do not.
+        (Best::Direct, None) if is_narrow => Some(Best::Stream),
         (best, Some(Cut::Udp) | None) => Some(best),
     }
 }

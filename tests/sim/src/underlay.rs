@@ -346,6 +346,11 @@ impl Underlay {
         self.cuts.get(&(a.min(b), a.max(b))).copied()
     }
 
+    /// The longest IP packet that passes between two sites.
+    pub fn mtu_between(&self, a: SiteId, b: SiteId) -> usize {
+        self.sites[a].line.mtu.min(self.sites[b].line.mtu)
+    }
+
     /// How long a datagram between two hosts is under way.
     pub fn latency(&self, a: HostId, b: HostId) -> Duration {
         let (a, b) = (self.site_of(a), self.site_of(b));
