@@ -8,7 +8,7 @@ use hivevpn_core::{
         genesis,
     },
     node::{InviteRequest, Start},
-    session,
+    relay, session,
 };
 use libp2p_identity::PeerId;
 use zeroize::Zeroizing;
@@ -82,6 +82,7 @@ fn start(
         time_floor: UNIX,
         records,
         redemptions: Vec::new(),
+        relay_terms: relay::Terms::default(),
         bootstrap: Vec::new(),
     }
 }

@@ -13,7 +13,10 @@ use hivevpn_core::{
     membership::UnixTime,
     node::{Node, Now, Reach, Start},
     output::{Output, RequestId},
-    path::Path,
+    path::{
+        Path,
+        candidate::{Candidate, CandidateKind},
+    },
 };
 use libp2p_core::{Multiaddr, multiaddr::Protocol};
 use libp2p_identity::PeerId;
@@ -275,8 +278,18 @@ impl Host {
                 addresses.push(address);
             }
         }
+        let kinds = std::iter::once((CandidateKind::Host, &own))
+            .chain(observed.iter().map(|seen| (CandidateKind::Reflexive, seen)));
+        let mut candidates: Vec<Candidate> = Vec::new();
+        for (kind, endpoint) in kinds {
+            let endpoint = SocketAddr::V4(*endpoint);
+            if candidates.iter().all(|known| known.endpoint != endpoint) {
+                candidates.push(Candidate { kind, endpoint });
+            }
+        }
         let reach = Reach {
             addresses,
+            candidates,
             relays: is_public,
             is_seen: is_public || !observed.is_empty(),
         };
@@ -285,7 +298,10 @@ impl Host {
     }
 
     /// The operating system says that addresses or routes changed, or the shell saw that the host had slept.
-    pub fn network_changed(&mut self, _now: Moment) {}
+    pub fn network_changed(&mut self, now: Moment) {
+        let now = self.now(now);
+        self.node.handle_network_change(now);
+    }
 
     // ---- what comes out ----------------------------------------------------------------------------------
 
@@ -299,6 +315,7 @@ impl Host {
             drained.datagrams.extend(exit(path, datagram));
         }
         self.node.outbox().clear();
+        while self.node.poll_moved().is_some() {}
         let inbox = self.node.inbox();
         drained.packets = inbox.iter().map(<[u8]>::to_vec).collect();
         inbox.clear();
@@ -375,9 +392,17 @@ fn link(way: Way) -> Link {
 
 fn exit(path: Path, datagram: &[u8]) -> Option<(Exit, Vec<u8>)> {
     let to = match path {
-        Path::Direct(SocketAddr::V4(endpoint)) => Exit::Udp(endpoint),
+        Path::Direct(SocketAddr::V4(to))
+        | Path::Relayed {
+            via: SocketAddr::V4(to),
+            ..
+        } => Exit::Udp(to),
         // No host of this world has an IPv6 socket.
-        Path::Direct(SocketAddr::V6(_)) => return None,
+        Path::Direct(SocketAddr::V6(_))
+        | Path::Relayed {
+            via: SocketAddr::V6(_),
+            ..
+        } => return None,
         Path::Carrier(ConnectionId(connection)) => Exit::Carrier(connection),
     };
     Some((to, datagram.to_vec()))

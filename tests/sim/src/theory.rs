@@ -34,6 +34,14 @@ impl Best {
     }
 }
 
+impl Best {
+    /// The kind of path that the core calls so.
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [Self::Direct, Self::Stream, Self::Relay];
+        all.into_iter().find(|best| best.name() == name)
+    }
+}
+
 /// How a gateway treats datagrams: whether the reflexive endpoint is good for everybody, and whether whoever was
 /// written to may answer from any port.
 struct Manners {
@@ -114,8 +122,10 @@ fn without_help(underlay: &Underlay, a: HostId, b: HostId) -> Option<Best> {
             let has_tcp = a == GatewayKind::Open || b == GatewayKind::Open;
             has_tcp.then_some(Best::Stream)
         }
-        // QUIC's short datagrams pass where full ones do not.
-        (Best::Direct, None) if is_narrow => Some(Best::Stream),
+        (Best::Direct, None) if is_narrow => {
+            let has_tcp = a == GatewayKind::Open || b == GatewayKind::Open;
+            has_tcp.then_some(Best::Stream)
+        }
         (best, Some(Cut::Udp) | None) => Some(best),
     }
 }

@@ -30,6 +30,9 @@ use crate::{
 /// Who is refused for now asks again after this long.
 const JOIN_AGAIN: Duration = seconds(1);
 
+/// The shell lets a burst of notices pass before it tells the core that the network changed.
+const NOTICE: Duration = millis(100);
+
 /// Something that will happen.
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -39,6 +42,8 @@ pub(crate) enum Event {
     Wake(HostId),
     /// A suspended host goes on.
     Resume(HostId, Moment),
+    /// The operating system tells a host that its network changed.
+    Notice(HostId),
     /// A datagram is at the end of its way.
     Arrive(Flight),
     /// See [`crate::swarm`].
@@ -234,6 +239,7 @@ impl World {
             Event::Start(host) => self.start(host),
             Event::Wake(host) => self.wake(host),
             Event::Resume(host, since) => self.resume(host, since),
+            Event::Notice(host) => self.notice(host),
             Event::Arrive(flight) => self.arrive(flight),
             Event::Initial(attempt) => self.send_initial(attempt),
             Event::AttemptFailed(attempt) => self.attempt_failed(attempt),
@@ -304,13 +310,17 @@ impl World {
 
     /// The host is carried to another site, and notices.
     pub fn carry(&mut self, host: HostId, site: SiteId) {
-        let now = self.now();
         self.note(format_args!("{host} is carried to site {site}"));
         self.underlay.carry(host, site);
         self.swarm.members[host].forget_observed();
-        self.host(host).network_changed(now);
-        self.tell_reach(host);
-        self.drain(host);
+        self.after(NOTICE, Event::Notice(host));
+    }
+
+    fn notice(&mut self, here: HostId) {
+        let now = self.now();
+        self.host(here).network_changed(now);
+        self.tell_reach(here);
+        self.drain(here);
     }
 
     // ---- packets and datagrams ---------------------------------------------------------------------------
