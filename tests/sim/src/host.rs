@@ -94,6 +94,7 @@ pub struct Host {
     node: Node,
     epoch: Instant,
     suspended_for: Duration,
+    told_drops: String,
 }
 
 impl Host {
@@ -104,6 +105,7 @@ impl Host {
             node: node.expect("the founder has just signed its certificate"),
             epoch,
             suspended_for: Duration::ZERO,
+            told_drops: String::new(),
         }
     }
 
@@ -367,11 +369,15 @@ impl Host {
         self.node.drops().iter().map(|(_, count)| count).sum()
     }
 
-    /// The same by reason, for people.
-    pub fn drops_by_reason(&self) -> String {
+    /// The same by reason, for people, if it has changed since the last call.
+    pub fn new_drops(&mut self) -> Option<String> {
         let counts = self.node.drops().iter();
         let texts: Vec<_> = counts.map(|(why, count)| format!("{why} {count}")).collect();
-        texts.join(", ")
+        let text = texts.join(", ");
+        (text != self.told_drops).then(|| {
+            self.told_drops.clone_from(&text);
+            text
+        })
     }
 }
 

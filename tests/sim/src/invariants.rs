@@ -7,7 +7,7 @@ use crate::{
     clock::{Moment, millis, seconds},
     host::PeerPath,
     theory,
-    underlay::HostId,
+    underlay::{HostId, Tally},
     world::World,
 };
 
@@ -21,8 +21,10 @@ pub const RECOVERY: Duration = seconds(5);
 pub const ROUGH_RECOVERY: Duration = seconds(12);
 /// Changes of path that a pair may still make when nothing happens.
 pub const LATE_CHANGES: usize = 1;
-/// Datagrams in a second, both ways together, that an idle pair may cost.
+/// Datagrams of the core in a second, both ways together, that an idle pair may cost.
 pub const IDLE_DATAGRAMS: f64 = 1.0;
+/// The same with those of the swarm: anything above is a storm.
+pub const IDLE_ALL: f64 = 3.0;
 /// Timers that may fire on one host in a second.
 const WAKEUPS: u32 = 200;
 /// Messages that may wait on one connection.
@@ -42,12 +44,20 @@ pub struct Broken {
     pub at: Moment,
     /// How.
     pub what: String,
+    /// What the world was told last before.
+    pub after: String,
 }
 
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = self.at.as_secs_f64();
-        write!(f, "{} at {at:.3} s: {}", self.invariant, self.what)
+        let Self {
+            invariant,
+            what,
+            after,
+            ..
+        } = self;
+        write!(f, "{invariant} at {at:.3} s: {what} (after {after})")
     }
 }
 
@@ -188,7 +198,7 @@ pub fn recovery(world: &mut World, pairs: &[(HostId, HostId)]) {
 /// Quiet when idle, and no flapping: for `span` nobody has anything to say, and nothing happens.
 pub fn calm(world: &mut World, span: Duration) {
     let begin = world.now();
-    let before = world.underlay.tally().sent;
+    let before = world.underlay.tally().clone();
     let mut paths: BTreeMap<HostId, BTreeMap<HostId, PeerPath>> = BTreeMap::new();
     let mut changes: BTreeMap<(HostId, HostId), usize> = BTreeMap::new();
     while world.now() - begin < span {
@@ -206,7 +216,7 @@ pub fn calm(world: &mut World, span: Duration) {
         }
     }
     no_flapping(world, &changes);
-    quiet_when_idle(world, world.underlay.tally().sent - before, span);
+    quiet_when_idle(world, &before, span);
 }
 
 /// No flapping: a pair to which nothing happens keeps its path.
@@ -219,13 +229,16 @@ fn no_flapping(world: &mut World, changes: &BTreeMap<(HostId, HostId), usize>) {
     }
 }
 
-/// Quiet when idle: QUIC's keep-alives and the core's heartbeats are all that is sent.
-fn quiet_when_idle(world: &mut World, sent: u64, span: Duration) {
+/// Quiet when idle: heartbeats and QUIC's keep-alives are all that is sent.
+fn quiet_when_idle(world: &mut World, before: &Tally, span: Duration) {
     let count = world.host_count();
-    let pairs = (count * (count - 1) / 2).max(1);
-    let rate = sent as f64 / span.as_secs_f64() / pairs as f64;
-    if rate > IDLE_DATAGRAMS {
-        let what = format!("{rate:.2} datagrams a second and pair");
+    let pairs = (count * (count - 1) / 2).max(1) as f64;
+    let rate = |sent: u64| sent as f64 / span.as_secs_f64() / pairs;
+    let now = world.underlay.tally();
+    let core = rate(now.sent_wireguard - before.sent_wireguard);
+    let all = rate(now.sent - before.sent);
+    if core > IDLE_DATAGRAMS || all > IDLE_ALL {
+        let what = format!("{core:.2} datagrams a second and pair, {all:.2} with the swarm's");
         world.report("quiet when idle", what);
     }
 }

@@ -62,7 +62,7 @@ pub fn run(seed: u64) -> Outcome {
     invariants::best_paths(&mut world, invariants::BEST_PATH);
     for _ in 0..rng.usize(1..=4) {
         let misfortune = draw_misfortune(&world, &mut rng);
-        world.say(format_args!("{misfortune:?}"));
+        world.begin_chapter(format!("{misfortune:?}"));
         befall(&mut world, misfortune);
         world.run_for(seconds(20));
         invariants::delivery(&mut world, invariants::FIRST_PACKET);
@@ -70,6 +70,7 @@ pub fn run(seed: u64) -> Outcome {
         invariants::bounded(&mut world);
     }
     world.run_for(seconds(60));
+    world.begin_chapter("calm".to_owned());
     invariants::calm(&mut world, seconds(120));
     invariants::delivery(&mut world, invariants::RECOVERY * 2);
     invariants::bounded(&mut world);

@@ -416,6 +416,8 @@ impl World {
             }
             Message::Frame(datagram) => {
                 if state.has_carrier {
+                    let length = datagram.len();
+                    self.note(format_args!("connection {number} -> {here} {length} bytes"));
                     self.host(here).frame(number, &datagram, now);
                 }
             }

@@ -36,6 +36,18 @@ impl Trace {
         }
     }
 
+    /// Whether somebody reads along.
+    pub fn is_read(&self) -> bool {
+        self.prints
+    }
+
+    /// Adds nothing, but is printed.
+    pub fn aside(&self, line: fmt::Arguments<'_>) {
+        if self.prints {
+            println!("             {line}");
+        }
+    }
+
     /// The number.
     pub fn hash(&self) -> u64 {
         self.hash

@@ -167,13 +167,15 @@ struct Attachment {
 pub struct Tally {
     /// Sent by hosts.
     pub sent: u64,
+    /// Of these, the core's.
+    pub sent_wireguard: u64,
     /// Handed to hosts.
     pub delivered: u64,
     /// Under way.
     pub in_flight: u64,
     /// Lost, by reason.
     pub lost: BTreeMap<Loss, u64>,
-    /// Of the lost and delivered, those of WireGuard that were lost.
+    /// Of the lost, the core's.
     pub lost_wireguard: u64,
 }
 
@@ -395,6 +397,7 @@ impl Underlay {
         rng: &mut fastrand::Rng,
     ) -> Result<(Moment, Flight), (Loss, Payload)> {
         self.tally.sent += 1;
+        self.tally.sent_wireguard += u64::from(matches!(payload, Payload::WireGuard(_)));
         self.hosts[sender].sent += 1;
         self.hosts[sender].sent_bytes += (payload.len() + HEADERS) as u64;
         match self.route(sender, destination, payload.len(), now, rng) {

@@ -108,6 +108,7 @@ pub struct World {
     /// The applications.
     pub echo: Echo,
     trace: Trace,
+    chapter: String,
     complaints: Complaints,
     broken: Vec<Broken>,
 }
@@ -131,6 +132,7 @@ impl World {
             wakeups: Vec::new(),
             echo: Echo::default(),
             trace: Trace::default(),
+            chapter: "the beginning".to_owned(),
             complaints: Complaints::default(),
             broken: Vec::new(),
         }
@@ -401,6 +403,11 @@ impl World {
             self.carry_out(here, drained);
         }
         self.set_alarm(here);
+        if self.trace.is_read()
+            && let Some(news) = self.hosts[here].as_mut().and_then(Host::new_drops)
+        {
+            self.trace.aside(format_args!("{here} has dropped {news}"));
+        }
     }
 
     fn set_alarm(&mut self, here: HostId) {
@@ -440,7 +447,8 @@ impl World {
 
     fn send_frame(&mut self, here: HostId, number: ConnectionNumber, datagram: Vec<u8>) {
         if let Some(connection) = self.swarm.connections.get(&number) {
-            let end = connection.end_of(here);
+            let (end, length) = (connection.end_of(here), datagram.len());
+            self.note(format_args!("{here} -> connection {number} {length} bytes"));
             self.tell(number, end, Message::Frame(datagram));
         }
     }
@@ -522,9 +530,10 @@ impl World {
         self.trace.note(self.clock.now(), line);
     }
 
-    /// Adds a line to the story.
-    pub fn say(&mut self, line: fmt::Arguments<'_>) {
-        self.note(line);
+    /// Begins a chapter of the story: what is broken from here on is told with its title.
+    pub fn begin_chapter(&mut self, title: String) {
+        self.note(format_args!("{title}"));
+        self.chapter = title;
     }
 
     /// The story so far, as one number.
@@ -545,6 +554,7 @@ impl World {
             invariant,
             at,
             what,
+            after: self.chapter.clone(),
         });
     }
 
