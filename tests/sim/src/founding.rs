@@ -89,12 +89,7 @@ fn start(
 
 /// Lets the founder decide about a new host. Returns what the host starts from, or `None` when it shall ask again, and
 /// what else the founder has to say.
-pub fn join(
-    founder: &mut Host,
-    host: HostId,
-    world: u64,
-    now: Moment,
-) -> (Option<Start>, Drained) {
+pub fn join(founder: &mut Host, host: HostId, world: u64, now: Moment) -> (Option<Start>, Drained) {
     let invite = invite(founder, host, now);
     let joiner = signer(host);
     let wanted = Some(ipv4(host));

@@ -372,7 +372,9 @@ impl Host {
     /// The same by reason, for people, if it has changed since the last call.
     pub fn new_drops(&mut self) -> Option<String> {
         let counts = self.node.drops().iter();
-        let texts: Vec<_> = counts.map(|(why, count)| format!("{why} {count}")).collect();
+        let texts: Vec<_> = counts
+            .map(|(why, count)| format!("{why} {count}"))
+            .collect();
         let text = texts.join(", ");
         (text != self.told_drops).then(|| {
             self.told_drops.clone_from(&text);

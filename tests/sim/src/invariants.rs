@@ -25,6 +25,9 @@ pub const LATE_CHANGES: usize = 1;
 pub const IDLE_DATAGRAMS: f64 = 1.0;
 /// The same with those of the swarm: anything above is a storm.
 pub const IDLE_ALL: f64 = 3.0;
+/// Datagrams in a second, for each ordered pair of hosts, that make a storm. A burst of attempts at many candidates takes
+/// about a hundred, and the applications here send ten.
+const STORM: u64 = 400;
 /// Timers that may fire on one host in a second.
 const WAKEUPS: u32 = 200;
 /// Messages that may wait on one connection.
@@ -67,6 +70,7 @@ pub(crate) fn after_every_step(world: &mut World) {
     no_error_event(world);
     conservation_of_datagrams(world);
     bounded_wakeups(world);
+    no_storm(world);
 }
 
 /// The core logs no error: nothing that happens here is one.
@@ -96,13 +100,29 @@ fn bounded_wakeups(world: &mut World) {
     }
 }
 
+/// No storm: hosts have better things to do than to answer each other's probes.
+fn no_storm(world: &mut World) {
+    let (now, sent) = (world.now().as_secs(), world.underlay.tally().sent);
+    let (second, before) = world.second;
+    if now != second {
+        world.second = (now, sent);
+        return;
+    }
+    let count = world.host_count() as u64;
+    if sent - before > STORM * count * count {
+        let what = format!("{} datagrams in a second", sent - before);
+        world.report("no storm", what);
+        world.stop();
+    }
+}
+
 // ---- at quiet points ---------------------------------------------------------------------------------------
 
 /// Pairs between which theory knows a way, each once.
 pub fn connectable(world: &World) -> Vec<(HostId, HostId)> {
     let count = world.host_count();
     let pairs = (0..count).flat_map(|a| (a + 1..count).map(move |b| (a, b)));
-    let is_up = |host| world.running(host).is_some();
+    let is_up = |host| world.running(host).is_some() && !world.has_stopped();
     pairs
         .filter(|(a, b)| is_up(*a) && is_up(*b))
         .filter(|(a, b)| theory::best(&world.underlay, *a, *b).is_some())
@@ -124,7 +144,9 @@ pub fn delivery(world: &mut World, limit: Duration) -> BTreeMap<(HostId, HostId)
         world.run_for(TRY_PERIOD);
         missing.retain(|pair| {
             let numbers = asked.get(pair).into_iter().flatten();
-            let answered = numbers.filter_map(|number| world.echo.get(*number).answered).min();
+            let answered = numbers
+                .filter_map(|number| world.echo.get(*number).answered)
+                .min();
             if let Some(at) = answered {
                 took.insert(*pair, at - begin);
             }
@@ -183,7 +205,9 @@ pub fn recovery(world: &mut World, pairs: &[(HostId, HostId)]) {
         } else {
             RECOVERY
         };
-        let answered = numbers.iter().filter_map(|number| world.echo.get(*number).answered);
+        let answered = numbers
+            .iter()
+            .filter_map(|number| world.echo.get(*number).answered);
         let took = answered.min().map(|at| at - begin);
         if took.is_none_or(|took| took > limit) {
             let what = match took {

@@ -22,11 +22,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let begin = Instant::now();
-    let (next, failures, lines) = (
-        AtomicU64::new(first),
-        AtomicU64::new(0),
-        AtomicU64::new(0),
-    );
+    let (next, failures, lines) = (AtomicU64::new(first), AtomicU64::new(0), AtomicU64::new(0));
     let work = || {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);

@@ -141,11 +141,7 @@ fn draw_misfortune(world: &World, rng: &mut fastrand::Rng) -> Misfortune {
         3 => Misfortune::Silence(seconds(rng.u64(60..600))),
         kind => {
             let other = (site + rng.usize(1..sites - 1)) % sites;
-            let cut = if kind == 4 {
-                Cut::Udp
-            } else {
-                Cut::Everything
-            };
+            let cut = if kind == 4 { Cut::Udp } else { Cut::Everything };
             Misfortune::Cut(site, other, cut, seconds(rng.u64(20..120)))
         }
     }

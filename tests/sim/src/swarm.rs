@@ -266,7 +266,9 @@ impl World {
         state.is_open = true;
         state.heard = host.local(now);
         let way = self.way(number, end);
-        self.note(format_args!("{here} connected to {there} by {way:?} ({number})"));
+        self.note(format_args!(
+            "{here} connected to {there} by {way:?} ({number})"
+        ));
         let peer = self.peer_id(there);
         self.host(here).opened(number, peer, way, now);
         if let Way::Quic(endpoint) = way {

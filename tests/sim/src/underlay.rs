@@ -315,7 +315,9 @@ impl Underlay {
     /// Whether any line between two hosts loses or reorders datagrams.
     pub fn is_rough(&self, a: HostId, b: HostId) -> bool {
         let lines = [a, b].map(|host| self.sites[self.site_of(host)].line);
-        lines.iter().any(|line| line.loss > 0.0 || line.reorder > 0.0)
+        lines
+            .iter()
+            .any(|line| line.loss > 0.0 || line.reorder > 0.0)
     }
 
     /// All hosts at a site.
@@ -443,7 +445,8 @@ impl Underlay {
             .filter(|site| *site < self.sites.len())
             .ok_or(Loss::NoSuchHost)?;
         if there == here {
-            let hairpins = matches!(&self.sites[here].gateway, Gateway::Nat(nat) if nat.kind().hairpins);
+            let hairpins =
+                matches!(&self.sites[here].gateway, Gateway::Nat(nat) if nat.kind().hairpins);
             return if hairpins {
                 Ok((LAN_LATENCY, source, Place::Behind(there)))
             } else {

@@ -30,6 +30,8 @@ use crate::{
 /// Who is refused for now asks again after this long.
 const JOIN_AGAIN: Duration = seconds(1);
 
+/// What may happen at one moment. More, and somebody wakes himself up for ever.
+const MAX_CROWDING: u32 = 100_000;
 /// The shell lets a burst of notices pass before it tells the core that the network changed.
 const NOTICE: Duration = millis(100);
 
@@ -93,6 +95,8 @@ pub struct World {
     clock: Clock,
     queue: BinaryHeap<Reverse<Appointment>>,
     appointments: u64,
+    /// How much has happened at this very moment.
+    crowding: u32,
     seed: u64,
     pub(crate) rng: fastrand::Rng,
     epoch: Instant,
@@ -109,6 +113,9 @@ pub struct World {
     pub echo: Echo,
     trace: Trace,
     chapter: String,
+    has_stopped: bool,
+    /// The current second, and how many datagrams had been sent when it began.
+    pub(crate) second: (u64, u64),
     complaints: Complaints,
     broken: Vec<Broken>,
 }
@@ -120,6 +127,7 @@ impl World {
             clock: Clock::default(),
             queue: BinaryHeap::new(),
             appointments: 0,
+            crowding: 0,
             seed,
             rng: fastrand::Rng::with_seed(seed),
             epoch: Instant::now(),
@@ -133,6 +141,8 @@ impl World {
             echo: Echo::default(),
             trace: Trace::default(),
             chapter: "the beginning".to_owned(),
+            has_stopped: false,
+            second: (0, 0),
             complaints: Complaints::default(),
             broken: Vec::new(),
         }
@@ -205,10 +215,20 @@ impl World {
     /// Lets `span` pass.
     pub fn run_for(&mut self, span: Duration) {
         let end = self.now() + span;
-        while self.queue.peek().is_some_and(|Reverse(next)| next.at <= end) {
+        while self
+            .queue
+            .peek()
+            .is_some_and(|Reverse(next)| next.at <= end)
+        {
             let Some(Reverse(next)) = self.queue.pop() else {
                 break;
             };
+            self.crowding = if next.at > self.now() {
+                0
+            } else {
+                self.crowding + 1
+            };
+            assert!(self.crowding < MAX_CROWDING, "time does not go on");
             self.clock.advance_to(next.at);
             self.happen(next.event);
             invariants::after_every_step(self);
@@ -516,7 +536,9 @@ impl World {
 
     /// What kind of path leads from one host to another, "none" without a proven one.
     pub fn kind_of_path(&self, from: HostId, to: HostId) -> &'static str {
-        self.paths_of(from).get(&to).map_or("none", |path| path.kind)
+        self.paths_of(from)
+            .get(&to)
+            .map_or("none", |path| path.kind)
     }
 
     /// The stand-in for libp2p, to look at.
@@ -546,8 +568,21 @@ impl World {
         self.complaints.take()
     }
 
-    /// Notes that an invariant is broken.
+    /// Nothing happens any more: what would happen is of no interest, and there is too much of it.
+    pub(crate) fn stop(&mut self) {
+        self.has_stopped = true;
+    }
+
+    /// Whether the world came to an end before its time.
+    pub fn has_stopped(&self) -> bool {
+        self.has_stopped
+    }
+
+    /// Notes that an invariant is broken, unless the world has stopped: then nothing holds.
     pub fn report(&mut self, invariant: &'static str, what: String) {
+        if self.has_stopped {
+            return;
+        }
         let at = self.now();
         self.note(format_args!("BROKEN {invariant}: {what}"));
         self.broken.push(Broken {

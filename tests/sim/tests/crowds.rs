@@ -35,15 +35,18 @@ fn crowd(count: usize, span: Duration) -> World {
 }
 
 fn knows_everybody(world: &World, host: HostId, count: usize) -> bool {
-    world.running(host).is_some_and(|host| host.members() == count)
+    world
+        .running(host)
+        .is_some_and(|host| host.members() == count)
 }
 
 /// What all hosts have sent: control messages, their bytes, dials.
 fn control(world: &World, count: usize) -> [u64; 3] {
-    (0..count).map(|host| world.swarm().control_of(host)).fold(
-        [0; 3],
-        |[messages, bytes, dials], (m, b, d)| [messages + m, bytes + b, dials + d],
-    )
+    (0..count)
+        .map(|host| world.swarm().control_of(host))
+        .fold([0; 3], |[messages, bytes, dials], (m, b, d)| {
+            [messages + m, bytes + b, dials + d]
+        })
 }
 
 /// Control messages that a node may send until a network of 200 that join at once is at rest, and their bytes.
@@ -92,7 +95,9 @@ fn an_idle_network_of_fifty_nodes_is_quiet() {
     world.run_for(seconds(600));
     let sent = |world: &World| {
         let each = (0..COUNT).map(|host| world.underlay.sent_by(host));
-        each.fold((0, 0), |(d, b), (datagrams, bytes)| (d + datagrams, b + bytes))
+        each.fold((0, 0), |(d, b), (datagrams, bytes)| {
+            (d + datagrams, b + bytes)
+        })
     };
     let before = (sent(&world), world.underlay.tally().sent_wireguard);
     let span = seconds(1800);

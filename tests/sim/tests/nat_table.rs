@@ -53,11 +53,15 @@ fn meet(a: GatewayKind, b: GatewayKind) -> Row {
     while world.now() - begin < LIMIT * 2 {
         asked.push(world.ask(1, 2, 100));
         world.run_for(STEP);
-        let mut answers = asked.iter().filter_map(|asked| world.echo.get(*asked).answered);
+        let mut answers = asked
+            .iter()
+            .filter_map(|asked| world.echo.get(*asked).answered);
         first_packet = first_packet.or_else(|| answers.next().map(|at| at - begin));
         let kinds = [world.kind_of_path(1, 2), world.kind_of_path(2, 1)];
         let is_best = kinds == [best.name(); 2];
-        best_at = best_at.filter(|_| is_best).or(is_best.then(|| world.now() - begin));
+        best_at = best_at
+            .filter(|_| is_best)
+            .or(is_best.then(|| world.now() - begin));
     }
     assert_eq!(world.broken(), [], "{a:?} and {b:?}");
     Row {
@@ -70,11 +74,14 @@ fn meet(a: GatewayKind, b: GatewayKind) -> Row {
 fn table() -> (String, Vec<String>) {
     let (mut table, mut late) = (String::new(), Vec::new());
     let time = |at: Option<Duration>| {
-        at.map_or("never".to_owned(), |at| format!("{:.2} s", at.as_secs_f64()))
+        at.map_or("never".to_owned(), |at| {
+            format!("{:.2} s", at.as_secs_f64())
+        })
     };
     let line = |table: &mut String, cells: [&str; 5]| {
         let [a, b, first, best, path] = cells;
-        writeln!(table, "{a:<18} × {b:<18}  {first:>12}  {best:>12}  {path}").unwrap();
+        writeln!(table, "{a:<18} × {b:<18}  {first:>12}  {best:>12}  {path}")
+            .expect("a string takes everything");
     };
     line(&mut table, ["", "", "first packet", "best path at", "path"]);
     for (at, (name, kind)) in KINDS.iter().enumerate() {
@@ -119,8 +126,9 @@ fn only_what_no_patience_can_punch_is_relayed() {
             let is_hard = match (*name, *other) {
                 ("open", _) | (_, "open") => false,
                 (_, "no UDP") | ("symmetric", "symmetric") => true,
-                (stable, "symmetric") => ["firewall", "port-restricted", "port-remapping"]
-                    .contains(&stable),
+                (stable, "symmetric") => {
+                    ["firewall", "port-restricted", "port-remapping"].contains(&stable)
+                }
                 _ => false,
             };
             assert_eq!(relayed(kind, other_kind), is_hard, "{name} × {other}");

@@ -24,12 +24,12 @@ fn run_all(seeds: u64) -> Vec<Outcome> {
                         break;
                     }
                     let outcome = scenario::run(seed);
-                    outcomes.lock().unwrap().push(outcome);
+                    outcomes.lock().expect("nobody panics").push(outcome);
                 }
             });
         }
     });
-    let mut outcomes = outcomes.into_inner().unwrap();
+    let mut outcomes = outcomes.into_inner().expect("nobody panicked");
     outcomes.sort_by_key(|outcome| outcome.seed);
     outcomes
 }
@@ -54,7 +54,11 @@ fn networks_in_misfortune_keep_every_invariant() {
 fn the_same_seed_is_the_same_story() {
     for seed in 0..5 {
         let (first, second) = (scenario::run(seed), scenario::run(seed));
-        assert!(first.lines > 1000, "something happens: {} lines", first.lines);
+        assert!(
+            first.lines > 1000,
+            "something happens: {} lines",
+            first.lines
+        );
         assert_eq!(first, second, "seed {seed}");
     }
     assert_ne!(scenario::run(1).hash, scenario::run(2).hash);

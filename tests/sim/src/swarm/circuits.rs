@@ -85,9 +85,11 @@ impl World {
         } else {
             legs
         };
-        let is_open = self.swarm.connections.get(&next).is_some_and(|connection| {
-            connection.ends[connection.end_of(here)].is_open
-        });
+        let is_open = self
+            .swarm
+            .connections
+            .get(&next)
+            .is_some_and(|connection| connection.ends[connection.end_of(here)].is_open);
         let (way, message) = if is_open {
             (next, message)
         } else {

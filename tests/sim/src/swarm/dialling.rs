@@ -1,11 +1,7 @@
 //! From addresses to connections. All addresses of a dial are tried at once; the first that answers wins, and the dial
 //! has failed when all have.
 
-use std::{
-    collections::BTreeSet,
-    net::SocketAddrV4,
-    time::Duration,
-};
+use std::{collections::BTreeSet, net::SocketAddrV4, time::Duration};
 
 use libp2p_identity::PeerId;
 
@@ -225,8 +221,7 @@ impl World {
             Some(connection) => connection,
             None => {
                 let seen = [from; 2];
-                let connection =
-                    self.add_connection([attempt.host, here], Carriage::Quic { seen });
+                let connection = self.add_connection([attempt.host, here], Carriage::Quic { seen });
                 if let Some(attempt) = self.swarm.attempts.get_mut(&number) {
                     attempt.accepted = Some(connection);
                 }

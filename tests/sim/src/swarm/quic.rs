@@ -175,9 +175,13 @@ impl World {
                 }
             }
             QuicKind::Close { connection, end } => {
-                let knows = self.swarm.connections.get(&connection).is_some_and(|known| {
-                    known.hosts[1 - end] == here && known.ends[1 - end].is_open
-                });
+                let knows = self
+                    .swarm
+                    .connections
+                    .get(&connection)
+                    .is_some_and(|known| {
+                        known.hosts[1 - end] == here && known.ends[1 - end].is_open
+                    });
                 if knows {
                     self.close_end(connection, 1 - end);
                 }
