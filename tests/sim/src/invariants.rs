@@ -26,8 +26,8 @@ pub const IDLE_DATAGRAMS: f64 = 1.0;
 /// The same with those of the swarm: anything above is a storm.
 pub const IDLE_ALL: f64 = 3.0;
 /// Datagrams in a second, for each ordered pair of hosts, that make a storm. A burst of attempts at many candidates takes
-/// about a hundred, and the applications here send ten.
-const STORM: u64 = 400;
+/// a few dozen, and the applications here send ten.
+const STORM: u64 = 100;
 /// Timers that may fire on one host in a second.
 const WAKEUPS: u32 = 200;
 /// Messages that may wait on one connection.

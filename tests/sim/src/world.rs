@@ -215,10 +215,11 @@ impl World {
     /// Lets `span` pass.
     pub fn run_for(&mut self, span: Duration) {
         let end = self.now() + span;
-        while self
-            .queue
-            .peek()
-            .is_some_and(|Reverse(next)| next.at <= end)
+        while !self.has_stopped
+            && self
+                .queue
+                .peek()
+                .is_some_and(|Reverse(next)| next.at <= end)
         {
             let Some(Reverse(next)) = self.queue.pop() else {
                 break;
