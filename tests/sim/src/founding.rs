@@ -95,7 +95,7 @@ pub fn join(founder: &mut Host, host: HostId, world: u64, now: Moment) -> (Optio
     let wanted = Some(ipv4(host));
     let body = JoinRequest::seal(&invite, &joiner, name(host).as_str(), wanted);
     founder.join_request(joiner.peer_id(), &body, now);
-    let mut drained = founder.drain();
+    let mut drained = founder.drain(now);
     let mut answer = None;
     drained.orders.retain(|order| {
         let Order::Respond(JOIN, body) = order else {

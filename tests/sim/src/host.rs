@@ -308,7 +308,10 @@ impl Host {
     // ---- what comes out ----------------------------------------------------------------------------------
 
     /// Takes out everything that the node has to say.
-    pub fn drain(&mut self) -> Drained {
+    pub fn drain(&mut self, now: Moment) -> Drained {
+        // Only looking makes the core dial anew whom no path answers any more.
+        let instant = self.now(now).instant;
+        while self.node.poll_moved(instant).is_some() {}
         let mut drained = Drained::default();
         while let Some(output) = self.node.poll_output() {
             drained.orders.extend(order(output));
@@ -317,7 +320,6 @@ impl Host {
             drained.datagrams.extend(exit(path, datagram));
         }
         self.node.outbox().clear();
-        while self.node.poll_moved().is_some() {}
         let inbox = self.node.inbox();
         drained.packets = inbox.iter().map(<[u8]>::to_vec).collect();
         inbox.clear();

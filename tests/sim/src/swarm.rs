@@ -15,7 +15,7 @@ use std::{
 use libp2p_identity::PeerId;
 
 use crate::{
-    clock::{Moment, seconds},
+    clock::{Moment, millis, seconds},
     underlay::{HostId, SiteId},
     world::{Event, World},
 };
@@ -31,12 +31,14 @@ use streams::{Message, Stream};
 /// Names a connection, at both ends alike.
 pub type ConnectionNumber = u64;
 
-/// A connection is looked at this often: the shell's QUIC keep-alive.
-pub const KEEP_ALIVE: Duration = seconds(5);
+/// A connection that heard nothing for this long is asked whether it lives: the shell's QUIC keep-alive.
+pub const KEEP_ALIVE: Duration = seconds(8);
 /// A connection that heard nothing for this long is closed: the shell's idle timeout.
-const IDLE_TIMEOUT: Duration = seconds(15);
+const IDLE_TIMEOUT: Duration = seconds(24);
+/// Each end of a connection measures its round trip this often: libp2p's ping.
+const PING_INTERVAL: Duration = seconds(30);
 /// A question that got no answer for this long was lost.
-const REQUEST_TIMEOUT: Duration = seconds(10);
+const REQUEST_TIMEOUT: Duration = seconds(30);
 /// Somebody whom mDNS found is reported this often.
 const DISCOVERY_PERIOD: Duration = seconds(300);
 /// How we are seen by others: more addresses than this are not told.
@@ -195,6 +197,14 @@ impl Member {
         self.relays = relays;
     }
 
+    /// How others see us, as far as it holds for more than one of them: not the ports of a NAT that gives every
+    /// destination another.
+    fn stable_observed(&self) -> Vec<SocketAddrV4> {
+        let seen = || self.observed.keys().copied();
+        let is_alone = |one: &SocketAddrV4| seen().filter(|other| other.ip() == one.ip()).count() == 1;
+        seen().filter(is_alone).collect()
+    }
+
     /// We are elsewhere now: how others saw us is of no use.
     pub(crate) fn forget_observed(&mut self) {
         self.observed.clear();
@@ -238,6 +248,7 @@ impl World {
         if !is_circuit {
             self.after(KEEP_ALIVE, Event::KeepAlive(number));
         }
+        self.after(PING_INTERVAL, Event::Measure(number));
         number
     }
 
@@ -302,13 +313,8 @@ impl World {
             self.tell_reach(here);
             self.drain(here);
         }
-        let connection = &self.swarm.connections[&number];
-        if connection.ends.iter().all(|end| !end.is_open) {
-            let pair = (here.min(there), here.max(there));
-            self.swarm.connections.remove(&number);
-            if let Some(numbers) = self.swarm.by_pair.get_mut(&pair) {
-                numbers.remove(&number);
-            }
+        if !self.is_left(number) {
+            self.forget_connection(number);
         }
     }
 
@@ -339,41 +345,62 @@ impl World {
 
     /// Looks whether a connection lives, and keeps its NATs open.
     pub(crate) fn keep_alive(&mut self, number: ConnectionNumber) {
-        let now = self.now();
-        if !self.swarm.connections.contains_key(&number) {
+        let mut next = KEEP_ALIVE;
+        for end in [0, 1] {
+            let Some(silence) = self.silence(number, end) else {
+                continue;
+            };
+            let patience = quic::patience(end);
+            if silence >= IDLE_TIMEOUT {
+                self.close_end(number, end);
+            } else if silence >= patience {
+                self.ping(number, end);
+                next = next.min(IDLE_TIMEOUT - silence);
+            } else {
+                next = next.min(patience - silence);
+            }
+        }
+        if self.is_left(number) {
+            self.after(next.max(millis(1)), Event::KeepAlive(number));
+        } else {
+            self.forget_connection(number);
+        }
+    }
+
+    /// For how long this end has heard nothing, by its own clock; `None` when it is closed or asleep.
+    fn silence(&self, number: ConnectionNumber, end: usize) -> Option<Duration> {
+        let connection = self.swarm.connections.get(&number)?;
+        let (here, state) = (connection.hosts[end], &connection.ends[end]);
+        let host = self.hosts[here].as_ref()?;
+        let listens = state.is_open && self.underlay.is_awake(here);
+        listens.then(|| host.local(self.now()).saturating_sub(state.heard))
+    }
+
+    fn is_left(&self, number: ConnectionNumber) -> bool {
+        let connection = self.swarm.connections.get(&number);
+        connection.is_some_and(|known| known.ends.iter().any(|end| end.is_open))
+    }
+
+    fn forget_connection(&mut self, number: ConnectionNumber) {
+        let Some(Connection { hosts: [a, b], .. }) = self.swarm.connections.remove(&number) else {
+            return;
+        };
+        if let Some(numbers) = self.swarm.by_pair.get_mut(&(a.min(b), a.max(b))) {
+            numbers.remove(&number);
+        }
+    }
+
+    /// libp2p's ping, for as long as there is a connection.
+    pub(crate) fn measure(&mut self, number: ConnectionNumber) {
+        if !self.is_left(number) {
             return;
         }
         for end in [0, 1] {
-            let Some(connection) = self.swarm.connections.get(&number) else {
-                return;
-            };
-            let here = connection.hosts[end];
-            let state = &connection.ends[end];
-            let Some(host) = self.hosts[here].as_ref() else {
-                continue;
-            };
-            if !state.is_open || !self.underlay.is_awake(here) {
-                continue;
-            }
-            let silence = host.local(now).saturating_sub(state.heard);
-            if silence >= IDLE_TIMEOUT {
-                self.close_end(number, end);
-            } else {
-                self.ping(number, end, silence);
+            if self.silence(number, end).is_some() {
+                self.tell(number, end, Message::Ping);
             }
         }
-        let is_left = |c: &Connection| c.ends.iter().any(|end| end.is_open);
-        if self.swarm.connections.get(&number).is_some_and(is_left) {
-            self.after(KEEP_ALIVE, Event::KeepAlive(number));
-        } else if let Some(dead) = self.swarm.connections.remove(&number) {
-            let pair = (
-                dead.hosts[0].min(dead.hosts[1]),
-                dead.hosts[0].max(dead.hosts[1]),
-            );
-            if let Some(numbers) = self.swarm.by_pair.get_mut(&pair) {
-                numbers.remove(&number);
-            }
-        }
+        self.after(PING_INTERVAL, Event::Measure(number));
     }
 
     // ---- what members say to each other ------------------------------------------------------------------
@@ -426,6 +453,8 @@ impl World {
             Message::Reserve => self.tell(number, end, Message::Reserved),
             Message::Reserved => self.reserved(here, there, number),
             Message::Closed => self.close_end(number, end),
+            Message::Ping => self.tell(number, end, Message::Pong),
+            Message::Pong => {}
             Message::Circuit(circuit, message) => self.relay(number, here, circuit, *message),
         }
         self.drain(here);
@@ -529,7 +558,7 @@ impl World {
         let own = self.underlay.address_of(here);
         let is_public = self.underlay.is_public(here);
         let member = &mut self.swarm.members[here];
-        let observed: Vec<_> = member.observed.keys().copied().collect();
+        let observed = member.stable_observed();
         let relays: Vec<_> = member.reservations.keys().copied().collect();
         let told = Some((own, observed.clone(), relays.clone()));
         if member.told == told {

@@ -57,6 +57,7 @@ pub(crate) enum Event {
     Retransmit(ConnectionNumber, usize, u64, u32),
     Reset(ConnectionNumber, usize),
     KeepAlive(ConnectionNumber),
+    Measure(ConnectionNumber),
     Punch(ConnectionNumber),
     Burst(HostId, Vec<SocketAddrV4>, u32),
     RequestTimeout(u64),
@@ -274,6 +275,7 @@ impl World {
             }
             Event::Reset(connection, end) => self.close_end(connection, end),
             Event::KeepAlive(connection) => self.keep_alive(connection),
+            Event::Measure(connection) => self.measure(connection),
             Event::Punch(circuit) => self.punch(circuit, 0),
             Event::Burst(host, to, left) => self.burst(host, to, left),
             Event::RequestTimeout(token) => self.request_timed_out(token),
@@ -413,8 +415,9 @@ impl World {
 
     /// Takes out and carries out everything that a node has to say.
     pub(crate) fn drain(&mut self, here: HostId) {
+        let now = self.now();
         while let Some(host) = self.hosts[here].as_mut() {
-            let drained = host.drain();
+            let drained = host.drain(now);
             let is_empty = drained.orders.is_empty()
                 && drained.datagrams.is_empty()
                 && drained.packets.is_empty();

@@ -24,6 +24,15 @@ const SEGMENT: usize = 1200;
 /// A server pings only when the client has not done so for this much longer than it should.
 const SERVER_PATIENCE: Duration = millis(500);
 
+/// After so much silence this end of a connection asks whether the other lives.
+pub(super) fn patience(end: usize) -> Duration {
+    if end == 1 {
+        KEEP_ALIVE + SERVER_PATIENCE
+    } else {
+        KEEP_ALIVE
+    }
+}
+
 /// One datagram, or those of one message of a stream that share their fate.
 #[derive(Debug, Clone, Copy)]
 pub struct QuicDatagram {
@@ -111,16 +120,13 @@ impl World {
     }
 
     /// Keeps a connection and its NAT mappings alive.
-    pub(super) fn ping(&mut self, number: ConnectionNumber, end: usize, silence: Duration) {
+    pub(super) fn ping(&mut self, number: ConnectionNumber, end: usize) {
         let Some(connection) = self.swarm.connections.get(&number) else {
             return;
         };
         let here = connection.hosts[end];
         match &connection.carriage {
             Carriage::Quic { seen } => {
-                if end == 1 && silence < KEEP_ALIVE + SERVER_PATIENCE {
-                    return;
-                }
                 let ping = QuicKind::Ping {
                     connection: number,
                     end,

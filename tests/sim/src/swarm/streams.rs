@@ -43,6 +43,10 @@ pub(crate) enum Message {
     Reserved,
     /// "This connection is over."
     Closed,
+    /// "How long does it take to you?"
+    Ping,
+    /// "So long."
+    Pong,
     /// A message of a circuit, on one of its legs.
     Circuit(ConnectionNumber, Box<Message>),
 }
@@ -61,6 +65,8 @@ impl Message {
             | Self::Observed(_)
             | Self::Reserve
             | Self::Reserved
+            | Self::Ping
+            | Self::Pong
             | Self::Closed => 16,
         };
         body + 16
@@ -78,6 +84,8 @@ impl Message {
             | Self::Observed(_)
             | Self::Reserve
             | Self::Reserved
+            | Self::Ping
+            | Self::Pong
             | Self::Closed => false,
         }
     }
