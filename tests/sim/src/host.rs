@@ -76,6 +76,8 @@ pub struct Drained {
     pub orders: Vec<Order>,
     /// To be sent.
     pub datagrams: Vec<(Exit, Vec<u8>)>,
+    /// Peers that are reached another way now, or no way that answers.
+    pub moved: Vec<(PeerId, Option<Path>)>,
     /// For the applications of this host.
     pub packets: Vec<Vec<u8>>,
 }
@@ -311,8 +313,11 @@ impl Host {
     pub fn drain(&mut self, now: Moment) -> Drained {
         // Only looking makes the core dial anew whom no path answers any more.
         let instant = self.now(now).instant;
-        while self.node.poll_moved(instant).is_some() {}
         let mut drained = Drained::default();
+        while let Some(moved) = self.node.poll_moved(instant) {
+            let peer = moved.member.peer_id;
+            drained.moved.push((peer, moved.path.map(|view| view.path)));
+        }
         while let Some(output) = self.node.poll_output() {
             drained.orders.extend(order(output));
         }

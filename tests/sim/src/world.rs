@@ -188,7 +188,11 @@ impl World {
         let Some(host) = host else {
             return self.after(JOIN_AGAIN, Event::Start(here));
         };
-        self.note(format_args!("{here} starts"));
+        let (site, address) = (self.underlay.site_of(here), self.underlay.address_of(here));
+        let gateway = self.underlay.kind_of(site);
+        self.note(format_args!(
+            "{here} starts at site {site}, {address}, {gateway:?}"
+        ));
         self.hosts[here] = Some(host);
         self.underlay.set_awake(here, true);
         self.tell_reach(here);
@@ -419,6 +423,7 @@ impl World {
         while let Some(host) = self.hosts[here].as_mut() {
             let drained = host.drain(now);
             let is_empty = drained.orders.is_empty()
+                && drained.moved.is_empty()
                 && drained.datagrams.is_empty()
                 && drained.packets.is_empty();
             if is_empty {
@@ -446,6 +451,10 @@ impl World {
     }
 
     fn carry_out(&mut self, here: HostId, drained: Drained) {
+        for (peer, path) in drained.moved {
+            let there = self.host_of(&peer);
+            self.note(format_args!("{here} reaches {there} by {path:?}"));
+        }
         for (exit, datagram) in drained.datagrams {
             match exit {
                 Exit::Udp(to) => self.send_datagram(here, to, Payload::WireGuard(datagram)),
