@@ -255,6 +255,8 @@ impl Node {
         let status = self.peer(&peer)?;
         if status.path.is_none() {
             self.connections.lost(&peer, now);
+        } else {
+            self.connections.found(&peer);
         }
         Some(status)
     }

@@ -235,7 +235,7 @@ impl World {
         self.send_quic(here, from, QuicDatagram::new(accept));
     }
 
-    /// The server has accepted: this is where it is.
+    /// The server has accepted. A client believes that only from where it has sent its initial to.
     pub(super) fn accepted(
         &mut self,
         here: HostId,
@@ -243,7 +243,15 @@ impl World {
         attempt: u64,
         number: ConnectionNumber,
     ) {
-        if !self.swarm.attempts.contains_key(&attempt) {
+        let is_there = self
+            .swarm
+            .attempts
+            .get(&attempt)
+            .is_some_and(|attempt| match &attempt.target {
+                Target::Quic(endpoints) => endpoints.contains(&from),
+                Target::Tcp(_) | Target::Circuit(_) => false,
+            });
+        if !is_there {
             return;
         }
         let Some(connection) = self.swarm.connections.get_mut(&number) else {
