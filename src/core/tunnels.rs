@@ -389,10 +389,12 @@ impl Tunnels {
         }
         let had_keys = peer.session().can_seal();
         // The copy of an initiation that came first may have come by a way that leads nowhere back.
-        let also: Vec<_> = if is_handshake && !had_keys {
-            peer.paths().all().filter(|path| *path != from).collect()
-        } else {
+        let also: Vec<_> = if !is_handshake {
             Vec::new()
+        } else if had_keys && peer.paths().is_proven() {
+            peer.paths().current().into_iter().collect()
+        } else {
+            peer.paths().all().collect()
         };
         let mut answers_handshake = false;
         let outbox = &mut self.outbox;
@@ -403,7 +405,7 @@ impl Tunnels {
                 outbox.push(from, reply);
                 if reply.first() == Some(&HANDSHAKE_RESPONSE) {
                     answers_handshake = true;
-                    for path in &also {
+                    for path in also.iter().filter(|path| **path != from) {
                         outbox.push(*path, reply);
                     }
                 }
