@@ -30,13 +30,19 @@ pub(super) struct Attempts {
 }
 
 impl Paths {
-    /// The peer may be reached there. Something new is a reason for an attempt.
+    /// The peer may be reached there. Something new is a reason for an attempt, unless there is something new all the time.
     pub fn learn(&mut self, candidate: Candidate, now: Instant) {
         let is_new = self.candidates.learn(candidate, now);
         let is_reached = !self.list.is_empty();
-        if is_new && is_reached && !self.knows(Path::Direct(candidate.endpoint)) {
+        let is_reason = is_new && is_reached && !self.knows(Path::Direct(candidate.endpoint));
+        if is_reason && self.news.may_follow(now) {
             self.restart_attempts(now);
         }
+    }
+
+    /// The peer has named all that it is seen as: what others saw before, and led nowhere, is past.
+    pub fn forget_unnamed(&mut self, named: &[Candidate]) {
+        self.candidates.forget_unnamed(named);
     }
 
     /// A packet found no way: an attempt is due soon, unless one is to come anyway, or there is nothing to try.

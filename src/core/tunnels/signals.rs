@@ -88,6 +88,7 @@ impl Tunnels {
         let Some(peer) = self.peers.get_mut(index) else {
             return;
         };
+        peer.paths_mut().forget_unnamed(candidates);
         for (candidate, is_overlay) in candidates.iter().zip(is_overlay) {
             if !is_overlay {
                 peer.paths_mut().learn(*candidate, now);
