@@ -113,12 +113,12 @@ struct Score {
     /// Somebody vouches for it: more than the hope that an attempt is.
     vouched: bool,
     kind: Reverse<u8>,
-    /// No answer is missing at the moment.
+    /// No answer is missing at the moment. As long as no packets flow it is early enough to ask again.
     certain: bool,
 }
 
 impl Score {
-    fn of(known: &Tracked) -> Self {
+    fn of(known: &Tracked, flowing: bool) -> Self {
         let kind = match (known.kind, known.path) {
             (PathKind::Direct, _) => 0,
             (PathKind::Stream, _) => 1,
@@ -130,7 +130,7 @@ impl Score {
             proven: known.proven,
             vouched: known.proven || known.anchored || known.heard,
             kind: Reverse(kind),
-            certain: !known.is_in_doubt(),
+            certain: !flowing || !known.is_in_doubt(),
         }
     }
 }
@@ -532,8 +532,10 @@ impl Paths {
 
     /// The best path; among equals the one in use, unless another is clearly faster.
     fn best(&mut self, now: Instant) -> Option<Path> {
-        let best = self.list.iter().map(Score::of).max()?;
-        let equals = || self.list.iter().filter(|known| Score::of(known) == best);
+        let flowing = self.is_active(now);
+        let score = |known: &Tracked| Score::of(known, flowing);
+        let best = self.list.iter().map(score).max()?;
+        let equals = || self.list.iter().filter(|known| score(known) == best);
         let fastest = equals().min_by_key(|known| known.best_rtt().unwrap_or(Duration::MAX))?;
         let Some(held) = equals().find(|known| Some(known.path) == self.current) else {
             return Some(fastest.path);
