@@ -91,6 +91,15 @@ pub struct PeerPath {
     pub kind: &'static str,
 }
 
+impl PeerPath {
+    /// Whether packets take another way. Another connection to the same host is none.
+    pub fn differs_from(&self, other: &Self) -> bool {
+        let is_stream = |path: &Path| matches!(path, Path::Carrier(_));
+        let both_streams = is_stream(&self.path) && is_stream(&other.path);
+        self.kind != other.kind || (self.path != other.path && !both_streams)
+    }
+}
+
 /// One host.
 pub struct Host {
     node: Node,

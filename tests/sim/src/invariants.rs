@@ -6,21 +6,29 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use crate::{
     clock::{Moment, millis, seconds},
     host::PeerPath,
-    theory,
+    theory::{self, Best},
     underlay::{HostId, Tally},
     world::World,
 };
 
 /// From the start of both ends until a packet has gone there and back.
 pub const FIRST_PACKET: Duration = seconds(15);
-/// From the start of both ends, or the last misfortune, until the best path is in use.
+/// From the start of both ends until the best path is in use.
 pub const BEST_PATH: Duration = seconds(30);
-/// From a misfortune until packets flow again, where theory knows a way.
+/// The same from the end of a misfortune that nobody was told of: attempts have become rare, one in a minute.
+pub const BEST_PATH_AGAIN: Duration = seconds(75);
+/// From a misfortune until packets flow again, where theory knows a direct way.
 pub const RECOVERY: Duration = seconds(5);
+/// The same where TCP is the only way: first the old connection is given up after five seconds, then there is a new one.
+pub const STREAM_RECOVERY: Duration = seconds(8);
+/// The same where a relay is the only way: both ends may first have to find back to it.
+pub const RELAY_RECOVERY: Duration = seconds(10);
 /// The same over lines that lose datagrams: a lost handshake is repeated after five seconds.
-pub const ROUGH_RECOVERY: Duration = seconds(12);
-/// Changes of path that a pair may still make when nothing happens.
+pub const ROUGH_RECOVERY: Duration = seconds(15);
+/// Changes of path that a pair may still make in two minutes when nothing happens.
 pub const LATE_CHANGES: usize = 1;
+/// The same over lines that lose or reorder datagrams: one in half a minute.
+pub const ROUGH_CHANGES: usize = 4;
 /// Datagrams of the core in a second, both ways together, that an idle pair may cost.
 pub const IDLE_DATAGRAMS: f64 = 1.0;
 /// The same with those of the swarm: anything above is a storm.
@@ -170,9 +178,21 @@ pub fn best_paths(world: &mut World, limit: Duration) {
         let kinds = paths.map(theory::Best::named);
         kinds.iter().all(|kind| kind.is_some() && *kind <= best)
     };
-    world.run_until(limit, millis(500), |world| {
-        pairs.iter().all(|(a, b)| is_best(world, *a, *b))
-    });
+    let begin = world.now();
+    while world.now() - begin < limit {
+        let worse: Vec<_> = pairs
+            .iter()
+            .filter(|(a, b)| !is_best(world, *a, *b))
+            .collect();
+        if worse.is_empty() {
+            break;
+        }
+        // Nothing better is sought for a pair that has nothing to say.
+        for (a, b) in worse {
+            world.ask(*a, *b, SHORT);
+        }
+        world.run_for(seconds(1));
+    }
     for (a, b) in pairs {
         if !is_best(world, a, b) {
             let best = theory::best(&world.underlay, a, b).map(theory::Best::name);
@@ -200,11 +220,7 @@ pub fn recovery(world: &mut World, pairs: &[(HostId, HostId)]) {
         if theory::best(&world.underlay, a, b).is_none() {
             continue;
         }
-        let limit = if world.underlay.is_rough(a, b) {
-            ROUGH_RECOVERY
-        } else {
-            RECOVERY
-        };
+        let limit = recovery_limit(world, a, b);
         let answered = numbers
             .iter()
             .filter_map(|number| world.echo.get(*number).answered);
@@ -217,6 +233,25 @@ pub fn recovery(world: &mut World, pairs: &[(HostId, HostId)]) {
             world.report("recovery", what);
         }
     }
+}
+
+/// How long a pair may be silent after a misfortune.
+fn recovery_limit(world: &World, a: HostId, b: HostId) -> Duration {
+    if is_rough(world, a, b) {
+        return ROUGH_RECOVERY;
+    }
+    match theory::best(&world.underlay, a, b) {
+        Some(Best::Direct) => RECOVERY,
+        Some(Best::Stream) => STREAM_RECOVERY,
+        Some(Best::Relay) | None => RELAY_RECOVERY,
+    }
+}
+
+/// Whether a line between the two, or to a relay that may be between them, loses or reorders datagrams.
+fn is_rough(world: &World, a: HostId, b: HostId) -> bool {
+    let underlay = &world.underlay;
+    let has_helped = |relay: HostId| underlay.is_public(relay) && underlay.is_rough(a, relay);
+    underlay.is_rough(a, b) || underlay.all_hosts().any(has_helped)
 }
 
 /// Quiet when idle, and no flapping: for `span` nobody has anything to say, and nothing happens.
@@ -233,7 +268,7 @@ pub fn calm(world: &mut World, span: Duration) {
                 continue;
             };
             for (peer, path) in now {
-                if then.get(&peer).is_none_or(|before| *before != path) {
+                if then.get(&peer).is_none_or(|before| before.differs_from(&path)) {
                     *changes.entry((host, peer)).or_default() += 1;
                 }
             }
@@ -246,7 +281,12 @@ pub fn calm(world: &mut World, span: Duration) {
 /// No flapping: a pair to which nothing happens keeps its path.
 fn no_flapping(world: &mut World, changes: &BTreeMap<(HostId, HostId), usize>) {
     for ((host, peer), count) in changes {
-        if *count > LATE_CHANGES {
+        let limit = if is_rough(world, *host, *peer) {
+            ROUGH_CHANGES
+        } else {
+            LATE_CHANGES
+        };
+        if *count > limit {
             let what = format!("{host} changed its path to {peer} {count} times");
             world.report("no flapping", what);
         }

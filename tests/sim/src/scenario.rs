@@ -66,7 +66,7 @@ pub fn run(seed: u64) -> Outcome {
         befall(&mut world, misfortune);
         world.run_for(seconds(20));
         invariants::delivery(&mut world, invariants::FIRST_PACKET);
-        invariants::best_paths(&mut world, invariants::BEST_PATH);
+        invariants::best_paths(&mut world, invariants::BEST_PATH_AGAIN);
         invariants::bounded(&mut world);
     }
     world.run_for(seconds(60));
