@@ -50,6 +50,15 @@ dependencies() {
   cargo deny --log-level error check "${checks[@]}"
 }
 
+simulation() { # a workspace of its own, for a feature that would stop the real binary's clock
+  (
+    cd tests/sim
+    cargo fmt --check
+    cargo clippy --all-targets --quiet --locked -- -D warnings
+    tests --locked
+  )
+}
+
 step 'format' cargo fmt --all --check
 step 'lints' cargo clippy --workspace --all-targets --quiet -- -D warnings
 step 'the core is pure' core_is_pure
@@ -58,6 +67,7 @@ step 'dependencies' dependencies
 # Always the whole workspace: with other packages come other features, and everything is built again.
 step 'unit and property tests' tests --workspace --lib --bins
 step 'examples in the documentation' tests --workspace --doc
+step 'simulation' simulation
 # Two at a time: the tests wait more than they work, but some measure deadlines.
 [ "${1:-}" = fast ] || step 'end-to-end tests' tests --workspace --test '*' -- --test-threads 2
 

@@ -76,8 +76,17 @@ struct Wish {
     /// When the next attempt at a better connection is due, and how many were made.
     next_punch: Option<Instant>,
     punches: usize,
-    /// No path answers, whatever the connections say: when a new one is tried.
-    lost: Option<Instant>,
+    /// No path answers, whatever the connections say.
+    lost: Option<Lost>,
+}
+
+/// A member that is connected as far as the connections know, and that no path answers for.
+#[derive(Debug)]
+struct Lost {
+    since: Instant,
+    /// When it is dialled next, beside the connections that it has, and how often it was.
+    due: Instant,
+    tries: u32,
 }
 
 /// All connections and wishes.
@@ -119,11 +128,16 @@ impl Connections {
     }
 
     /// No path to the member answers: its connections may be as dead as its paths, and not know it yet. A new one is
-    /// tried, by whichever way, unless it is [found](Self::found) soon.
+    /// tried a moment later, by whichever way, until a path answers; once there is one, the older ones have shown that they
+    /// are dead.
     pub fn lost(&mut self, peer: &PeerId, now: Instant) {
         if let Some(wish) = self.wishes.get_mut(peer) {
             let due = now + LOST_PATIENCE;
-            wish.lost = Some(due);
+            wish.lost.get_or_insert(Lost {
+                since: now,
+                due,
+                tries: 0,
+            });
             self.schedule.hasten(*peer, due);
         }
     }
@@ -353,18 +367,18 @@ impl Connections {
         let Some(wish) = self.wishes.get_mut(&peer) else {
             return;
         };
-        let is_lost = wish.lost.take_if(|due| now >= *due).is_some();
-        if is_lost && best.is_some() && !wish.addresses.is_empty() {
-            outputs.push(Output::Dial {
-                peer,
-                addresses: wish.addresses.clone(),
-                even_if_connected: true,
-            });
+        let lost_since = wish.lost.as_ref().map(|lost| lost.since);
+        let mut due = None;
+        if best.is_some() {
+            outputs.extend(wish.search(peer, now));
+            let search = wish.lost.as_ref().map(|lost| lost.due);
+            if let Some(due) = search.filter(|_| !wish.addresses.is_empty()) {
+                self.schedule.hasten(peer, self.schedule.coarse(due));
+            }
         }
-        let mut due = wish.lost;
         if let Some(best) = best.filter(|best| *best > QUIC) {
             outputs.extend(wish.punch(peer, best == RELAYED, we_lead, now));
-            due = due.into_iter().chain(wish.next_punch).min();
+            due = wish.next_punch;
         } else {
             wish.begin_anew();
         }
@@ -380,8 +394,23 @@ impl Connections {
         if let Some(due) = due {
             self.schedule.hasten(peer, self.schedule.coarse(due));
         }
+        if let Some(since) = lost_since {
+            self.close_replaced(&peer, since, outputs);
+        }
         if we_lead {
             self.close_surplus(&peer, now, outputs);
+        }
+    }
+
+    /// Closes the connections of a lost peer that are older than one which came up since. They are dead, for the other
+    /// end too: no choice of it is closed.
+    fn close_replaced(&self, peer: &PeerId, since: Instant, outputs: &mut Vec<Output>) {
+        let (old, new): (Vec<_>, Vec<_>) = self
+            .all_of(peer)
+            .filter(|(_, connection)| connection.authenticated)
+            .partition(|(_, connection)| connection.opened < since);
+        if !new.is_empty() {
+            outputs.extend(old.into_iter().map(|(id, _)| Output::Close(id)));
         }
     }
 
@@ -460,6 +489,20 @@ impl Wish {
         } else {
             due
         }
+    }
+
+    /// Dials a lost peer beside the connections that it has, ever more rarely.
+    fn search(&mut self, peer: PeerId, now: Instant) -> Option<Output> {
+        let lost = self.lost.as_mut().filter(|lost| now >= lost.due)?;
+        let pause = BACKOFF.saturating_mul(1 << lost.tries.min(6));
+        lost.due = now + pause.min(MAX_BACKOFF);
+        lost.tries = lost.tries.saturating_add(1);
+        let addresses = self.addresses.clone();
+        (!addresses.is_empty()).then_some(Output::Dial {
+            peer,
+            addresses,
+            even_if_connected: true,
+        })
     }
 
     /// Something changed that may make a better connection possible.

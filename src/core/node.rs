@@ -46,7 +46,7 @@ const ANTI_ENTROPY_PERIOD: Duration = Duration::from_secs(300);
 const PUBLISH_PERIOD: Duration = Duration::from_secs(3600);
 /// After a sync message was lost with its connection, directories are compared again this much later.
 const RESYNC_DELAY: Duration = Duration::from_secs(1);
-/// Alone, a node tries its bootstrap addresses this often.
+/// Alone, a node tries its bootstrap addresses this often, and without a relay one of those that it knows.
 const BOOTSTRAP_PERIOD: Duration = Duration::from_secs(15);
 
 /// Who is called so late was stopped or asleep, and finds another network than the one it knew.

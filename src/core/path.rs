@@ -48,10 +48,10 @@ const IDLE_AFTER: Duration = Duration::from_secs(60);
 const MAX_PATHS: usize = 24;
 /// A direct path that has been in use for so long needs no relay that stands by.
 const SETTLED: Duration = Duration::from_secs(60);
-/// The first pause between two new addresses of a peer; it doubles with each.
-const ROAMING_PAUSE: Duration = Duration::from_millis(100);
-/// The longest such pause. A peer whose address was the same for so long may move at once.
-const ROAMING_REST: Duration = Duration::from_secs(60);
+/// The first pause between two pieces of news that are followed; it doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest such pause. A peer of whom nothing was new for so long is followed at once.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// A path that is no more than this faster is not worth a change.
 const MARGIN: Duration = Duration::from_millis(1);
 /// After a change for the sake of speed alone the next one waits this long: it may have been a mood of the network.
@@ -113,12 +113,12 @@ struct Score {
     /// Somebody vouches for it: more than the hope that an attempt is.
     vouched: bool,
     kind: Reverse<u8>,
-    /// No answer is missing at the moment.
+    /// No answer is missing at the moment. As long as no packets flow it is early enough to ask again.
     certain: bool,
 }
 
 impl Score {
-    fn of(known: &Tracked) -> Self {
+    fn of(known: &Tracked, flowing: bool) -> Self {
         let kind = match (known.kind, known.path) {
             (PathKind::Direct, _) => 0,
             (PathKind::Stream, _) => 1,
@@ -130,20 +130,21 @@ impl Score {
             proven: known.proven,
             vouched: known.proven || known.anchored || known.heard,
             kind: Reverse(kind),
-            certain: !known.is_in_doubt(),
+            certain: !flowing || !known.is_in_doubt(),
         }
     }
 }
 
-/// How fast a peer's new addresses are followed. Behind some NATs every answer comes from another one.
+/// How fast news of one kind are followed: ever more slowly, until there were none for a while. Behind some NATs every
+/// answer comes from another address.
 #[derive(Debug, Default)]
-struct Roaming {
+struct Pace {
     followed: Option<Instant>,
     pause: Duration,
 }
 
-impl Roaming {
-    /// Whether another new address may be followed now.
+impl Pace {
+    /// Whether another piece of news may be followed now.
     fn may_follow(&mut self, now: Instant) -> bool {
         let since = self
             .followed
@@ -151,10 +152,10 @@ impl Roaming {
         if since < self.pause {
             return false;
         }
-        self.pause = if since > ROAMING_REST {
-            ROAMING_PAUSE
+        self.pause = if since > LONGEST_PAUSE {
+            FIRST_PAUSE
         } else {
-            (self.pause * 2).min(ROAMING_REST)
+            (self.pause * 2).min(LONGEST_PAUSE)
         };
         self.followed = Some(now);
         true
@@ -168,7 +169,10 @@ pub struct Paths {
     list: Vec<Tracked>,
     candidates: Candidates,
     attempts: Attempts,
-    roaming: Roaming,
+    /// Addresses that datagrams came from.
+    roaming: Pace,
+    /// Candidates that were named.
+    news: Pace,
     current: Option<Path>,
     /// Since when packets go that way.
     since: Option<Instant>,
@@ -189,7 +193,8 @@ impl Paths {
             list: Vec::new(),
             candidates: Candidates::default(),
             attempts: Attempts::default(),
-            roaming: Roaming::default(),
+            roaming: Pace::default(),
+            news: Pace::default(),
             current: None,
             since: None,
             sped_up: None,
@@ -530,8 +535,10 @@ impl Paths {
 
     /// The best path; among equals the one in use, unless another is clearly faster.
     fn best(&mut self, now: Instant) -> Option<Path> {
-        let best = self.list.iter().map(Score::of).max()?;
-        let equals = || self.list.iter().filter(|known| Score::of(known) == best);
+        let flowing = self.is_active(now);
+        let score = |known: &Tracked| Score::of(known, flowing);
+        let best = self.list.iter().map(score).max()?;
+        let equals = || self.list.iter().filter(|known| score(known) == best);
         let fastest = equals().min_by_key(|known| known.best_rtt().unwrap_or(Duration::MAX))?;
         let Some(held) = equals().find(|known| Some(known.path) == self.current) else {
             return Some(fastest.path);

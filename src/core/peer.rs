@@ -21,6 +21,11 @@ const MAX_CALLS: usize = 4;
 /// Packets kept while the first handshake is under way: one window of a fresh TCP connection.
 const MAX_WAITING: usize = 16;
 
+/// Who has answered a handshake leaves it to the other to end it for so long. A node that has no keys before the first
+/// datagram under them comes would else begin another one with each path that opens, and two that do so replace each
+/// other's keys faster than they learn of it.
+const COURTESY: Duration = Duration::from_secs(1);
+
 /// WireGuard wants its timers looked at about this often while datagrams flow; they are looked at when one does.
 const FRESH: Duration = Duration::from_millis(250);
 /// The same when packets flowed lately, so that keepalives (after 10 s) and handshakes with a peer that fell silent
@@ -72,6 +77,8 @@ pub struct Peer {
     session: Session,
     paths: Paths,
     waiting: VecDeque<Vec<u8>>,
+    /// When we last answered a handshake that the peer began.
+    answered: Option<Instant>,
     fresh_until: Option<Instant>,
     is_at_rest: bool,
     tx_bytes: u64,
@@ -97,6 +104,7 @@ impl Peer {
             keys,
             paths: Paths::new(interface_mtu),
             waiting: VecDeque::new(),
+            answered: None,
             fresh_until: None,
             is_at_rest: true,
             tx_bytes: 0,
@@ -170,7 +178,7 @@ impl Peer {
             self.waiting.pop_front();
         }
         self.waiting.push_back(packet.to_vec());
-        self.initiate(sealing.outbox);
+        self.initiate(sealing.outbox, now);
         if is_full {
             Err(DropReason::QueueFull)
         } else {
@@ -179,17 +187,18 @@ impl Peer {
     }
 
     /// Starts a handshake by every path, unless one is under way: whichever works carries the answer.
-    pub fn initiate(&mut self, outbox: &mut DatagramBatch) {
-        self.initiate_by_all(false, outbox);
+    pub fn initiate(&mut self, outbox: &mut DatagramBatch, now: Instant) {
+        self.initiate_by_all(false, outbox, now);
     }
 
     /// Starts a handshake by every path, in place of one that is under way by fewer.
-    fn initiate_anew(&mut self, outbox: &mut DatagramBatch) {
-        self.initiate_by_all(true, outbox);
+    fn initiate_anew(&mut self, outbox: &mut DatagramBatch, now: Instant) {
+        self.initiate_by_all(true, outbox, now);
     }
 
-    fn initiate_by_all(&mut self, anew: bool, outbox: &mut DatagramBatch) {
-        if self.paths.current().is_none() {
+    fn initiate_by_all(&mut self, anew: bool, outbox: &mut DatagramBatch, now: Instant) {
+        let is_its_turn = self.answered.is_some_and(|at| now < at + COURTESY);
+        if self.paths.current().is_none() || is_its_turn {
             return;
         }
         let paths = &self.paths;
@@ -199,6 +208,11 @@ impl Peer {
                     outbox.push(path, datagram);
                 }
             });
+    }
+
+    /// We answered a handshake that the peer began.
+    pub fn answered_handshake(&mut self, now: Instant) {
+        self.answered = Some(now);
     }
 
     /// Sends what waited for the session, now that there is one.
@@ -266,7 +280,7 @@ impl Peer {
         let is_attempt = self.paths.due_attempt(now);
         if !self.session.can_seal() {
             if is_attempt {
-                self.initiate_anew(sealing.outbox);
+                self.initiate_anew(sealing.outbox, now);
             }
             return;
         }
@@ -280,7 +294,7 @@ impl Peer {
         }
         if was_proven && !self.paths.is_proven() {
             // Perhaps the peer has lost its keys: it may have been restarted, or asleep for too long.
-            self.initiate(sealing.outbox);
+            self.initiate(sealing.outbox, now);
         }
     }
 

@@ -217,7 +217,7 @@ impl Tunnels {
         };
         peer.paths_mut().open(path, kind, now);
         if !peer.session().can_seal() {
-            peer.initiate(&mut self.outbox);
+            peer.initiate(&mut self.outbox, now);
         }
         self.tick_peer(index, now);
     }
@@ -269,7 +269,7 @@ impl Tunnels {
             peer.paths_mut().suspect(now);
             if peer.paths().is_active(now) {
                 // The peer may have given up our keys while we were away.
-                peer.initiate(&mut self.outbox);
+                peer.initiate(&mut self.outbox, now);
                 self.tick_peer(index, now);
             } else {
                 let pause = Duration::from_millis(self.rng.u64(..SPREAD_MS));
@@ -389,11 +389,14 @@ impl Tunnels {
         }
         let had_keys = peer.session().can_seal();
         // The copy of an initiation that came first may have come by a way that leads nowhere back.
-        let also: Vec<_> = if is_handshake && !had_keys {
-            peer.paths().all().filter(|path| *path != from).collect()
-        } else {
+        let also: Vec<_> = if !is_handshake {
             Vec::new()
+        } else if had_keys && peer.paths().is_proven() {
+            peer.paths().current().into_iter().collect()
+        } else {
+            peer.paths().all().collect()
         };
+        let mut answers_handshake = false;
         let outbox = &mut self.outbox;
         let slot = self.inbox.slot(datagram.len().max(MIN_BUFFER));
         let opened = peer
@@ -401,11 +404,15 @@ impl Tunnels {
             .open(source_address(from), datagram, slot, |reply| {
                 outbox.push(from, reply);
                 if reply.first() == Some(&HANDSHAKE_RESPONSE) {
-                    for path in &also {
+                    answers_handshake = true;
+                    for path in also.iter().filter(|path| **path != from) {
                         outbox.push(*path, reply);
                     }
                 }
             })?;
+        if answers_handshake {
+            peer.answered_handshake(now);
+        }
         let gained_keys = !had_keys && peer.session().can_seal();
         if !peer.paths().has_heard(from) {
             self.hear_from(index, from, now);

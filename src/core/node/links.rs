@@ -1,6 +1,9 @@
 //! What the node does about libp2p connections: judging who shows up, and the paths that connections open.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
@@ -166,17 +169,27 @@ impl Node {
         }
     }
 
-    /// As long as nobody is connected, tries the addresses that the operator gave.
+    /// As long as nobody is connected, tries the addresses that the operator gave; as long as no relay is, one of those that
+    /// we know: the others reach us through it, and it may have been away for so long that its own turn comes rarely.
     pub(super) fn contact_bootstrap(&mut self) {
-        if self.connections.connected().next().is_some() {
-            return;
-        }
-        let dials = self.bootstrap.iter().map(|(peer, address)| Output::Dial {
-            peer: *peer,
-            addresses: vec![address.clone()],
+        let connected: BTreeSet<_> = self.connections.connected().collect();
+        let dial = |peer, addresses| Output::Dial {
+            peer,
+            addresses,
             even_if_connected: true,
-        });
-        self.outputs.extend(dials);
+        };
+        if connected.is_empty() {
+            let given = self.bootstrap.iter();
+            let dials = given.map(|(peer, address)| dial(*peer, vec![address.clone()]));
+            self.outputs.extend(dials);
+        }
+        if !self.relays.iter().any(|(id, _)| connected.contains(id)) {
+            let all: Vec<_> = (0..self.relays.len()).collect();
+            if let Some(at) = self.tunnels.choose(&all) {
+                let (peer, addresses) = self.relays[at].clone();
+                self.outputs.push_back(dial(peer, addresses));
+            }
+        }
     }
 
     fn try_stranger(&mut self, peer: PeerId, now: Instant) -> bool {

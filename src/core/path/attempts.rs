@@ -30,11 +30,12 @@ pub(super) struct Attempts {
 }
 
 impl Paths {
-    /// The peer may be reached there. Something new is a reason for an attempt.
+    /// The peer may be reached there. Something new is a reason for an attempt, unless there is something new all the time.
     pub fn learn(&mut self, candidate: Candidate, now: Instant) {
         let is_new = self.candidates.learn(candidate, now);
         let is_reached = !self.list.is_empty();
-        if is_new && is_reached && !self.knows(Path::Direct(candidate.endpoint)) {
+        let is_reason = is_new && is_reached && !self.knows(Path::Direct(candidate.endpoint));
+        if is_reason && self.news.may_follow(now) {
             self.restart_attempts(now);
         }
     }
@@ -75,6 +76,7 @@ impl Paths {
             return false;
         }
         self.attempts.called = Some(now);
+        self.candidates.forget_unnamed(candidates);
         for candidate in candidates {
             self.learn(*candidate, now);
         }

@@ -130,6 +130,20 @@ impl Candidates {
         true
     }
 
+    /// Forgets what others saw the peer as, unless it is named still or has ever answered.
+    pub fn forget_unnamed(&mut self, named: &[Candidate]) {
+        self.0.retain(|known| {
+            let is_past = match known.outcome {
+                Outcome::Untried | Outcome::NoAnswer => {
+                    known.candidate.kind == CandidateKind::Reflexive
+                }
+                Outcome::Lost | Outcome::Spare => false,
+            };
+            let endpoint = known.candidate.endpoint;
+            !is_past || named.iter().any(|named| named.endpoint == endpoint)
+        });
+    }
+
     /// It is being tried, or answered, or was given up.
     pub fn note(&mut self, endpoint: SocketAddr, outcome: Outcome) {
         let Some(known) = self.find(endpoint) else {
@@ -210,6 +224,24 @@ mod tests {
         let announced = candidate("192.0.2.1:7777", CandidateKind::Announced);
         assert!(!candidates.learn(announced, epoch()));
         assert_eq!(candidates.iter().next().unwrap().candidate, lan);
+    }
+
+    #[test]
+    fn a_mapping_that_is_named_no_more_is_forgotten_unless_it_has_answered() {
+        let mut candidates = Candidates::default();
+        let mapping = |port| Candidate {
+            kind: CandidateKind::Reflexive,
+            endpoint: ([203, 0, 113, 9], port).into(),
+        };
+        let host = candidate("192.168.1.2:7777", CandidateKind::Host);
+        for one in [mapping(1), mapping(2), mapping(3), host] {
+            candidates.learn(one, epoch());
+        }
+        candidates.note(mapping(1).endpoint, Outcome::NoAnswer);
+        candidates.note(mapping(2).endpoint, Outcome::Lost);
+        candidates.forget_unnamed(&[mapping(3)]);
+        let left: Vec<_> = candidates.iter().map(|known| known.candidate).collect();
+        assert_eq!(left, [mapping(2), mapping(3), host]);
     }
 
     #[test]

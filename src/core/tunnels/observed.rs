@@ -2,7 +2,8 @@
 //!
 //! Each peer has one word about it, and may lie: so an endpoint that several agree on counts more than any other, and
 //! no more than a few are told to others. Behind a NAT that maps every destination anew no two peers agree; then one
-//! stands for all, because its address at least is right.
+//! stands for all, because its address at least is right, and goes on to when its mapping is long past: another would be
+//! as wrong, and news to everybody.
 
 use std::{
     collections::BTreeMap,
@@ -53,7 +54,10 @@ impl Observed {
                 *seen.entry(*endpoint).or_default() += 1;
             }
         }
-        self.told.retain(|endpoint| seen.contains_key(endpoint));
+        let is_disputed = seen.len() > 1 && seen.values().all(|count| *count == 1);
+        let is_seen = |told: &SocketAddr| seen.keys().any(|seen| seen.ip() == told.ip());
+        self.told
+            .retain(|told| seen.contains_key(told) || is_disputed && is_seen(told));
         let agreed = seen.iter().filter(|(_, count)| **count > 1);
         for (endpoint, _) in agreed {
             self.tell(*endpoint);
@@ -108,6 +112,33 @@ mod tests {
             observed.note(peer(number), of(5000 + number as u16), epoch());
             assert_eq!(observed.worth_telling(&[], epoch()), [of(5005)]);
         }
+    }
+
+    #[test]
+    fn behind_a_symmetric_nat_a_fresh_mapping_is_no_news() {
+        let mut observed = Observed::default();
+        let of = |port| SocketAddr::from(([203, 0, 113, 7], port));
+        observed.note(peer(1), of(5001), epoch());
+        assert_eq!(observed.worth_telling(&[], epoch()), [of(5001)]);
+        observed.note(peer(2), of(5002), epoch());
+        for port in 6000..6020 {
+            observed.note(peer(1), of(port), epoch());
+            assert_eq!(observed.worth_telling(&[], epoch()), [of(5001)]);
+        }
+    }
+
+    #[test]
+    fn after_the_reboot_of_a_router_the_new_port_is_told_when_two_agree() {
+        let mut observed = Observed::default();
+        let of = |port| SocketAddr::from(([203, 0, 113, 7], port));
+        for number in [1, 2] {
+            observed.note(peer(number), of(5001), epoch());
+        }
+        assert_eq!(observed.worth_telling(&[], epoch()), [of(5001)]);
+        for number in [1, 2] {
+            observed.note(peer(number), of(6001), epoch());
+        }
+        assert_eq!(observed.worth_telling(&[], epoch()), [of(6001)]);
     }
 
     #[test]

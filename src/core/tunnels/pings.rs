@@ -90,7 +90,7 @@ impl Tunnels {
         if let Some(peer) = self.peers.get_mut(index) {
             peer.paths_mut().active(now);
             if !peer.session().can_seal() {
-                peer.initiate(&mut self.outbox);
+                peer.initiate(&mut self.outbox, now);
             }
         }
         self.tick_peer(index, now);

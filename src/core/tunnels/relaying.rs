@@ -244,7 +244,7 @@ impl Tunnels {
         peer.paths_mut()
             .open(Path::Relayed { via, channel }, PathKind::Relay(id), now);
         if !peer.session().can_seal() {
-            peer.initiate(&mut self.outbox);
+            peer.initiate(&mut self.outbox, now);
         }
         self.tick_peer(index, now);
     }

@@ -428,6 +428,20 @@ fn a_packet_rouses_a_sleeping_tunnel_and_a_silent_death_is_noticed_in_time() {
     assert!(!peer.paths().view().unwrap().proven);
 }
 
+/// Who is woken long after it asked to be was asleep: nobody must ask for the past.
+#[test]
+fn what_a_packet_makes_due_after_a_long_silence_is_due_now() {
+    let (mut hosts, start) = connected(2);
+    let minute = Duration::from_secs(60);
+    wake_as_asked(&mut hosts, start, 2 * minute);
+    let packet = udp(address(&hosts[0]), address(&hosts[1]), b"hello?");
+    // Somewhen between two heartbeats of an idle pair.
+    let now = start + 2 * minute + Duration::from_secs(17);
+    wake_as_asked(&mut hosts, start + 2 * minute, Duration::from_secs(17));
+    hosts[0].tunnels.handle_overlay_packet(&packet, now);
+    assert!(hosts[0].tunnels.poll_timeout() >= Some(now));
+}
+
 #[test]
 fn a_handshake_under_way_is_watched_until_it_ends() {
     let now = epoch();

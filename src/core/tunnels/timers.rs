@@ -31,7 +31,9 @@ impl Tunnels {
         let rng = &mut self.rng;
         let peer = self.peers.get_mut(index);
         if let Some(at) = peer.and_then(|peer| peer.next_tick(now, |below| rng.u64(..below))) {
-            self.schedule.hasten(index, self.schedule.coarse(at));
+            // What is overdue because packets flow again is due now: nobody has overslept it.
+            self.schedule
+                .hasten(index, self.schedule.coarse(at.max(now)));
         }
     }
 
