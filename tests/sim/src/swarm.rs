@@ -452,6 +452,10 @@ impl World {
             }
             Message::Reserve => self.tell(number, end, Message::Reserved),
             Message::Reserved => self.reserved(here, there, number),
+            Message::Connect(attempt) => self.asked_for_circuit(number, here, attempt),
+            Message::Stop(attempt, first) => self.asked_to_stop(number, here, attempt, first),
+            Message::Refused(attempt) => self.attempt_failed(attempt),
+            Message::Opened(attempt, circuit) => self.circuit_opened(here, attempt, circuit),
             Message::Closed => self.close_end(number, end),
             Message::Ping => self.tell(number, end, Message::Pong),
             Message::Pong => {}

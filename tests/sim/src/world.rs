@@ -52,7 +52,6 @@ pub(crate) enum Event {
     Initial(u64),
     AttemptFailed(u64),
     TcpConnected(u64),
-    CircuitConnected(u64),
     Segment(ConnectionNumber, usize, u64),
     Retransmit(ConnectionNumber, usize, u64, u32),
     Reset(ConnectionNumber, usize),
@@ -272,7 +271,6 @@ impl World {
             Event::Initial(attempt) => self.send_initial(attempt),
             Event::AttemptFailed(attempt) => self.attempt_failed(attempt),
             Event::TcpConnected(attempt) => self.tcp_connected(attempt),
-            Event::CircuitConnected(attempt) => self.circuit_connected(attempt),
             Event::Segment(connection, sender, at) => self.segment(connection, sender, at),
             Event::Retransmit(connection, end, at, tries) => {
                 self.transmit(connection, end, at, tries);

@@ -60,6 +60,73 @@ impl World {
         }
     }
 
+    // ---- opening ----------------------------------------------------------------------------------------
+
+    /// The relay is asked for a circuit by this leg: it asks the other end by the leg of its reservation.
+    pub(super) fn asked_for_circuit(&mut self, first: ConnectionNumber, relay: HostId, attempt: u64) {
+        let Some(peer) = self.swarm.attempts.get(&attempt).map(|attempt| attempt.peer) else {
+            return;
+        };
+        let there = &self.swarm.members[self.host_of(&peer)];
+        let second = there.reservations.get(&relay).copied().filter(|leg| {
+            let connection = self.swarm.connections.get(leg);
+            connection.is_some_and(|leg| leg.ends[leg.end_of(relay)].is_open)
+        });
+        let (leg, message) = match second {
+            Some(second) => (second, Message::Stop(attempt, first)),
+            None => (first, Message::Refused(attempt)),
+        };
+        if let Some(end) = self.swarm.connections.get(&leg).map(|leg| leg.end_of(relay)) {
+            self.tell(leg, end, message);
+        }
+    }
+
+    /// The relay says that somebody wants a circuit to us.
+    pub(super) fn asked_to_stop(
+        &mut self,
+        second: ConnectionNumber,
+        here: HostId,
+        attempt: u64,
+        first: ConnectionNumber,
+    ) {
+        let Some(host) = self.swarm.attempts.get(&attempt).map(|attempt| attempt.host) else {
+            return;
+        };
+        let connection = &self.swarm.connections[&second];
+        let end = connection.end_of(here);
+        let carriage = Carriage::Circuit {
+            relay: connection.hosts[1 - end],
+            legs: [first, second],
+        };
+        let circuit = self.add_connection([host, here], carriage);
+        self.tell(second, end, Message::Opened(attempt, circuit));
+        self.open_end(circuit, 1);
+    }
+
+    /// The other end has accepted: the relay passes that on, and whoever wanted the circuit has it.
+    pub(super) fn circuit_opened(&mut self, here: HostId, attempt: u64, number: ConnectionNumber) {
+        let Some(circuit) = self.swarm.connections.get(&number) else {
+            return;
+        };
+        let Carriage::Circuit { legs, .. } = circuit.carriage else {
+            return;
+        };
+        let is_dialler = circuit.hosts[0] == here;
+        if is_dialler && self.swarm.attempts.contains_key(&attempt) {
+            self.attempt_succeeded(attempt);
+            return self.open_end(number, 0);
+        }
+        let message = if is_dialler {
+            // It came too late.
+            Message::Circuit(number, Box::new(Message::Closed))
+        } else {
+            Message::Opened(attempt, number)
+        };
+        if let Some(end) = self.swarm.connections.get(&legs[0]).map(|leg| leg.end_of(here)) {
+            self.tell(legs[0], end, message);
+        }
+    }
+
     // ---- messages ----------------------------------------------------------------------------------------
 
     /// A message of a circuit has come by this leg: it is for us, or for the other end.

@@ -8,6 +8,7 @@ use libp2p_identity::PeerId;
 use super::{
     Address, Carriage, ConnectionNumber,
     quic::{QuicDatagram, QuicKind},
+    streams::Message,
 };
 use crate::{
     clock::{millis, seconds},
@@ -19,6 +20,8 @@ use crate::{
 const INITIALS: [Duration; 3] = [millis(0), millis(1000), millis(3000)];
 /// The handshake timeout.
 const PATIENCE: Duration = seconds(5);
+/// The same for a circuit: the shell's limit for setting up a connection.
+const CIRCUIT_PATIENCE: Duration = seconds(10);
 
 /// Everything that one order to dial has begun.
 #[derive(Debug)]
@@ -47,8 +50,8 @@ pub(crate) enum Target {
 /// One way that is being tried.
 #[derive(Debug, Clone)]
 pub(crate) struct Attempt {
-    host: HostId,
-    peer: PeerId,
+    pub(super) host: HostId,
+    pub(super) peer: PeerId,
     target: Target,
     reason: Reason,
     /// What the server has made of our first initial.
@@ -125,9 +128,17 @@ impl World {
                 self.after(pause, event);
             }
             Target::Circuit(relay) => {
-                let (relay, there) = (self.host_of(relay), self.host_of(&peer));
-                let way = self.underlay.latency(host, relay) + self.underlay.latency(relay, there);
-                self.after(way * 2, Event::CircuitConnected(number));
+                let leg = self.swarm.proven(host, self.host_of(relay));
+                let patience = if leg.is_some() {
+                    CIRCUIT_PATIENCE
+                } else {
+                    Duration::ZERO
+                };
+                self.after(patience, Event::AttemptFailed(number));
+                if let Some(leg) = leg {
+                    let end = self.swarm.connections[&leg].end_of(host);
+                    self.tell(leg, end, Message::Connect(number));
+                }
             }
         }
         let attempt = Attempt {
@@ -175,7 +186,7 @@ impl World {
         }
     }
 
-    fn attempt_succeeded(&mut self, number: u64) {
+    pub(super) fn attempt_succeeded(&mut self, number: u64) {
         let Some(attempt) = self.swarm.attempts.remove(&number) else {
             return;
         };
@@ -301,33 +312,5 @@ impl World {
     pub(crate) fn passes(&self, places: [(usize, u32); 2], hosts: [HostId; 2]) -> bool {
         hosts.map(|host| self.place_of(host)) == places
             && self.underlay.passes_tcp(hosts[0], hosts[1])
-    }
-
-    pub(crate) fn circuit_connected(&mut self, number: u64) {
-        let Some(attempt) = self.swarm.attempts.get(&number).cloned() else {
-            return;
-        };
-        let Target::Circuit(relay) = attempt.target else {
-            return;
-        };
-        let (relay, there) = (self.host_of(&relay), self.host_of(&attempt.peer));
-        let first = self.swarm.proven(attempt.host, relay);
-        let second = self.swarm.members[there].reservations.get(&relay).copied();
-        let is_open_at_relay = |leg: &ConnectionNumber| {
-            let connection = self.swarm.connections.get(leg);
-            connection.is_some_and(|leg| leg.ends[leg.end_of(relay)].is_open)
-        };
-        let (Some(first), Some(second)) = (
-            first.filter(is_open_at_relay),
-            second.filter(is_open_at_relay),
-        ) else {
-            return self.attempt_failed(number);
-        };
-        self.attempt_succeeded(number);
-        let legs = [first, second];
-        let carriage = Carriage::Circuit { relay, legs };
-        let connection = self.add_connection([attempt.host, there], carriage);
-        self.open_end(connection, 0);
-        self.open_end(connection, 1);
     }
 }

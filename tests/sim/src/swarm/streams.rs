@@ -41,6 +41,14 @@ pub(crate) enum Message {
     Reserve,
     /// "You may."
     Reserved,
+    /// "A circuit to the one whom this attempt is for, please."
+    Connect(u64),
+    /// "Somebody wants a circuit to you, by this leg."
+    Stop(u64, ConnectionNumber),
+    /// "There is no way to it."
+    Refused(u64),
+    /// "Here it is."
+    Opened(u64, ConnectionNumber),
     /// "This connection is over."
     Closed,
     /// "How long does it take to you?"
@@ -67,6 +75,10 @@ impl Message {
             | Self::Reserved
             | Self::Ping
             | Self::Pong
+            | Self::Connect(_)
+            | Self::Stop(..)
+            | Self::Refused(_)
+            | Self::Opened(..)
             | Self::Closed => 16,
         };
         body + 16
@@ -86,6 +98,10 @@ impl Message {
             | Self::Reserved
             | Self::Ping
             | Self::Pong
+            | Self::Connect(_)
+            | Self::Stop(..)
+            | Self::Refused(_)
+            | Self::Opened(..)
             | Self::Closed => false,
         }
     }
