@@ -276,8 +276,11 @@ impl Paths {
         self.choose(now);
     }
 
-    /// Packets flow: beat faster.
+    /// Packets flow: beat faster, and look for a better path sooner.
     pub fn active(&mut self, now: Instant) {
+        if !self.is_active(now) {
+            self.hasten_attempt(now);
+        }
         self.last_packet = Some(now);
     }
 

@@ -54,6 +54,13 @@ impl Paths {
         self.attempts.due = Some(self.attempts.due.map_or(due, |at| at.min(due)));
     }
 
+    /// Packets flow again to a peer that was tried rarely, because none did: the next attempt is due soon.
+    pub(super) fn hasten_attempt(&mut self, now: Instant) {
+        if let Some(due) = &mut self.attempts.due {
+            *due = (*due).min(now + ATTEMPTS[0]);
+        }
+    }
+
     /// When [`due_attempt`](Self::due_attempt) has something to do next, as things stand now.
     pub fn next_attempt(&self) -> Option<Instant> {
         self.attempts.due

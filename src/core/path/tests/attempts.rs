@@ -189,3 +189,14 @@ fn a_stream_over_the_hole_that_closed_is_not_trusted() {
     assert_eq!(story.paths.current(), Some(RELAY_CARRIER));
     assert!(!used.contains("stream"), "{used:?}");
 }
+
+/// Nobody tries hard for a pair that is silent; who begins to talk deserves the best path soon.
+#[test]
+fn the_first_packet_after_a_silence_is_followed_by_an_attempt() {
+    let mut story = relayed();
+    story.paths.learn(candidate(CANDIDATE), story.now);
+    story.attempts(1000, &[RELAY_CARRIER]);
+    assert_eq!(story.attempts(10, &[RELAY_CARRIER]).0, 0);
+    story.paths.active(story.now);
+    assert_eq!(story.attempts(1, &[RELAY_CARRIER]).0, 1);
+}
