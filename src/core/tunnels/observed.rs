@@ -15,21 +15,42 @@ use crate::peer::PeerIndex;
 
 /// An observation that was not repeated for so long is past: idle pairs probe every 25 s.
 const LIFE: Duration = Duration::from_secs(120);
+/// A peer that asks by two paths sees two mappings of such a NAT in turn: what it saw before stands beside what it sees for
+/// so long.
+const ECHO: Duration = Duration::from_secs(30);
 /// Endpoints that are told to others: two address families, an old mapping and its successor.
 const MAX_TOLD: usize = 4;
 
 /// The observations of all peers.
 #[derive(Debug, Default)]
 pub struct Observed {
-    by: BTreeMap<PeerIndex, (SocketAddr, Instant)>,
+    by: BTreeMap<PeerIndex, Word>,
     told: Vec<SocketAddr>,
+}
+
+/// What one peer says.
+#[derive(Debug, Clone, Copy)]
+struct Word {
+    seen: (SocketAddr, Instant),
+    /// What it said before, and when for the last time.
+    before: Option<(SocketAddr, Instant)>,
 }
 
 impl Observed {
     /// A peer saw us there. Returns whether that is another place than before.
     pub fn note(&mut self, peer: PeerIndex, endpoint: SocketAddr, now: Instant) -> bool {
-        let before = self.by.insert(peer, (endpoint, now));
-        before.is_none_or(|(before, _)| before != endpoint)
+        let seen = (endpoint, now);
+        let Some(word) = self.by.get_mut(&peer) else {
+            let before = None;
+            self.by.insert(peer, Word { seen, before });
+            return true;
+        };
+        let last = std::mem::replace(&mut word.seen, seen);
+        if last.0 == endpoint {
+            return false;
+        }
+        word.before = Some(last);
+        true
     }
 
     /// The peer is no more.
@@ -41,17 +62,21 @@ impl Observed {
     pub fn iter(&self) -> impl Iterator<Item = (PeerIndex, SocketAddr, Instant)> {
         self.by
             .iter()
-            .map(|(peer, (endpoint, at))| (*peer, *endpoint, *at))
+            .map(|(peer, word)| (*peer, word.seen.0, word.seen.1))
     }
 
     /// The endpoints worth telling others, apart from those that are our own interfaces'. What was told before stays as
     /// long as somebody sees it.
     pub fn worth_telling(&mut self, own: &[SocketAddr], now: Instant) -> &[SocketAddr] {
-        self.by.retain(|_, (_, at)| now < *at + LIFE);
+        self.by.retain(|_, word| now < word.seen.1 + LIFE);
         let mut seen: BTreeMap<SocketAddr, usize> = BTreeMap::new();
-        for (endpoint, _) in self.by.values() {
-            if !own.contains(endpoint) {
-                *seen.entry(*endpoint).or_default() += 1;
+        for word in self.by.values() {
+            let before = word.before.filter(|(_, at)| now < *at + ECHO);
+            let before = before.map(|(endpoint, _)| endpoint);
+            for endpoint in std::iter::once(word.seen.0).chain(before) {
+                if !own.contains(&endpoint) {
+                    *seen.entry(endpoint).or_default() += 1;
+                }
             }
         }
         let is_disputed = seen.len() > 1 && seen.values().all(|count| *count == 1);
@@ -128,6 +153,25 @@ mod tests {
     }
 
     #[test]
+    fn two_mappings_that_one_peer_sees_in_turn_are_no_news() {
+        let mut observed = Observed::default();
+        let of = |port| SocketAddr::from(([203, 0, 113, 7], port));
+        let mut now = epoch();
+        for _ in 0..100 {
+            for port in [5001, 5002] {
+                now += Duration::from_secs(8);
+                observed.note(peer(1), of(port), now);
+                assert_eq!(observed.worth_telling(&[], now), [of(5001)]);
+            }
+        }
+        for _ in 0..5 {
+            now += Duration::from_secs(8);
+            observed.note(peer(1), of(6001), now);
+        }
+        assert_eq!(observed.worth_telling(&[], now), [of(6001)]);
+    }
+
+    #[test]
     fn after_the_reboot_of_a_router_the_new_port_is_told_when_two_agree() {
         let mut observed = Observed::default();
         let of = |port| SocketAddr::from(([203, 0, 113, 7], port));
@@ -136,9 +180,9 @@ mod tests {
         }
         assert_eq!(observed.worth_telling(&[], epoch()), [of(5001)]);
         for number in [1, 2] {
-            observed.note(peer(number), of(6001), epoch());
+            observed.note(peer(number), of(6001), epoch() + ECHO);
         }
-        assert_eq!(observed.worth_telling(&[], epoch()), [of(6001)]);
+        assert_eq!(observed.worth_telling(&[], epoch() + ECHO), [of(6001)]);
     }
 
     #[test]
