@@ -33,6 +33,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(60);
 const TCP_DELAY: Duration = Duration::from_millis(300);
 /// A member that no path reaches may be found within this time without a new connection.
 const LOST_PATIENCE: Duration = Duration::from_secs(1);
+/// A new connection to a lost peer has so long to show a path that answers before another is tried.
+const CHANCE: Duration = Duration::from_secs(5);
 /// A dial that has told nothing for this long is forgotten.
 const DIAL_LIMIT: Duration = Duration::from_secs(30);
 /// When a better connection is tried: at once by the addresses the peer gave (hole punching knows no LAN), later with
@@ -358,6 +360,7 @@ impl Connections {
     /// Does what one wish wants now, and notes when to look at it again.
     fn look_after(&mut self, peer: PeerId, now: Instant, outputs: &mut Vec<Output>) {
         let best = self.of(&peer).map(|(_, link)| preference(&link)).min();
+        let newest = self.all_of(&peer).map(|(_, known)| known.opened).max();
         let we_lead = self.us < peer;
         let circuits_from = if self.is_seen {
             now
@@ -370,7 +373,7 @@ impl Connections {
         let lost_since = wish.lost.as_ref().map(|lost| lost.since);
         let mut due = None;
         if best.is_some() {
-            outputs.extend(wish.search(peer, now));
+            outputs.extend(wish.search(peer, newest, now));
             let search = wish.lost.as_ref().map(|lost| lost.due);
             if let Some(due) = search.filter(|_| !wish.addresses.is_empty()) {
                 self.schedule.hasten(peer, self.schedule.coarse(due));
@@ -492,8 +495,12 @@ impl Wish {
     }
 
     /// Dials a lost peer beside the connections that it has, ever more rarely.
-    fn search(&mut self, peer: PeerId, now: Instant) -> Option<Output> {
+    fn search(&mut self, peer: PeerId, newest: Option<Instant>, now: Instant) -> Option<Output> {
         let lost = self.lost.as_mut().filter(|lost| now >= lost.due)?;
+        if let Some(newest) = newest.filter(|at| *at >= lost.since && now < *at + CHANCE) {
+            lost.due = newest + CHANCE;
+            return None;
+        }
         let pause = BACKOFF.saturating_mul(1 << lost.tries.min(6));
         lost.due = now + pause.min(MAX_BACKOFF);
         lost.tries = lost.tries.saturating_add(1);

@@ -270,6 +270,22 @@ fn a_lost_connection_is_replaced_at_once() {
     assert_eq!(dials(&story.pass(1)), 1);
 }
 
+/// What the router forgot looks alive for as long as QUIC is patient.
+#[test]
+fn a_lost_member_is_searched_for_beside_its_connection_until_a_new_one_replaces_it() {
+    let mut story = Story::new();
+    story.open(1, quic());
+    story.pass(60);
+    story.connections.lost(&story.peer, story.now);
+    let tried = dials(&story.pass(20));
+    assert!((3..=6).contains(&tried), "{tried} dials in 20 s");
+    story.open(2, quic());
+    let outputs = story.pass(1);
+    assert_eq!((dials(&outputs), closes(&outputs)[0]), (0, 1));
+    story.connections.found(&story.peer);
+    assert_eq!(dials(&story.pass(60)), 0);
+}
+
 #[test]
 fn a_member_that_is_well_connected_or_has_no_address_wants_no_time() {
     let mut story = Story::new();
