@@ -22,17 +22,17 @@ pub const RECOVERY: Duration = seconds(5);
 /// The same where TCP is the only way: first the old connection is given up after five seconds, then there is a new one.
 pub const STREAM_RECOVERY: Duration = seconds(8);
 /// The same where a relay is the only way: both ends may first have to find back to it.
-pub const RELAY_RECOVERY: Duration = seconds(10);
+pub const RELAY_RECOVERY: Duration = seconds(12);
 /// The same over lines that lose datagrams: a lost handshake is repeated after five seconds.
 pub const ROUGH_RECOVERY: Duration = seconds(15);
-/// Changes of path that a pair may still make in two minutes when nothing happens.
+/// Changes of path that a pair may still make in four minutes when nothing happens.
 pub const LATE_CHANGES: usize = 1;
 /// The same over lines that lose or reorder datagrams: one in half a minute.
-pub const ROUGH_CHANGES: usize = 4;
+pub const ROUGH_CHANGES: usize = 8;
 /// Datagrams of the core in a second, both ways together, that an idle pair may cost.
 pub const IDLE_DATAGRAMS: f64 = 1.0;
 /// The same with those of the swarm: anything above is a storm.
-pub const IDLE_ALL: f64 = 3.0;
+pub const IDLE_ALL: f64 = 3.5;
 /// Datagrams in a second, for each ordered pair of hosts, that make a storm. A burst of attempts at many candidates takes
 /// a few dozen, and the applications here send ten.
 const STORM: u64 = 100;
@@ -169,11 +169,15 @@ pub fn delivery(world: &mut World, limit: Duration) -> BTreeMap<(HostId, HostId)
     took
 }
 
-/// Direct when possible: within `limit` every pair has the best path that theory knows, at both ends.
+/// Direct when possible: within `limit` every pair has the best path that theory knows, at both ends. Where TCP is the
+/// best, a relay will do: a direct connection is then dialled once in five minutes.
 pub fn best_paths(world: &mut World, limit: Duration) {
     let pairs = connectable(world);
     let is_best = |world: &World, a, b| {
-        let best = theory::best(&world.underlay, a, b);
+        let best = match theory::best(&world.underlay, a, b) {
+            Some(Best::Stream) => Some(Best::Relay),
+            best => best,
+        };
         let paths = [world.kind_of_path(a, b), world.kind_of_path(b, a)];
         let kinds = paths.map(theory::Best::named);
         kinds.iter().all(|kind| kind.is_some() && *kind <= best)

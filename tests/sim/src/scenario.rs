@@ -69,9 +69,9 @@ pub fn run(seed: u64) -> Outcome {
         invariants::best_paths(&mut world, invariants::BEST_PATH_AGAIN);
         invariants::bounded(&mut world);
     }
-    world.run_for(seconds(60));
+    world.run_for(seconds(120));
     world.begin_chapter("calm".to_owned());
-    invariants::calm(&mut world, seconds(120));
+    invariants::calm(&mut world, seconds(240));
     invariants::delivery(&mut world, invariants::RECOVERY * 2);
     invariants::bounded(&mut world);
     invariants::conservation_of_packets(&mut world);

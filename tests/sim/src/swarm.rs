@@ -312,6 +312,7 @@ impl World {
             self.look_for_relays(here);
             self.tell_reach(here);
             self.drain(here);
+            self.circuits_failed(number, here);
         }
         if !self.is_left(number) {
             self.forget_connection(number);

@@ -54,6 +54,8 @@ pub(crate) struct Attempt {
     pub(super) peer: PeerId,
     target: Target,
     reason: Reason,
+    /// By which connection the relay was asked.
+    leg: Option<ConnectionNumber>,
     /// What the server has made of our first initial.
     accepted: Option<ConnectionNumber>,
 }
@@ -108,6 +110,7 @@ impl World {
         reason: Reason,
     ) -> u64 {
         let number = self.swarm.fresh_number();
+        let mut asked = None;
         match &target {
             Target::Quic(_) => {
                 for pause in INITIALS {
@@ -139,6 +142,7 @@ impl World {
                     let end = self.swarm.connections[&leg].end_of(host);
                     self.tell(leg, end, Message::Connect(number));
                 }
+                asked = leg;
             }
         }
         let attempt = Attempt {
@@ -146,6 +150,7 @@ impl World {
             peer,
             target,
             reason,
+            leg: asked,
             accepted: None,
         };
         self.swarm.attempts.insert(number, attempt);
@@ -173,6 +178,18 @@ impl World {
                 }
             }
             Reason::Punch(circuit, round) => self.punch(circuit, round + 1),
+        }
+    }
+
+    /// A connection has closed at this host: so have the questions for circuits on it.
+    pub(super) fn circuits_failed(&mut self, leg: ConnectionNumber, here: HostId) {
+        let attempts = self.swarm.attempts.iter();
+        let failed: Vec<_> = attempts
+            .filter(|(_, attempt)| attempt.host == here && attempt.leg == Some(leg))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in failed {
+            self.attempt_failed(number);
         }
     }
 
