@@ -272,7 +272,10 @@ pub fn calm(world: &mut World, span: Duration) {
                 continue;
             };
             for (peer, path) in now {
-                if then.get(&peer).is_none_or(|before| before.differs_from(&path)) {
+                if then
+                    .get(&peer)
+                    .is_none_or(|before| before.differs_from(&path))
+                {
                     *changes.entry((host, peer)).or_default() += 1;
                 }
             }

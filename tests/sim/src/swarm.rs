@@ -201,7 +201,8 @@ impl Member {
     /// destination another.
     fn stable_observed(&self) -> Vec<SocketAddrV4> {
         let seen = || self.observed.keys().copied();
-        let is_alone = |one: &SocketAddrV4| seen().filter(|other| other.ip() == one.ip()).count() == 1;
+        let is_alone =
+            |one: &SocketAddrV4| seen().filter(|other| other.ip() == one.ip()).count() == 1;
         seen().filter(is_alone).collect()
     }
 

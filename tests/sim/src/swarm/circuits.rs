@@ -63,8 +63,18 @@ impl World {
     // ---- opening ----------------------------------------------------------------------------------------
 
     /// The relay is asked for a circuit by this leg: it asks the other end by the leg of its reservation.
-    pub(super) fn asked_for_circuit(&mut self, first: ConnectionNumber, relay: HostId, attempt: u64) {
-        let Some(peer) = self.swarm.attempts.get(&attempt).map(|attempt| attempt.peer) else {
+    pub(super) fn asked_for_circuit(
+        &mut self,
+        first: ConnectionNumber,
+        relay: HostId,
+        attempt: u64,
+    ) {
+        let Some(peer) = self
+            .swarm
+            .attempts
+            .get(&attempt)
+            .map(|attempt| attempt.peer)
+        else {
             return;
         };
         let there = &self.swarm.members[self.host_of(&peer)];
@@ -76,7 +86,12 @@ impl World {
             Some(second) => (second, Message::Stop(attempt, first)),
             None => (first, Message::Refused(attempt)),
         };
-        if let Some(end) = self.swarm.connections.get(&leg).map(|leg| leg.end_of(relay)) {
+        if let Some(end) = self
+            .swarm
+            .connections
+            .get(&leg)
+            .map(|leg| leg.end_of(relay))
+        {
             self.tell(leg, end, message);
         }
     }
@@ -89,7 +104,12 @@ impl World {
         attempt: u64,
         first: ConnectionNumber,
     ) {
-        let Some(host) = self.swarm.attempts.get(&attempt).map(|attempt| attempt.host) else {
+        let Some(host) = self
+            .swarm
+            .attempts
+            .get(&attempt)
+            .map(|attempt| attempt.host)
+        else {
             return;
         };
         let connection = &self.swarm.connections[&second];
@@ -122,7 +142,12 @@ impl World {
         } else {
             Message::Opened(attempt, number)
         };
-        if let Some(end) = self.swarm.connections.get(&legs[0]).map(|leg| leg.end_of(here)) {
+        if let Some(end) = self
+            .swarm
+            .connections
+            .get(&legs[0])
+            .map(|leg| leg.end_of(here))
+        {
             self.tell(legs[0], end, message);
         }
     }

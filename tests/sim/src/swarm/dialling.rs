@@ -271,14 +271,14 @@ impl World {
         attempt: u64,
         number: ConnectionNumber,
     ) {
-        let is_there = self
-            .swarm
-            .attempts
-            .get(&attempt)
-            .is_some_and(|attempt| match &attempt.target {
-                Target::Quic(endpoints) => endpoints.contains(&from),
-                Target::Tcp(_) | Target::Circuit(_) => false,
-            });
+        let is_there =
+            self.swarm
+                .attempts
+                .get(&attempt)
+                .is_some_and(|attempt| match &attempt.target {
+                    Target::Quic(endpoints) => endpoints.contains(&from),
+                    Target::Tcp(_) | Target::Circuit(_) => false,
+                });
         if !is_there {
             return;
         }
