@@ -500,12 +500,11 @@ impl Paths {
         direct.min().map(|(_, endpoint)| endpoint)
     }
 
-    /// Whether another path carries packets now than when this was last asked, or none that is proven.
-    pub fn take_change(&mut self) -> bool {
-        let believed = self
-            .in_use()
-            .filter(|known| known.proven || known.suspected);
-        let believed = believed.map(|known| known.path);
+    /// Whether another path carries packets now than when this was last asked, or none: because none is proven, or
+    /// because there are no keys to send anything with.
+    pub fn take_change(&mut self, has_keys: bool) -> bool {
+        let is_believed = |known: &&Tracked| has_keys && (known.proven || known.suspected);
+        let believed = self.in_use().filter(is_believed).map(|known| known.path);
         std::mem::replace(&mut self.told, believed) != believed
     }
 

@@ -48,7 +48,8 @@ impl Tunnels {
         };
         let rng = &mut self.rng;
         peer.tick(&self.told, &mut sealing, now, || rng.u64(..));
-        if peer.paths_mut().take_change() {
+        let has_keys = peer.session().can_seal();
+        if peer.paths_mut().take_change(has_keys) {
             self.moved.push(peer.keys().id);
         }
         let next = peer.next_tick(now, |below| rng.u64(..below));

@@ -13,9 +13,7 @@ use hivevpn_sim::scenario::{self, Outcome};
 const SEEDS: u64 = 400;
 /// Seeds below that still break an invariant, and must not become more. In most of them a host behind a gateway without UDP
 /// sleeps for minutes, and comes back late or not at all; in the others an idle pair costs a little too much.
-const UNSOLVED: [u64; 17] = [
-    74, 106, 132, 152, 158, 185, 194, 196, 203, 205, 241, 289, 302, 332, 342, 359, 387,
-];
+const UNSOLVED: [u64; 9] = [132, 158, 194, 203, 241, 332, 342, 359, 387];
 
 fn run_all(seeds: u64) -> Vec<Outcome> {
     let (next, outcomes) = (AtomicU64::new(0), Mutex::new(Vec::new()));
