@@ -25,6 +25,10 @@ const MAX_WAITING: usize = 16;
 /// datagram under them comes would else begin another one with each path that opens, and two that do so replace each
 /// other's keys faster than they learn of it.
 const COURTESY: Duration = Duration::from_secs(1);
+/// Handshakes of one peer that follow each other faster were kept back on the way, while we slept for example: all but the
+/// last are past, and to answer each would push the keys in use out of boringtun's eight places. After the first of them
+/// we begin one ourselves.
+const BACKLOG: Duration = Duration::from_millis(50);
 
 /// WireGuard wants its timers looked at about this often while datagrams flow; they are looked at when one does.
 const FRESH: Duration = Duration::from_millis(250);
@@ -79,6 +83,10 @@ pub struct Peer {
     waiting: VecDeque<Vec<u8>>,
     /// When we last answered a handshake that the peer began.
     answered: Option<Instant>,
+    /// The one that was answered last.
+    initiation: Vec<u8>,
+    /// When to begin a handshake, because one of the peer's was not answered.
+    overtake: Option<Instant>,
     fresh_until: Option<Instant>,
     is_at_rest: bool,
     tx_bytes: u64,
@@ -105,6 +113,8 @@ impl Peer {
             paths: Paths::new(interface_mtu),
             waiting: VecDeque::new(),
             answered: None,
+            initiation: Vec::new(),
+            overtake: None,
             fresh_until: None,
             is_at_rest: true,
             tx_bytes: 0,
@@ -210,9 +220,22 @@ impl Peer {
             });
     }
 
-    /// We answered a handshake that the peer began.
-    pub fn answered_handshake(&mut self, now: Instant) {
+    /// Whether a handshake that the peer begins is to be answered. If not, we soon begin one; but for a copy that came by
+    /// another path.
+    pub fn may_answer(&mut self, initiation: &[u8], now: Instant) -> bool {
+        let is_backlog = self.answered.is_some_and(|at| now < at + BACKLOG);
+        let is_copy = self.initiation == initiation;
+        if is_backlog && !is_copy {
+            self.overtake.get_or_insert(now + BACKLOG);
+        }
+        !(is_backlog || is_copy)
+    }
+
+    /// We answered this handshake that the peer began.
+    pub fn answered_handshake(&mut self, initiation: &[u8], now: Instant) {
         self.answered = Some(now);
+        self.initiation.clear();
+        self.initiation.extend_from_slice(initiation);
     }
 
     /// Sends what waited for the session, now that there is one.
@@ -252,7 +275,8 @@ impl Peer {
         let can_probe = self.session.can_seal();
         let probe = self.paths.next_probe(now).filter(|_| can_probe);
         let attempt = self.paths.next_attempt();
-        timers.into_iter().chain(probe).chain(attempt).min()
+        let others = [probe, attempt, self.overtake];
+        timers.into_iter().chain(others.into_iter().flatten()).min()
     }
 
     /// Runs the protocol's timers, proves the paths that want it, and calls the peer when a better one is to be tried:
@@ -277,6 +301,10 @@ impl Peer {
                 outbox.push(path, datagram);
             }
         });
+        if self.overtake.take_if(|at| now >= *at).is_some() {
+            self.answered = None;
+            self.initiate_anew(sealing.outbox, now);
+        }
         let is_attempt = self.paths.due_attempt(now);
         if !self.session.can_seal() {
             if is_attempt {

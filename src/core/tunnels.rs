@@ -48,6 +48,8 @@ use pings::Pings;
 const GRAIN: Duration = Duration::from_millis(250);
 /// The handshake limiter counts per second, and insists on a whole one by a clock that we do not see.
 const LIMITER_PERIOD: Duration = Duration::from_millis(1100);
+/// First byte of a handshake initiation (whitepaper §5.4.2).
+const HANDSHAKE_INITIATION: u8 = 1;
 /// First byte of a handshake response (whitepaper §5.4.3).
 const HANDSHAKE_RESPONSE: u8 = 2;
 /// First byte of transport data (whitepaper §5.4.6).
@@ -387,6 +389,10 @@ impl Tunnels {
                 .get_mut(index)
                 .ok_or(DropReason::UnknownSession)?;
         }
+        if datagram.first() == Some(&HANDSHAKE_INITIATION) && !peer.may_answer(datagram, now) {
+            self.rouse(index, now);
+            return Err(DropReason::Replayed);
+        }
         let had_keys = peer.session().can_seal();
         // The copy of an initiation that came first may have come by a way that leads nowhere back.
         let also: Vec<_> = if !is_handshake {
@@ -411,7 +417,7 @@ impl Tunnels {
                 }
             })?;
         if answers_handshake {
-            peer.answered_handshake(now);
+            peer.answered_handshake(datagram, now);
         }
         let gained_keys = !had_keys && peer.session().can_seal();
         if !peer.paths().has_heard(from) {

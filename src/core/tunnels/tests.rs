@@ -480,3 +480,37 @@ fn the_handshake_limiter_wants_time_only_after_a_handshake_message() {
     tunnels.handle_timeout(due);
     assert_eq!(tunnels.poll_timeout(), None);
 }
+
+/// A node that slept finds all that its peer tried meanwhile. To answer each would cost it the keys that still hold.
+#[test]
+fn of_a_backlog_of_handshakes_one_is_answered_and_then_overtaken() {
+    let now = epoch();
+    let mut hosts = vec![host(1), host(2)];
+    introduce(&mut hosts);
+    let (first, second) = (hosts[0].keys.id, hosts[1].keys.id);
+    let endpoint = hosts[1].endpoint;
+    let mut backlog = Vec::new();
+    for step in 0..10 {
+        let then = now + Duration::from_secs(6 * step);
+        let tunnels = &mut hosts[0].tunnels;
+        tunnels.open_path(&second, endpoint, PathKind::Direct, then);
+        tunnels.handle_timeout(then);
+        let outbox = tunnels.outbox();
+        backlog.extend(outbox.datagrams().map(|(_, datagram)| datagram.to_vec()));
+        outbox.clear();
+    }
+    assert!(backlog.len() > 1, "it was tried again and again");
+    let mut now = now + Duration::from_secs(60);
+    let from = hosts[0].endpoint;
+    for initiation in backlog.iter().flat_map(|one| [one, one]) {
+        hosts[1].tunnels.handle_datagram(from, initiation, now);
+    }
+    assert_eq!(hosts[1].tunnels.outbox().datagrams().count(), 1);
+    for _ in 0..4 {
+        now += Duration::from_millis(250);
+        hosts[1].tunnels.handle_timeout(now);
+        settle(&mut hosts, now);
+    }
+    let peer = hosts[1].tunnels.peer(&first).unwrap();
+    assert!(peer.session().can_seal());
+}

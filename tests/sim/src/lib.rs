@@ -17,6 +17,7 @@ pub mod complaints;
 pub mod echo;
 pub mod founding;
 pub mod host;
+pub mod hostile;
 pub mod invariants;
 pub mod nat;
 pub mod scenario;
