@@ -94,12 +94,12 @@ pub struct Peer {
     signal_bytes: u64,
 }
 
-/// Memory that sealing borrows from the node.
-pub struct Sealing<'a> {
+/// The node's memory that sealing uses.
+pub struct Sealing {
     /// Where sealed datagrams go.
-    pub outbox: &'a mut DatagramBatch,
+    pub outbox: DatagramBatch,
     /// For padding.
-    pub scratch: &'a mut Vec<u8>,
+    pub scratch: Vec<u8>,
     /// The interface's MTU in bytes. Short probes are padded as its packets are.
     pub mtu: usize,
 }
@@ -173,7 +173,7 @@ impl Peer {
     pub fn send(
         &mut self,
         packet: &[u8],
-        sealing: &mut Sealing<'_>,
+        sealing: &mut Sealing,
         now: Instant,
     ) -> Result<(), DropReason> {
         self.paths.active(now);
@@ -188,7 +188,7 @@ impl Peer {
             self.waiting.pop_front();
         }
         self.waiting.push_back(packet.to_vec());
-        self.initiate(sealing.outbox, now);
+        self.initiate(&mut sealing.outbox, now);
         if is_full {
             Err(DropReason::QueueFull)
         } else {
@@ -239,7 +239,7 @@ impl Peer {
     }
 
     /// Sends what waited for the session, now that there is one.
-    pub fn flush(&mut self, sealing: &mut Sealing<'_>) {
+    pub fn flush(&mut self, sealing: &mut Sealing) {
         let Some(path) = self.paths.current().filter(|_| self.session.can_seal()) else {
             return;
         };
@@ -284,12 +284,12 @@ impl Peer {
     pub fn tick(
         &mut self,
         us: &[Candidate],
-        sealing: &mut Sealing<'_>,
+        sealing: &mut Sealing,
         now: Instant,
         mut new_id: impl FnMut() -> u64,
     ) {
         self.fresh_until = Some(now + FRESH);
-        let (paths, outbox) = (&self.paths, &mut *sealing.outbox);
+        let (paths, outbox) = (&self.paths, &mut sealing.outbox);
         let has_keys = self.session.can_seal();
         self.session.tick(&mut [0; MIN_BUFFER], |datagram| {
             let is_initiation = datagram.first() == Some(&1);
@@ -303,12 +303,12 @@ impl Peer {
         });
         if self.overtake.take_if(|at| now >= *at).is_some() {
             self.answered = None;
-            self.initiate_anew(sealing.outbox, now);
+            self.initiate_anew(&mut sealing.outbox, now);
         }
         let is_attempt = self.paths.due_attempt(now);
         if !self.session.can_seal() {
             if is_attempt {
-                self.initiate_anew(sealing.outbox, now);
+                self.initiate_anew(&mut sealing.outbox, now);
             }
             return;
         }
@@ -322,12 +322,12 @@ impl Peer {
         }
         if was_proven && !self.paths.is_proven() {
             // Perhaps the peer has lost its keys: it may have been restarted, or asleep for too long.
-            self.initiate(sealing.outbox, now);
+            self.initiate(&mut sealing.outbox, now);
         }
     }
 
     /// Sends a signal by `path`. Without keys nothing is sent.
-    pub fn signal(&mut self, signal: &Signal, path: Path, sealing: &mut Sealing<'_>) {
+    pub fn signal(&mut self, signal: &Signal, path: Path, sealing: &mut Sealing) {
         let packet = signal.packet(0);
         // One that cannot be sealed is one that was lost: whoever needs it sends another.
         let _ = self.seal(&packet, path, sealing.mtu.max(packet.len()), sealing);
@@ -335,7 +335,7 @@ impl Peer {
     }
 
     /// Tells the peer to try us at `us`, by every way that works: the one in use may be the one that died.
-    pub fn call(&mut self, wants_answer: bool, us: &[Candidate], sealing: &mut Sealing<'_>) {
+    pub fn call(&mut self, wants_answer: bool, us: &[Candidate], sealing: &mut Sealing) {
         let call = Signal::Call {
             wants_answer,
             candidates: us.to_vec(),
@@ -347,7 +347,7 @@ impl Peer {
     }
 
     /// Sends the question that `due` wants asked. One about a length has exactly that length.
-    fn ask(&mut self, due: DueProbe, sealing: &mut Sealing<'_>) {
+    fn ask(&mut self, due: DueProbe, sealing: &mut Sealing) {
         let question = Signal::Ask(due.number);
         if due.length == ASK_LENGTH {
             self.signal(&question, due.path, sealing);
@@ -367,13 +367,13 @@ impl Peer {
         packet: &[u8],
         path: Path,
         mtu: usize,
-        sealing: &mut Sealing<'_>,
+        sealing: &mut Sealing,
     ) -> Result<(), DropReason> {
         if packet.len() > mtu {
             return Err(DropReason::PacketTooBig);
         }
         let slot = sealing.outbox.slot(path, sealed_length(packet.len()));
-        let length = self.session.seal(packet, mtu, sealing.scratch, slot)?;
+        let length = self.session.seal(packet, mtu, &mut sealing.scratch, slot)?;
         sealing.outbox.commit(path, length);
         Ok(())
     }

@@ -79,13 +79,11 @@ impl OverlayAddresses {
 pub struct Tunnels {
     us: OverlayAddresses,
     identity: Identity,
-    mtu: usize,
     peers: Peers,
     allowed_ips: AllowedIps<PeerIndex>,
     carriers: HashMap<ConnectionId, PeerIndex>,
-    outbox: DatagramBatch,
+    sealing: Sealing,
     inbox: PacketBatch,
-    scratch: Vec<u8>,
     /// A packet that could not stay as it came.
     rewritten: Vec<u8>,
     icmp_budget: icmp::Budget,
@@ -120,13 +118,15 @@ impl Tunnels {
         Self {
             us,
             identity,
-            mtu: mtu.into(),
             peers: Peers::new(mtu),
             allowed_ips: AllowedIps::default(),
             carriers: HashMap::new(),
-            outbox: DatagramBatch::default(),
+            sealing: Sealing {
+                outbox: DatagramBatch::default(),
+                scratch: Vec::new(),
+                mtu: mtu.into(),
+            },
             inbox: PacketBatch::default(),
-            scratch: Vec::new(),
             rewritten: Vec::new(),
             icmp_budget: icmp::Budget::new(now),
             drops: Drops::default(),
@@ -219,7 +219,7 @@ impl Tunnels {
         };
         peer.paths_mut().open(path, kind, now);
         if !peer.session().can_seal() {
-            peer.initiate(&mut self.outbox, now);
+            peer.initiate(&mut self.sealing.outbox, now);
         }
         self.tick_peer(index, now);
     }
@@ -271,7 +271,7 @@ impl Tunnels {
             peer.paths_mut().suspect(now);
             if peer.paths().is_active(now) {
                 // The peer may have given up our keys while we were away.
-                peer.initiate(&mut self.outbox, now);
+                peer.initiate(&mut self.sealing.outbox, now);
                 self.tick_peer(index, now);
             } else {
                 let pause = Duration::from_millis(self.rng.u64(..SPREAD_MS));
@@ -340,12 +340,7 @@ impl Tunnels {
             self.send_too_big(index, &packet, mtu, now)
         } else {
             let packet = mss::clamped(packet.bytes(), mtu, &mut self.rewritten);
-            let mut sealing = Sealing {
-                outbox: &mut self.outbox,
-                scratch: &mut self.scratch,
-                mtu: self.mtu,
-            };
-            peer.send(packet, &mut sealing, now)
+            peer.send(packet, &mut self.sealing, now)
         };
         if wanted.is_some() {
             self.seek(index, now);
@@ -403,7 +398,7 @@ impl Tunnels {
             peer.paths().all().collect()
         };
         let mut answers_handshake = false;
-        let outbox = &mut self.outbox;
+        let outbox = &mut self.sealing.outbox;
         let slot = self.inbox.slot(datagram.len().max(MIN_BUFFER));
         let opened = peer
             .session_mut()
@@ -459,7 +454,7 @@ impl Tunnels {
         }
         let index = match kind {
             WireGuardDatagram::Initiation => {
-                let outbox = &mut self.outbox;
+                let outbox = &mut self.sealing.outbox;
                 let key = self
                     .identity
                     .initiator(source_address(from), datagram, |cookie| {
@@ -525,7 +520,7 @@ impl Tunnels {
 
     /// Sealed datagrams that must leave now. The shell sends and clears them.
     pub fn outbox(&mut self) -> &mut DatagramBatch {
-        &mut self.outbox
+        &mut self.sealing.outbox
     }
 
     /// Bytes of the datagrams that carried signals to the peers there are.

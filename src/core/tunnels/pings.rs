@@ -8,11 +8,7 @@ use std::{
 use libp2p_identity::PeerId;
 
 use super::Tunnels;
-use crate::{
-    path::PathView,
-    peer::{PeerIndex, Sealing},
-    signal::Signal,
-};
+use crate::{path::PathView, peer::PeerIndex, signal::Signal};
 
 /// Pings that may be under way at once.
 const MAX_PINGS: usize = 256;
@@ -90,7 +86,7 @@ impl Tunnels {
         if let Some(peer) = self.peers.get_mut(index) {
             peer.paths_mut().active(now);
             if !peer.session().can_seal() {
-                peer.initiate(&mut self.outbox, now);
+                peer.initiate(&mut self.sealing.outbox, now);
             }
         }
         self.tick_peer(index, now);
@@ -113,12 +109,7 @@ impl Tunnels {
         for (number, ping) in &mut self.pings.open {
             if ping.peer == index && ping.sent.is_none() {
                 ping.sent = Some((now, path));
-                let mut sealing = Sealing {
-                    outbox: &mut self.outbox,
-                    scratch: &mut self.scratch,
-                    mtu: self.mtu,
-                };
-                peer.signal(&Signal::Ask(*number), path.path, &mut sealing);
+                peer.signal(&Signal::Ask(*number), path.path, &mut self.sealing);
             }
         }
     }

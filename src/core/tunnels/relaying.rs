@@ -131,7 +131,7 @@ impl Tunnels {
         if !switchboard.pass(channel, datagram.len(), now) {
             return Err(DropReason::RelayLimit);
         }
-        self.outbox.push(Path::Direct(endpoint), datagram);
+        self.sealing.outbox.push(Path::Direct(endpoint), datagram);
         Ok(())
     }
 
@@ -244,7 +244,7 @@ impl Tunnels {
         peer.paths_mut()
             .open(Path::Relayed { via, channel }, PathKind::Relay(id), now);
         if !peer.session().can_seal() {
-            peer.initiate(&mut self.outbox, now);
+            peer.initiate(&mut self.sealing.outbox, now);
         }
         self.tick_peer(index, now);
     }

@@ -13,7 +13,7 @@ use crate::{
         Path,
         candidate::{Candidate, CandidateKind},
     },
-    peer::{PeerIndex, Sealing},
+    peer::PeerIndex,
     signal::{MAX_CANDIDATES, Signal},
 };
 
@@ -93,12 +93,7 @@ impl Tunnels {
             return;
         }
         if wants_answer {
-            let mut sealing = Sealing {
-                outbox: &mut self.outbox,
-                scratch: &mut self.scratch,
-                mtu: self.mtu,
-            };
-            peer.call(false, &self.told, &mut sealing);
+            peer.call(false, &self.told, &mut self.sealing);
         }
         self.tick_peer(index, now);
     }
@@ -106,12 +101,7 @@ impl Tunnels {
     /// Sends a signal to a peer by a path of our choice.
     pub(super) fn signal(&mut self, index: PeerIndex, path: Path, signal: &Signal) {
         if let Some(peer) = self.peers.get_mut(index) {
-            let mut sealing = Sealing {
-                outbox: &mut self.outbox,
-                scratch: &mut self.scratch,
-                mtu: self.mtu,
-            };
-            peer.signal(signal, path, &mut sealing);
+            peer.signal(signal, path, &mut self.sealing);
         }
     }
 

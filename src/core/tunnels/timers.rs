@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Tunnels;
-use crate::peer::{PeerIndex, Sealing};
+use crate::peer::PeerIndex;
 
 /// Between two ticks of one peer that nothing but the clock calls for.
 const MIN_GAP: Duration = Duration::from_millis(1);
@@ -41,13 +41,8 @@ impl Tunnels {
         let Some(peer) = self.peers.get_mut(index) else {
             return;
         };
-        let mut sealing = Sealing {
-            outbox: &mut self.outbox,
-            scratch: &mut self.scratch,
-            mtu: self.mtu,
-        };
         let rng = &mut self.rng;
-        peer.tick(&self.told, &mut sealing, now, || rng.u64(..));
+        peer.tick(&self.told, &mut self.sealing, now, || rng.u64(..));
         let has_keys = peer.session().can_seal();
         if peer.paths_mut().take_change(has_keys) {
             self.moved.push(peer.keys().id);

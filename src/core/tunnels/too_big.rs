@@ -4,11 +4,7 @@ use std::time::Instant;
 
 use super::Tunnels;
 use crate::{
-    drop_reason::DropReason,
-    fragment::Fragments,
-    icmp,
-    ip_packet::IpPacket,
-    peer::{PeerIndex, Sealing},
+    drop_reason::DropReason, fragment::Fragments, icmp, ip_packet::IpPacket, peer::PeerIndex,
 };
 
 impl Tunnels {
@@ -22,13 +18,8 @@ impl Tunnels {
     ) -> Result<(), DropReason> {
         let peer = self.peers.get_mut(index).ok_or(DropReason::NoOwner)?;
         if let Some(mut fragments) = Fragments::of(packet, mtu) {
-            let mut sealing = Sealing {
-                outbox: &mut self.outbox,
-                scratch: &mut self.scratch,
-                mtu: self.mtu,
-            };
             while fragments.write_next(&mut self.rewritten) {
-                peer.send(&self.rewritten, &mut sealing, now)?;
+                peer.send(&self.rewritten, &mut self.sealing, now)?;
             }
             return Ok(());
         }
