@@ -9,6 +9,13 @@ use crate::relay;
 /// Largest UDP payload over IPv4.
 pub const MAX_DATAGRAM: usize = 65_507;
 
+/// First byte of a handshake initiation (whitepaper §5.4.2).
+pub const INITIATION: u8 = 1;
+/// First byte of a handshake response (whitepaper §5.4.3).
+pub const RESPONSE: u8 = 2;
+/// First byte of transport data (whitepaper §5.4.6).
+pub const TRANSPORT_DATA: u8 = 4;
+
 /// The WireGuard message types (whitepaper §5.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WireGuardDatagram {

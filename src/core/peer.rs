@@ -10,6 +10,7 @@ use libp2p_identity::PeerId;
 
 use crate::{
     batch::DatagramBatch,
+    datagram::INITIATION,
     drop_reason::DropReason,
     path::{DueProbe, Path, Paths, candidate::Candidate},
     session::{Identity, MIN_BUFFER, Session, Timers, WireGuardKey, sealed_length},
@@ -292,7 +293,7 @@ impl Peer {
         let (paths, outbox) = (&self.paths, &mut sealing.outbox);
         let has_keys = self.session.can_seal();
         self.session.tick(&mut [0; MIN_BUFFER], |datagram| {
-            let is_initiation = datagram.first() == Some(&1);
+            let is_initiation = datagram.first() == Some(&INITIATION);
             if is_initiation && !(has_keys && paths.is_proven()) {
                 for path in paths.all() {
                     outbox.push(path, datagram);

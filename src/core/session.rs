@@ -25,7 +25,10 @@ use boringtun::{
 };
 use zeroize::Zeroize;
 
-use crate::{datagram::MAX_DATAGRAM, drop_reason::DropReason};
+use crate::{
+    datagram::{INITIATION, MAX_DATAGRAM, RESPONSE, TRANSPORT_DATA},
+    drop_reason::DropReason,
+};
 
 /// What sealing adds to a packet: type, receiver, counter and tag (whitepaper §5.4.6).
 pub const OVERHEAD: usize = 32;
@@ -39,10 +42,6 @@ const PADDING: usize = 16;
 /// Handshakes a second, over all peers, after which strangers must first return a cookie. Each costs about
 /// 0.1 ms; counted twice because a datagram is checked before the peer is known and again by its session.
 const HANDSHAKES_PER_SECOND: u64 = 2 * 200;
-
-/// First bytes of the two messages of a handshake (whitepaper §5.4).
-const INITIATION: u8 = 1;
-const RESPONSE: u8 = 2;
 
 /// A WireGuard static public key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -214,7 +213,7 @@ impl Session {
         if datagram.is_empty() || output.len() < datagram.len().max(MIN_BUFFER) {
             return Err(DropReason::TooLong);
         }
-        let is_transport_data = datagram[0] == 4;
+        let is_transport_data = datagram[0] == TRANSPORT_DATA;
         let opened = match self.tunnel.decapsulate(from, datagram, output) {
             TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
                 Opened::Packet(packet.len())

@@ -19,7 +19,7 @@ use crate::{
     allowed_ips::AllowedIps,
     batch::{DatagramBatch, PacketBatch},
     connection::ConnectionId,
-    datagram::WireGuardDatagram,
+    datagram::{INITIATION, RESPONSE, TRANSPORT_DATA, WireGuardDatagram},
     drop_reason::{DropReason, Drops},
     icmp,
     ip_packet::IpPacket,
@@ -48,12 +48,6 @@ use pings::Pings;
 const GRAIN: Duration = Duration::from_millis(250);
 /// The handshake limiter counts per second, and insists on a whole one by a clock that we do not see.
 const LIMITER_PERIOD: Duration = Duration::from_millis(1100);
-/// First byte of a handshake initiation (whitepaper §5.4.2).
-const HANDSHAKE_INITIATION: u8 = 1;
-/// First byte of a handshake response (whitepaper §5.4.3).
-const HANDSHAKE_RESPONSE: u8 = 2;
-/// First byte of transport data (whitepaper §5.4.6).
-const TRANSPORT_DATA: u8 = 4;
 /// After a change of the network, peers that nothing flows to are looked at within this many milliseconds.
 const SPREAD_MS: u64 = 2000;
 
@@ -384,7 +378,7 @@ impl Tunnels {
                 .get_mut(index)
                 .ok_or(DropReason::UnknownSession)?;
         }
-        if datagram.first() == Some(&HANDSHAKE_INITIATION) && !peer.may_answer(datagram, now) {
+        if datagram.first() == Some(&INITIATION) && !peer.may_answer(datagram, now) {
             self.rouse(index, now);
             return Err(DropReason::Replayed);
         }
@@ -404,7 +398,7 @@ impl Tunnels {
             .session_mut()
             .open(source_address(from), datagram, slot, |reply| {
                 outbox.push(from, reply);
-                if reply.first() == Some(&HANDSHAKE_RESPONSE) {
+                if reply.first() == Some(&RESPONSE) {
                     answers_handshake = true;
                     for path in also.iter().filter(|path| **path != from) {
                         outbox.push(*path, reply);
