@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use hivevpn_core::membership::{
-    Invite, JoinAnswer, JoinError, JoinRefusal, JoinRequest, Joined, Signer,
+    Invite, JoinAnswer, JoinError, JoinMessage, JoinRefusal, JoinRequest, Joined, Signer,
 };
 use hivevpn_platform::{
     poll::{self, Waker},
@@ -207,7 +207,8 @@ impl Joining<'_> {
     fn ask(&self, issuer: PeerId) -> Result<()> {
         // From now on the issuer may have spent the invite on us: only this identity can ask again.
         self.footprint.keep();
-        let body = JoinRequest::seal(self.invite, self.signer, self.name, self.ipv4);
+        let request = JoinRequest::seal(self.invite, self.signer, self.name, self.ipv4);
+        let body = JoinMessage::Invite(request).encode();
         self.send(Command::Request {
             peer: issuer,
             protocol: Protocol::Join,

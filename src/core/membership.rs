@@ -47,7 +47,7 @@ pub use directory::{Admitted, Change, Directory};
 pub use genesis::{Genesis, NetworkId};
 pub use invite::{Invite, InviteError};
 pub use issuer::{Applicant, Issuer, Offer, Redemption};
-pub use join::{JoinAnswer, JoinError, JoinRequest, Joined};
+pub use join::{JoinAnswer, JoinError, JoinMessage, JoinRequest, Joined};
 pub use name::Name;
 pub use network::{Founded, Founding, Network};
 pub use record::{Member, MemberRecord};

@@ -8,7 +8,7 @@
 //! 3. The joiner checks the [`JoinAnswer`] against its invite: the genesis must hash to the network
 //!    id that the invite names, and the credential must hold under that genesis.
 //!
-//! Joining by password, when it comes, is another kind of request with the same answer.
+//! What a stranger sends is a [`JoinMessage`]: such a request is one kind of it.
 
 use std::net::Ipv4Addr;
 
@@ -31,6 +31,26 @@ use super::{
     time::UnixTime,
     wire,
 };
+
+/// What the join protocol carries to a member: all that a node may ask before it is one itself.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum JoinMessage {
+    /// To be admitted by an invite: a sealed [`JoinRequest`].
+    #[n(0)]
+    Invite(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
+}
+
+impl JoinMessage {
+    /// For the wire.
+    pub fn encode(&self) -> Vec<u8> {
+        wire::encode(self)
+    }
+
+    /// Reads a message; what is in it is still to be judged.
+    pub fn decode(bytes: &[u8]) -> Result<JoinMessage, Rejection> {
+        wire::decode(bytes)
+    }
+}
 
 /// The longest name a request may ask for before it is made a [`Name`]: that of a host, RFC 1035.
 const MAX_WANTED_NAME: usize = 253;

@@ -12,7 +12,10 @@ use zeroize::Zeroizing;
 
 use super::{Node, Now};
 use crate::{
-    membership::{Invite, JoinAnswer, JoinRefusal, JoinRequest, Name, Offer, Rejection, SignerKey},
+    membership::{
+        Invite, JoinAnswer, JoinMessage, JoinRefusal, JoinRequest, Name, Offer, Rejection,
+        SignerKey,
+    },
     output::{Output, RequestId},
 };
 
@@ -85,10 +88,13 @@ impl Node {
 
     /// A stranger asks to join.
     pub fn handle_join_request(&mut self, request: RequestId, peer: PeerId, body: &[u8], now: Now) {
-        let decided = if self.joins.admits(now.instant) {
-            self.decide_join(request, peer, body, now)
-        } else {
+        let decided = if !self.joins.admits(now.instant) {
             Err(JoinRefusal::RateLimited)
+        } else {
+            match JoinMessage::decode(body) {
+                Ok(JoinMessage::Invite(asked)) => self.decide_join(request, peer, &asked, now),
+                Err(_) => Err(JoinRefusal::Malformed),
+            }
         };
         match decided {
             Ok(output) => self.outputs.push_back(output),

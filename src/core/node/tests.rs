@@ -12,7 +12,9 @@ use crate::testing::epoch;
 use crate::{
     connection::{ConnectionId, Link},
     drop_reason::DropReason,
-    membership::{Founding, Invite, JoinAnswer, JoinRefusal, JoinRequest, Joined, genesis},
+    membership::{
+        Founding, Invite, JoinAnswer, JoinMessage, JoinRefusal, JoinRequest, Joined, genesis,
+    },
     output::RequestId,
 };
 
@@ -142,7 +144,8 @@ impl World {
 
     /// Lets a stranger ask the founder.
     fn ask(&mut self, invite: &Invite, number: u8) -> Result<Joined, String> {
-        let body = JoinRequest::seal(invite, &signer(number), &format!("n{number}"), None);
+        let request = JoinRequest::seal(invite, &signer(number), &format!("n{number}"), None);
+        let body = JoinMessage::Invite(request).encode();
         let now = self.now();
         self.hosts[0]
             .node

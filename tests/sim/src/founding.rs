@@ -4,8 +4,8 @@ use std::{net::Ipv4Addr, time::Duration, time::Instant};
 
 use hivevpn_core::{
     membership::{
-        Credential, Founding, Invite, JoinAnswer, JoinRequest, Name, Network, Signer, UnixTime,
-        genesis,
+        Credential, Founding, Invite, JoinAnswer, JoinMessage, JoinRequest, Name, Network, Signer,
+        UnixTime, genesis,
     },
     node::{InviteRequest, Start},
     relay, session,
@@ -93,7 +93,8 @@ pub fn join(founder: &mut Host, host: HostId, world: u64, now: Moment) -> (Optio
     let invite = invite(founder, host, now);
     let joiner = signer(host);
     let wanted = Some(ipv4(host));
-    let body = JoinRequest::seal(&invite, &joiner, name(host).as_str(), wanted);
+    let request = JoinRequest::seal(&invite, &joiner, name(host).as_str(), wanted);
+    let body = JoinMessage::Invite(request).encode();
     founder.join_request(joiner.peer_id(), &body, now);
     let mut drained = founder.drain(now);
     let mut answer = None;
