@@ -33,7 +33,7 @@ pub const HEADER: usize = 8;
 const MAX_CHANNELS: usize = 4096;
 /// Of these, what one member may take part in.
 const MAX_CHANNELS_PER_MEMBER: usize = 256;
-/// A channel that nothing passed for so long is closed. Its customers send heartbeats every 25 s.
+/// A channel that nothing passed for so long is closed. Idle customers exchange heartbeats every 22 s.
 const CHANNEL_LIFE: Duration = Duration::from_secs(180);
 /// A relay that declined is not asked again for so long.
 const REFUSAL_LIFE: Duration = Duration::from_secs(30);

@@ -23,7 +23,7 @@ use crate::{
     swarm::Command,
 };
 
-/// Idle pairs look every 25 s: what was not seen for longer than two of these may be past.
+/// Idle pairs look every 22 s: what was not seen for longer than two of these may be past.
 const FRESH: Duration = Duration::from_secs(60);
 
 impl EventLoop {

@@ -13,7 +13,7 @@ use std::{
 
 use crate::peer::PeerIndex;
 
-/// An observation that was not repeated for so long is past: idle pairs probe every 25 s.
+/// An observation that was not repeated for so long is past: one side of an idle pair probes every 22 s.
 const LIFE: Duration = Duration::from_secs(120);
 /// A peer that asks by two paths sees two mappings of such a NAT in turn: what it saw before stands beside what it sees for
 /// so long.

@@ -51,7 +51,7 @@ fn idle_sessions_cost_their_heartbeats_and_nothing_grows() {
     let first = crowd.pass(TEN_MINUTES);
     let mut second = Activity::default();
     let grown = measure(|| second = crowd.pass(TEN_MINUTES));
-    // Each side asks every 25 s, and answers as often.
+    // One side asks every 22 s at the most, the other answers.
     let heartbeats = CONNECTED * 2 * (600 / 22 + 1);
     for activity in [first, second] {
         assert!(activity.datagrams <= heartbeats, "{activity:?}");
