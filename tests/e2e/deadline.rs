@@ -24,3 +24,9 @@ pub fn eventually<T>(within: Duration, what: &str, mut ask: impl FnMut() -> Opti
 pub fn until(within: Duration, what: &str, mut ask: impl FnMut() -> bool) {
     eventually(within, what, || ask().then_some(()));
 }
+
+/// Lets time pass, where that is what happens in a story.
+pub fn passes(time: Duration) {
+    let since = Instant::now();
+    until(time * 2, "time passes", || since.elapsed() >= time);
+}

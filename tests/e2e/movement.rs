@@ -5,9 +5,9 @@
 //! its path, because it does not ask all the time.
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::deadline::until;
+use crate::deadline::{passes, until};
 use crate::lab::{Lab, Nat};
 use crate::node::{Network, Node};
 use crate::traffic::{LongStream, Watch, rests_at_most};
@@ -183,10 +183,4 @@ fn traffic_goes_on_after_a_short_sleep() {
 #[ignore = "takes eleven minutes: cargo test --test e2e -- --ignored long_sleep"]
 fn traffic_goes_on_after_a_long_sleep() {
     traffic_goes_on_after_sleep(Duration::from_secs(600));
-}
-
-/// Time is what happens here.
-fn passes(time: Duration) {
-    let since = Instant::now();
-    until(time * 2, "time passes", || since.elapsed() >= time);
 }

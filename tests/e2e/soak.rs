@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
-use crate::deadline::until;
+use crate::deadline::passes;
 use crate::lab::{Host, Lab, Nat};
 use crate::node::{Network, Node};
 use crate::traffic::mesh;
@@ -224,8 +224,7 @@ fn everybody_reaches_everybody_after_every_storm() {
             let trouble = *TROUBLES.choose(&mut random).expect("there are some");
             println!("{:?} {name}: {trouble:?}", began.elapsed());
             world.happens(trouble, name);
-            let next = Instant::now() + Duration::from_millis(random.random_range(100..4000));
-            until(STORM, "time passes", || Instant::now() >= next);
+            passes(Duration::from_millis(random.random_range(100..4000)));
         }
         world.calm();
         world.settles();

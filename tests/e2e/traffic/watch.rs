@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::{BLOCK, accept, any_port, connect, limit};
-use crate::deadline::until;
+use crate::deadline::{passes, until};
 use crate::lab::Host;
 
 /// How often a datagram is sent.
@@ -155,9 +155,7 @@ pub fn rests_at_most(bound: Duration, watches: &[&Watch], what: &str, happens: i
     }
     happens();
     let since = Instant::now();
-    until(bound * 2 + AFTERWARDS, "time passes", || {
-        since.elapsed() >= bound + AFTERWARDS
-    });
+    passes(bound + AFTERWARDS);
     let rests: Vec<_> = watches
         .iter()
         .map(|watch| (&watch.what, watch.longest_rest(since)))
