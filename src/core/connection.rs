@@ -29,7 +29,15 @@ pub enum Link {
 impl Link {
     /// Whether no third node carries the bytes.
     pub fn is_direct(&self) -> bool {
-        !matches!(self, Link::Relayed { .. })
+        self.endpoint().is_some()
+    }
+
+    /// The underlay address at the other end; none through a relay.
+    pub fn endpoint(&self) -> Option<SocketAddr> {
+        match self {
+            Link::Quic(endpoint) | Link::Tcp(endpoint) => Some(*endpoint),
+            Link::Relayed { .. } => None,
+        }
     }
 }
 

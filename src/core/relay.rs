@@ -17,6 +17,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    ops::RangeInclusive,
     time::{Duration, Instant},
 };
 
@@ -249,14 +250,14 @@ impl Lines {
     /// The peer is reached well without: forgets its channels, and returns them with their relays.
     pub fn hang_up(&mut self, peer: PeerIndex) -> Vec<(PeerIndex, Channel)> {
         let lines: Vec<_> = self.of(peer).collect();
-        self.0.retain(|(of, _), _| *of != peer);
+        self.0.extract_if(all_to(peer), |_, _| true).for_each(drop);
         lines
     }
 
     /// The open channels to a peer, with their relays.
     pub fn of(&self, peer: PeerIndex) -> impl Iterator<Item = (PeerIndex, Channel)> {
         self.0
-            .range((peer, PeerIndex::MIN)..=(peer, PeerIndex::MAX))
+            .range(all_to(peer))
             .filter_map(|((_, relay), line)| match line {
                 Line::Open(channel) => Some((*relay, *channel)),
                 Line::Asked(_) | Line::Refused(_) => None,
@@ -279,11 +280,19 @@ impl Lines {
 
     /// Forgets the channels that `is_used` says are not.
     pub fn retain(&mut self, peer: PeerIndex, is_used: impl Fn(Channel) -> bool) {
-        self.0.retain(|(of, _), line| match line {
-            Line::Open(channel) => *of != peer || is_used(*channel),
-            Line::Asked(_) | Line::Refused(_) => true,
-        });
+        let is_unused = |line: &Line| match line {
+            Line::Open(channel) => !is_used(*channel),
+            Line::Asked(_) | Line::Refused(_) => false,
+        };
+        self.0
+            .extract_if(all_to(peer), |_, line| is_unused(line))
+            .for_each(drop);
     }
+}
+
+/// The keys of all lines to a peer.
+fn all_to(peer: PeerIndex) -> RangeInclusive<(PeerIndex, PeerIndex)> {
+    (peer, PeerIndex::MIN)..=(peer, PeerIndex::MAX)
 }
 
 #[cfg(test)]

@@ -160,10 +160,9 @@ pub fn worth_announcing(address: &Multiaddr) -> bool {
 /// Whether to believe that `address`, announced by a peer whom we reach at `seen_at`, leads to that peer:
 /// everybody has a loopback address, so it means something only between nodes of one machine.
 pub fn worth_dialing(address: &Multiaddr, seen_at: &Link) -> bool {
-    let same_machine = match seen_at {
-        Link::Quic(endpoint) | Link::Tcp(endpoint) => endpoint.ip().is_loopback(),
-        Link::Relayed { .. } => false,
-    };
+    let same_machine = seen_at
+        .endpoint()
+        .is_some_and(|endpoint| endpoint.ip().is_loopback());
     worth_announcing(address) || (same_machine && ip(address).is_some_and(|ip| ip.is_loopback()))
 }
 

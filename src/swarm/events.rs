@@ -151,9 +151,8 @@ impl Swarm {
 
     /// Whether a connection that was opened to us shows that anybody could, if its peer is a member.
     fn would_prove(&self, peer: &PeerId, link: Link) -> bool {
-        let remote = match link {
-            Link::Quic(endpoint) | Link::Tcp(endpoint) => endpoint.ip(),
-            Link::Relayed { .. } => return false,
+        let Some(remote) = link.endpoint() else {
+            return false;
         };
         if self.connections_to(peer).next().is_some() {
             return false;
@@ -163,7 +162,7 @@ impl Swarm {
         };
         let own: Vec<_> = own.into_iter().map(|(_, network)| network).collect();
         let now = Instant::now();
-        self.reachability.would_prove(peer, remote, &own, now)
+        self.reachability.would_prove(peer, remote.ip(), &own, now)
     }
 
     fn on_closed(

@@ -8,7 +8,6 @@ use std::{
     time::Instant,
 };
 
-use hivevpn_core::connection::Link;
 use libp2p::{
     PeerId,
     request_response::{Event as Happened, Message, OutboundFailure, OutboundRequestId},
@@ -85,10 +84,8 @@ impl Swarm {
         let connections = self.connections.values();
         let links = connections
             .filter(|connection| connection.peer == *peer && connection.authenticated)
-            .filter_map(|connection| match connection.link {
-                Link::Quic(endpoint) | Link::Tcp(endpoint) => Some(endpoint.ip()),
-                Link::Relayed { .. } => None,
-            });
+            .filter_map(|connection| connection.link.endpoint())
+            .map(|endpoint| endpoint.ip());
         links.collect::<BTreeSet<_>>().into_iter().collect()
     }
 }

@@ -11,10 +11,10 @@ impl Swarm {
     pub(super) fn survey(&self, mut underlay: Underlay, answer: oneshot::Sender<Reply>) {
         let mut connected = Vec::new();
         for connection in self.connections.values().filter(|c| c.authenticated) {
-            let (transport, endpoint) = match connection.link {
-                Link::Quic(endpoint) => (Transport::Quic, Some(endpoint)),
-                Link::Tcp(endpoint) => (Transport::Tcp, Some(endpoint)),
-                Link::Relayed { .. } => (Transport::Relay, None),
+            let transport = match connection.link {
+                Link::Quic(_) => Transport::Quic,
+                Link::Tcp(_) => Transport::Tcp,
+                Link::Relayed { .. } => Transport::Relay,
             };
             let peer_id = connection.peer.to_string();
             if let (Link::Quic(from), Some(identified)) = (connection.link, &connection.identified)
@@ -30,7 +30,7 @@ impl Swarm {
             underlay.connections.push(control::Connection {
                 peer_id,
                 transport,
-                endpoint,
+                endpoint: connection.link.endpoint(),
             });
         }
         // What tunnels tell is of now; what a connection tells is of when it began.

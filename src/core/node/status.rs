@@ -9,7 +9,6 @@ use libp2p_identity::PeerId;
 
 use super::Node;
 use crate::{
-    connection::Link,
     drop_reason::Drops,
     membership::{Certificate, Features, Member, Name, UnixTime},
     path::{Path, PathView, view::CandidateView},
@@ -150,10 +149,7 @@ impl Node {
         match path {
             Path::Direct(endpoint) => Some(*endpoint),
             Path::Relayed { .. } => None,
-            Path::Carrier(id) => match self.connections.peer_of(*id)?.1 {
-                Link::Quic(endpoint) | Link::Tcp(endpoint) => Some(endpoint),
-                Link::Relayed { .. } => None,
-            },
+            Path::Carrier(id) => self.connections.peer_of(*id)?.1.endpoint(),
         }
     }
 
