@@ -20,6 +20,7 @@
 //! [`directory`]; then [`invite`], [`join`], [`issuer`]. The encoding is in [`envelope`] and `wire`.
 
 pub mod address;
+pub mod capability;
 pub mod certificate;
 mod claims;
 pub mod delegation;
@@ -41,6 +42,7 @@ mod tag;
 pub mod time;
 mod wire;
 
+pub use capability::{Capability, Roles};
 pub use certificate::{Certificate, Credential};
 pub use descriptor::{Descriptor, Features};
 pub use directory::{Admitted, Change, Directory};

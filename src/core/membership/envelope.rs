@@ -34,6 +34,8 @@ pub enum Domain {
     JoinRequest,
     /// A node's [`Descriptor`](super::descriptor::Descriptor) of itself.
     Descriptor,
+    /// A [`Capability`](super::capability::Capability) on a node.
+    Capability,
 }
 
 impl Domain {
@@ -46,6 +48,7 @@ impl Domain {
             Domain::Invite => "hivevpn/v1/invite",
             Domain::JoinRequest => "hivevpn/v1/join-request",
             Domain::Descriptor => "hivevpn/v1/descriptor",
+            Domain::Capability => "hivevpn/v1/capability",
         }
     }
 }
