@@ -132,6 +132,7 @@ impl World {
     fn invite(&mut self, secret: u8) -> Invite {
         let request = InviteRequest {
             name: None,
+            groups: Default::default(),
             ipv4: None,
             lifetime: Duration::from_secs(3600),
         };
