@@ -11,7 +11,8 @@
 //! Members bring their directories together by exchanging digests ([`sync`]).
 //!
 //! A node becomes a member by an **invite**: a printable string with which it asks the node that
-//! made it ([`join`]); that node's [`issuer`] decides. Nobody needs to be asked afterwards.
+//! made it ([`join`]); that node's [`issuer`] decides. Or a node is admitted without being there, by
+//! its key, and is handed the answer as a [`bundle`]. Nobody needs to be asked afterwards.
 //!
 //! Nothing here reads a clock or draws a random number: the caller passes both in. Everything that
 //! is refused is refused for one named reason, a [`Rejection`] or a [`JoinRefusal`].
@@ -20,6 +21,7 @@
 //! [`directory`]; then [`invite`], [`join`], [`issuer`]. The encoding is in [`envelope`] and `wire`.
 
 pub mod address;
+pub mod bundle;
 pub mod certificate;
 mod claims;
 pub mod delegation;
@@ -44,6 +46,7 @@ mod tag;
 pub mod time;
 mod wire;
 
+pub use bundle::{Bundle, BundleError};
 pub use certificate::{Certificate, Credential};
 pub use delegation::{Delegation, GroupGrant, Powers};
 pub use descriptor::{Descriptor, Features};

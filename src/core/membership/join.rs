@@ -19,12 +19,14 @@ use zeroize::Zeroizing;
 
 use super::{
     certificate::{Certificate, Credential},
+    descriptor::Features,
     directory::Directory,
     envelope::{self, Domain},
     genesis::{Genesis, NetworkId},
     invite::{Invite, Terms},
     name::Name,
     network::Network,
+    record::Member,
     refusal::JoinRefusal,
     rejection::Rejection,
     signer::{Signer, SignerKey},
@@ -247,7 +249,7 @@ impl Renewal {
 }
 
 /// All that a new member needs to take part. Contains the discovery secret.
-#[derive(Encode, Decode)]
+#[derive(Clone, Encode, Decode)]
 #[cbor(map)]
 pub struct Admission {
     #[cbor(n(0), with = "minicbor::bytes")]
@@ -256,7 +258,7 @@ pub struct Admission {
     discovery_secret: Zeroizing<[u8; 32]>,
     #[n(2)]
     credential: Credential,
-    /// Members to begin with, the issuer first. Synchronisation brings the rest.
+    /// Members to begin with, the issuer first, then those that relay. Synchronisation brings the rest.
     #[n(3)]
     records: Vec<ByteVec>,
     /// Notices to begin with: who was expelled, who may admit, what the policy is.
@@ -272,8 +274,12 @@ impl JoinAnswer {
         issuer: &PeerId,
         directory: &Directory,
     ) -> JoinAnswer {
-        let others = directory.members().map(|member| &member.peer_id);
-        let issuer_first = std::iter::once(issuer).chain(others.filter(|p| *p != issuer));
+        let (relays, others): (Vec<&Member>, Vec<&Member>) = directory
+            .members()
+            .filter(|member| member.peer_id != *issuer)
+            .partition(|member| member.descriptor.features.include(Features::RELAY));
+        let others = relays.into_iter().chain(others);
+        let issuer_first = std::iter::once(issuer).chain(others.map(|member| &member.peer_id));
         let beginning = directory.beginning(issuer_first);
         JoinAnswer::Admitted(Admission {
             genesis: network.genesis().envelope().to_vec(),
@@ -296,17 +302,11 @@ impl JoinAnswer {
         own: &SignerKey,
         now: UnixTime,
     ) -> Result<Joined, JoinError> {
-        JoinAnswer::read(bytes)?.accept(Some(&invite.terms().network), own, now)
-    }
-
-    /// Reads an admission that a trusted hand brought (`hivevpn admit`), and checks that it is for
-    /// `own`. The network is the one that it names: whoever handed it over vouches for that.
-    pub fn accept_by_hand(
-        bytes: &[u8],
-        own: &SignerKey,
-        now: UnixTime,
-    ) -> Result<Joined, JoinError> {
-        JoinAnswer::read(bytes)?.accept(None, own, now)
+        match wire::decode_message(bytes).map_err(JoinError::Malformed)? {
+            JoinAnswer::Admitted(admission) => admission.accept(invite, own, now),
+            JoinAnswer::Refused(refusal) => Err(JoinError::Refused(refusal)),
+            JoinAnswer::Renewed(_) => Err(JoinError::Malformed(ANOTHER_ANSWER)),
+        }
     }
 
     /// Reads the answer to a [`JoinMessage::Renewal`]. What is in it is still to be judged.
@@ -317,40 +317,70 @@ impl JoinAnswer {
             JoinAnswer::Admitted(_) => Err(JoinError::Malformed(ANOTHER_ANSWER)),
         }
     }
-
-    fn read(bytes: &[u8]) -> Result<Admission, JoinError> {
-        match wire::decode_message(bytes).map_err(JoinError::Malformed)? {
-            JoinAnswer::Admitted(admission) => Ok(admission),
-            JoinAnswer::Refused(refusal) => Err(JoinError::Refused(refusal)),
-            JoinAnswer::Renewed(_) => Err(JoinError::Malformed(ANOTHER_ANSWER)),
-        }
-    }
 }
 
 const ANOTHER_ANSWER: Rejection = Rejection::Malformed("it answers another question");
 
 impl Admission {
-    fn accept(
-        self,
-        network: Option<&NetworkId>,
-        own: &SignerKey,
-        now: UnixTime,
-    ) -> Result<Joined, JoinError> {
+    /// The genesis that is in it, of whatever network.
+    pub(super) fn open_genesis(&self) -> Result<Genesis, Rejection> {
+        Genesis::open(&self.genesis)
+    }
+
+    /// What it certifies, whoever that is for and whenever it is valid.
+    pub(super) fn open_certificate(&self, genesis: &Genesis) -> Result<Certificate, Rejection> {
+        self.credential
+            .open(genesis)
+            .map(|(certificate, _)| certificate)
+    }
+
+    /// The same with the first record, and as many others as take up to `room` bytes. Notices come with the first
+    /// member that is met.
+    pub(super) fn with_records_up_to(&self, room: usize) -> Admission {
+        let mut left = room;
+        let (first, others) = self.records.split_at(self.records.len().min(1));
+        let fits = |record: &&ByteVec| {
+            let fits = record.len() <= left;
+            left = left.saturating_sub(record.len());
+            fits
+        };
+        Admission {
+            records: first
+                .iter()
+                .chain(others.iter().take_while(fits))
+                .cloned()
+                .collect(),
+            notices: None,
+            ..self.clone()
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn credential_mut(&mut self) -> &mut Credential {
+        &mut self.credential
+    }
+
+    fn accept(self, invite: &Invite, own: &SignerKey, now: UnixTime) -> Result<Joined, JoinError> {
         let genesis = Genesis::open(&self.genesis).map_err(JoinError::Untrustworthy)?;
-        if network.is_some_and(|network| genesis.id() != *network) {
+        if genesis.id() != invite.terms().network {
             return Err(JoinError::Untrustworthy(Rejection::WrongNetwork));
         }
-        let (certificate, _) = self
-            .credential
-            .open(&genesis)
-            .map_err(JoinError::Untrustworthy)?;
-        // A machine without a battery-backed clock starts in 1970. The issuer has just signed this
+        self.join(genesis, own, now)
+            .map_err(JoinError::Untrustworthy)
+    }
+
+    /// Takes part in the network of `genesis`, which is the right one as far as the caller can tell.
+    pub(super) fn join(
+        self,
+        genesis: Genesis,
+        own: &SignerKey,
+        now: UnixTime,
+    ) -> Result<Joined, Rejection> {
+        let (certificate, _) = self.credential.open(&genesis)?;
+        // A machine without a battery-backed clock starts in 1970. The issuer has signed this
         // under the genesis we were told to trust, so its not-before has come.
         let time = now.max(certificate.not_before);
-        let certificate = self
-            .credential
-            .verify(&genesis, time, &own.peer_id())
-            .map_err(JoinError::Untrustworthy)?;
+        let certificate = self.credential.verify(&genesis, time, &own.peer_id())?;
         Ok(Joined {
             network: Network::new(genesis, self.discovery_secret),
             credential: self.credential,

@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 use super::{Node, Now};
 use crate::{
     membership::{
-        Applicant, Invite, JoinAnswer, JoinMessage, JoinRefusal, JoinRequest, Name, Offer,
-        Rejection, SignerKey,
+        Applicant, GroupGrant, Invite, JoinAnswer, JoinMessage, JoinRefusal, JoinRequest, Name,
+        Offer, Rejection, SignerKey,
     },
     output::{Output, RequestId},
 };
@@ -27,6 +27,8 @@ const JOINS_PER_SECOND: u32 = 20;
 pub struct InviteRequest {
     /// Name for whoever joins; its own choice without.
     pub name: Option<Name>,
+    /// The groups that whoever joins will be in.
+    pub groups: BTreeSet<Name>,
     /// Address for whoever joins; its own choice without.
     pub ipv4: Option<Ipv4Addr>,
     /// How long it is good for.
@@ -34,11 +36,14 @@ pub struct InviteRequest {
 }
 
 /// Why there is no invite.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoInvite {
     /// Only nodes with a delegation may.
     #[error("this node may not invite: run 'hivevpn invite' on the node that founded the network")]
     NotDelegated,
+    /// Its delegation names other groups.
+    #[error("the invite cannot be made: this node may put members into {0}")]
+    GroupNotGranted(GroupGrant),
     /// What was asked for breaks a rule.
     #[error("the invite cannot be made: {0}")]
     Rejected(#[from] Rejection),
@@ -90,9 +95,13 @@ impl Node {
     ) -> Result<Invite, NoInvite> {
         let unix = self.time.now(now.unix);
         let issuer = self.issuer.as_ref().ok_or(NoInvite::NotDelegated)?;
+        let granted = &issuer.delegation().groups;
+        if !granted.covers(&request.groups) {
+            return Err(NoInvite::GroupNotGranted(granted.clone()));
+        }
         let offer = Offer {
             name: request.name,
-            groups: BTreeSet::new(),
+            groups: request.groups,
             ipv4: request.ipv4,
             expires: unix.plus(request.lifetime),
             addresses,

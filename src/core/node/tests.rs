@@ -133,6 +133,7 @@ impl World {
     fn invite(&mut self, secret: u8) -> Invite {
         let request = InviteRequest {
             name: None,
+            groups: Default::default(),
             ipv4: None,
             lifetime: Duration::from_secs(3600),
         };

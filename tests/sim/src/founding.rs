@@ -123,6 +123,7 @@ pub fn join(founder: &mut Host, host: HostId, world: u64, now: Moment) -> (Optio
 fn invite(founder: &mut Host, host: HostId, now: Moment) -> Invite {
     let request = InviteRequest {
         name: None,
+        groups: Default::default(),
         ipv4: None,
         lifetime: Duration::from_secs(3600),
     };
