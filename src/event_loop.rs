@@ -43,6 +43,7 @@ use crate::{
 
 mod answers;
 mod changes;
+mod members;
 mod messages;
 mod outputs;
 mod pace;

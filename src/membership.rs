@@ -9,8 +9,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use hivevpn_core::membership::{
-    Credential, Founding, Invite, Name, Network, Notice, Redemption, Signer, UnixTime, address,
-    genesis,
+    Bundle, Credential, Founding, Invite, Joined, Name, Network, Notice, Redemption, Signer,
+    UnixTime, address, genesis,
 };
 use ipnet::IpNet;
 
@@ -29,6 +29,8 @@ pub enum Way {
     Member(StoredMembership),
     /// Join with this invite.
     Join(Box<Invite>),
+    /// We were admitted by hand: begin with this.
+    Admitted(Box<Bundle>),
     /// Found a network; the authority's key goes into this directory.
     Found(PathBuf),
 }
@@ -92,14 +94,17 @@ impl Membership {
 /// Decides by what there is: a stored membership, an invite, or neither.
 pub fn way(store: &Store, config: &Config, state: &Path) -> Result<Way> {
     if let Some(stored) = store.membership()? {
-        if let Some(invite) = &config.invite {
+        let invited = config.invite.as_ref().map(Invite::terms);
+        let invited = invited.map(|terms| (terms.network, &terms.network_name));
+        let admitted = config.admission.as_ref().map(Bundle::genesis);
+        let admitted = admitted.map(|genesis| (genesis.id(), genesis.name()));
+        if let Some((id, name)) = invited.or(admitted) {
             let network =
                 Network::decode(&stored.network).context("the stored network is damaged")?;
             ensure!(
-                invite.terms().network == network.id(),
+                id == network.id(),
                 BadUsage(format!(
-                    "the invite is for the network '{}', but {} belongs to '{}': choose another --state directory",
-                    invite.terms().network_name,
+                    "the invite is for the network '{name}', but {} belongs to '{}': choose another --state directory",
                     state.display(),
                     network.genesis().name(),
                 ))
@@ -111,6 +116,9 @@ pub fn way(store: &Store, config: &Config, state: &Path) -> Result<Way> {
     if let Some(invite) = &config.invite {
         invite.check_time(now().unix)?;
         return Ok(Way::Join(Box::new(invite.clone())));
+    }
+    if let Some(bundle) = &config.admission {
+        return Ok(Way::Admitted(Box::new(bundle.clone())));
     }
     ensure!(
         config.bootstrap.is_empty(),
@@ -138,18 +146,15 @@ pub fn obtain(
             let Outcome::Joined(joined) = join(&invite)? else {
                 return Ok(None);
             };
-            let membership = Membership {
-                name: joined.certificate.name.clone(),
-                ipv4: joined.certificate.ipv4,
-                network: joined.network,
-                credential: joined.credential,
-                delegation: None,
-                records: joined.records,
-                notices: joined.notices,
-                redemptions: Vec::new(),
-                time_floor: joined.time,
-                is_founded_now: false,
-            };
+            let membership = begin(*joined);
+            save(&membership, store)?;
+            membership
+        }
+        Way::Admitted(bundle) => {
+            let joined = bundle.accept(&identity.signer()?.key(), now().unix)?;
+            let network = joined.network.genesis().name();
+            tracing::info!(%network, "admitted by hand");
+            let membership = begin(joined);
             save(&membership, store)?;
             membership
         }
@@ -164,6 +169,21 @@ pub fn obtain(
         membership.name = Name::parse(chosen)?;
     }
     Ok(Some(membership))
+}
+
+fn begin(joined: Joined) -> Membership {
+    Membership {
+        name: joined.certificate.name.clone(),
+        ipv4: joined.certificate.ipv4,
+        network: joined.network,
+        credential: joined.credential,
+        delegation: None,
+        records: joined.records,
+        notices: joined.notices,
+        redemptions: Vec::new(),
+        time_floor: joined.time,
+        is_founded_now: false,
+    }
 }
 
 fn restore(stored: &StoredMembership, identity: &Identity, store: &Store) -> Result<Membership> {
