@@ -73,5 +73,6 @@ mod tests {
     mod admission;
     mod conflicts;
     mod decoders;
+    mod notices;
     mod trust;
 }

@@ -363,3 +363,32 @@ fn put_into<K: Ord, T>(
     };
     before.into_iter().chain(surplus).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    proptest! {
+        /// Three places, several notices for each, more places than are kept.
+        #[test]
+        fn what_is_kept_does_not_depend_on_the_order(
+            given in vec((0u8..6, 0u64..3, 0u8..3), 0..30).prop_flat_map(|given| {
+                (Just(given.clone()), Just(given).prop_shuffle())
+            }),
+        ) {
+            let kept = |given: &[(u8, u64, u8)]| {
+                let mut places = BTreeMap::new();
+                for (key, rank, id) in given {
+                    // An id belongs to one content.
+                    let id = [*key, *rank as u8, *id].repeat(11)[..32].try_into().unwrap();
+                    let kept = Kept { id, rank: *rank, what: () };
+                    put_into(&mut places, *key, kept, 3);
+                }
+                places.into_iter().map(|(key, kept)| (key, kept.id)).collect::<Vec<_>>()
+            };
+            prop_assert_eq!(kept(&given.0), kept(&given.1));
+        }
+    }
+}
