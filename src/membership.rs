@@ -9,8 +9,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use hivevpn_core::membership::{
-    Bundle, Credential, Founding, Invite, Joined, Name, Network, Redemption, Signer, UnixTime,
-    address, genesis,
+    Bundle, Credential, Founding, Invite, Joined, Name, Network, Notice, Redemption, Signer,
+    UnixTime, address, genesis,
 };
 use ipnet::IpNet;
 
@@ -47,6 +47,8 @@ pub struct Membership {
     pub name: Name,
     /// Records of members.
     pub records: Vec<Vec<u8>>,
+    /// Who was expelled, who may act for the authority, which policy is in force.
+    pub notices: Vec<Vec<u8>>,
     /// Used invites.
     pub redemptions: Vec<Redemption>,
     /// The latest moment known.
@@ -177,6 +179,7 @@ fn begin(joined: Joined) -> Membership {
         credential: joined.credential,
         delegation: None,
         records: joined.records,
+        notices: joined.notices,
         redemptions: Vec::new(),
         time_floor: joined.time,
         is_founded_now: false,
@@ -188,8 +191,9 @@ fn restore(stored: &StoredMembership, identity: &Identity, store: &Store) -> Res
     let network = Network::decode(&stored.network).context(DAMAGED)?;
     let credential = Credential::decode(&stored.credential).context(DAMAGED)?;
     let time_floor = UnixTime(store.time_floor()?);
-    let unix = now().unix.max(time_floor);
-    let certificate = credential.verify(network.genesis(), unix, &identity.signer()?.peer_id()).map_err(|rejection| {
+    // Whether it is still good is for the node to find out, which asks for a new one if not.
+    let us = identity.signer()?.peer_id();
+    let certificate = credential.verify_untimed(network.genesis(), &us).map_err(|rejection| {
         anyhow::anyhow!("this node's certificate cannot be used ({rejection}): join again with a new invite and a new --state directory")
     })?;
     // A redemption that cannot be read would let its invite be used twice: better not to start.
@@ -205,6 +209,7 @@ fn restore(stored: &StoredMembership, identity: &Identity, store: &Store) -> Res
         credential,
         delegation: stored.delegation.clone(),
         records: store.records()?,
+        notices: store.notices()?,
         redemptions: redemptions.context(
             "the list of used invites is damaged: restore the state directory from a backup",
         )?,
@@ -258,6 +263,7 @@ fn found(name: &str, identity: &Identity, config: &Config, state: &Path) -> Resu
         credential: founded.credential,
         delegation: Some(founded.delegation),
         records: Vec::new(),
+        notices: Vec::new(),
         redemptions: Vec::new(),
         time_floor: unix,
         is_founded_now: true,
@@ -266,6 +272,9 @@ fn found(name: &str, identity: &Identity, config: &Config, state: &Path) -> Resu
 
 fn save(membership: &Membership, store: &Store) -> Result<()> {
     store.save_time_floor(membership.time_floor.0)?;
+    for notice in &membership.notices {
+        store.save_notice(&Notice::id_of(notice), notice)?;
+    }
     store.save_membership(&StoredMembership {
         network: membership.network.encode(),
         credential: membership.credential.encode(),

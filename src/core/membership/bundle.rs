@@ -78,7 +78,9 @@ impl Bundle {
     pub fn of_answer(answer: &[u8]) -> Result<Bundle, Rejection> {
         match wire::decode_message(answer)? {
             JoinAnswer::Admitted(admission) => Bundle::open(admission),
-            JoinAnswer::Refused(_) => Err(Rejection::Malformed("an answer that admits nobody")),
+            JoinAnswer::Refused(_) | JoinAnswer::Renewed(_) => {
+                Err(Rejection::Malformed("an answer that admits nobody"))
+            }
         }
     }
 

@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 use super::{Node, Now};
 use crate::{
     membership::{
-        GroupGrant, Invite, JoinAnswer, JoinMessage, JoinRefusal, JoinRequest, Name, Offer,
-        Rejection, SignerKey,
+        Applicant, GroupGrant, Invite, JoinAnswer, JoinMessage, JoinRefusal, JoinRequest, Name,
+        Offer, Rejection, SignerKey,
     },
     output::{Output, RequestId},
 };
@@ -47,6 +47,20 @@ pub enum NoInvite {
     /// What was asked for breaks a rule.
     #[error("the invite cannot be made: {0}")]
     Rejected(#[from] Rejection),
+}
+
+/// Why nobody was admitted by hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CannotAdmit {
+    /// This node's delegation does not include ADMIT or one of the groups, or it has none.
+    #[error(
+        "this node may not admit members, or not into these groups: run the command on a node that may \
+         ('hivevpn delegates' lists them)"
+    )]
+    NotDelegated,
+    /// The node cannot be what it was to be.
+    #[error(transparent)]
+    Refused(JoinRefusal),
 }
 
 /// Counts requests to join in the current second.
@@ -102,6 +116,13 @@ impl Node {
         } else {
             match JoinMessage::decode(body) {
                 Ok(JoinMessage::Invite(asked)) => self.decide_join(request, peer, &asked, now),
+                Ok(JoinMessage::Renewal) => {
+                    let answer = self.answer_renewal(&peer, now);
+                    answer.map(|answer| Output::Respond {
+                        request,
+                        body: answer.encode().to_vec(),
+                    })
+                }
                 Err(_) => Err(JoinRefusal::Malformed),
             }
         };
@@ -151,6 +172,36 @@ impl Node {
                 .encode()
                 .to_vec(),
         })
+    }
+
+    /// Admits a node without an invite: its key was brought here by a trusted hand, and the answer is brought back by
+    /// one. It holds all that the node needs, the network's secret included.
+    pub fn admit_applicant(
+        &mut self,
+        key: SignerKey,
+        name: Name,
+        groups: BTreeSet<Name>,
+        ipv4: Option<Ipv4Addr>,
+        now: Now,
+    ) -> Result<Zeroizing<Vec<u8>>, CannotAdmit> {
+        let unix = self.time.now(now.unix);
+        let issuer = self.issuer.as_ref().ok_or(CannotAdmit::NotDelegated)?;
+        let applicant = Applicant {
+            key,
+            name,
+            groups,
+            ipv4,
+        };
+        let credential = issuer
+            .admit(applicant, unix, &mut self.directory)
+            .map_err(|refusal| match refusal {
+                JoinRefusal::IssuerMayNotAdmit => CannotAdmit::NotDelegated,
+                refusal => CannotAdmit::Refused(refusal),
+            })?;
+        tracing::info!(peer = %key, "admitted by hand");
+        let us = self.signer.peer_id();
+        let admission = JoinAnswer::admitted(&self.network, credential, &us, &self.directory);
+        Ok(admission.encode())
     }
 
     /// The disk did not take the redemption: the invite is as good as before.

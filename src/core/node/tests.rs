@@ -75,6 +75,7 @@ fn start(number: u8, network: Network, credential: Credential, records: Vec<Vec<
         descriptor_seq: 0,
         time_floor: UNIX,
         records,
+        notices: Vec::new(),
         redemptions: Vec::new(),
         relay_terms: relay::Terms::default(),
         bootstrap: Vec::new(),
@@ -272,6 +273,11 @@ impl World {
                         | Output::Redeem { .. }
                         | Output::SaveRecord { .. }
                         | Output::ForgetRecord(_)
+                        | Output::SaveNotice { .. }
+                        | Output::ForgetNotice(_)
+                        | Output::AskRenewal { .. }
+                        | Output::Standing(_)
+                        | Output::PolicyChanged(_)
                         | Output::SaveDescriptorSeq(_)
                         | Output::SaveTimeFloor(_)
                         | Output::SaveCredential(_)
@@ -301,6 +307,11 @@ impl World {
             | Output::Introduce(_)
             | Output::SaveRecord { .. }
             | Output::ForgetRecord(_)
+            | Output::SaveNotice { .. }
+            | Output::ForgetNotice(_)
+            | Output::AskRenewal { .. }
+            | Output::Standing(_)
+            | Output::PolicyChanged(_)
             | Output::SaveDescriptorSeq(_)
             | Output::SaveTimeFloor(_)
             | Output::SaveCredential(_)

@@ -81,6 +81,7 @@ fn start(
         descriptor_seq: 0,
         time_floor: UNIX,
         records,
+        notices: Vec::new(),
         redemptions: Vec::new(),
         relay_terms: relay::Terms::default(),
         bootstrap: Vec::new(),
