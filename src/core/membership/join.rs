@@ -302,17 +302,11 @@ impl JoinAnswer {
         own: &SignerKey,
         now: UnixTime,
     ) -> Result<Joined, JoinError> {
-        JoinAnswer::read(bytes)?.accept(Some(&invite.terms().network), own, now)
-    }
-
-    /// Reads an admission that a trusted hand brought (`hivevpn admit`), and checks that it is for
-    /// `own`. The network is the one that it names: whoever handed it over vouches for that.
-    pub fn accept_by_hand(
-        bytes: &[u8],
-        own: &SignerKey,
-        now: UnixTime,
-    ) -> Result<Joined, JoinError> {
-        JoinAnswer::read(bytes)?.accept(None, own, now)
+        match wire::decode_message(bytes).map_err(JoinError::Malformed)? {
+            JoinAnswer::Admitted(admission) => admission.accept(invite, own, now),
+            JoinAnswer::Refused(refusal) => Err(JoinError::Refused(refusal)),
+            JoinAnswer::Renewed(_) => Err(JoinError::Malformed(ANOTHER_ANSWER)),
+        }
     }
 
     /// Reads the answer to a [`JoinMessage::Renewal`]. What is in it is still to be judged.
@@ -321,14 +315,6 @@ impl JoinAnswer {
             JoinAnswer::Renewed(renewal) => Ok(renewal),
             JoinAnswer::Refused(refusal) => Err(JoinError::Refused(refusal)),
             JoinAnswer::Admitted(_) => Err(JoinError::Malformed(ANOTHER_ANSWER)),
-        }
-    }
-
-    fn read(bytes: &[u8]) -> Result<Admission, JoinError> {
-        match wire::decode_message(bytes).map_err(JoinError::Malformed)? {
-            JoinAnswer::Admitted(admission) => Ok(admission),
-            JoinAnswer::Refused(refusal) => Err(JoinError::Refused(refusal)),
-            JoinAnswer::Renewed(_) => Err(JoinError::Malformed(ANOTHER_ANSWER)),
         }
     }
 }
@@ -343,11 +329,13 @@ impl Admission {
 
     /// What it certifies, whoever that is for and whenever it is valid.
     pub(super) fn open_certificate(&self, genesis: &Genesis) -> Result<Certificate, Rejection> {
-        Ok(self.credential.open(genesis)?.0)
+        self.credential
+            .open(genesis)
+            .map(|(certificate, _)| certificate)
     }
 
-    /// The same with the first record, as many others as take up to `room` bytes, and no notices: synchronisation brings
-    /// them.
+    /// The same with the first record, and as many others as take up to `room` bytes. Notices come with the first
+    /// member that is met.
     pub(super) fn with_records_up_to(&self, room: usize) -> Admission {
         let mut left = room;
         let (first, others) = self.records.split_at(self.records.len().min(1));
@@ -372,14 +360,9 @@ impl Admission {
         &mut self.credential
     }
 
-    fn accept(
-        self,
-        network: Option<&NetworkId>,
-        own: &SignerKey,
-        now: UnixTime,
-    ) -> Result<Joined, JoinError> {
+    fn accept(self, invite: &Invite, own: &SignerKey, now: UnixTime) -> Result<Joined, JoinError> {
         let genesis = Genesis::open(&self.genesis).map_err(JoinError::Untrustworthy)?;
-        if network.is_some_and(|network| genesis.id() != *network) {
+        if genesis.id() != invite.terms().network {
             return Err(JoinError::Untrustworthy(Rejection::WrongNetwork));
         }
         self.join(genesis, own, now)

@@ -57,12 +57,12 @@ pub enum JoinRefusal {
     #[error(
         "this node was expelled from the network: ask an administrator to restore it, or join with a new identity"
     )]
-    Expelled = 13,
+    Expelled = 15,
     /// There is no certificate to hand out.
     #[error(
         "the node that was asked has no newer certificate for this one: ask a node that may admit members, or join with a new invite"
     )]
-    NothingToRenew = 14,
+    NothingToRenew = 16,
 }
 
 impl JoinRefusal {
@@ -131,8 +131,11 @@ mod tests {
 
     #[test]
     fn every_refusal_survives_its_encoding() {
-        for (number, refusal) in JoinRefusal::ALL.into_iter().enumerate() {
-            assert_eq!(refusal as usize, number);
+        assert!(
+            JoinRefusal::ALL.is_sorted_by_key(|refusal| *refusal as u8),
+            "no number is used twice"
+        );
+        for refusal in JoinRefusal::ALL {
             assert_eq!(wire::decode(&wire::encode(&refusal)), Ok(refusal));
         }
     }
