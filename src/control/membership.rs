@@ -135,7 +135,7 @@ pub struct Revoked {
     pub peer_id: String,
     /// When, in seconds since 1970.
     pub revoked_at: u64,
-    /// By whom: a name, or a peer id.
+    /// By whom: a delegate's name, or `authority`.
     pub by: String,
     /// Why.
     pub reason: String,
@@ -174,6 +174,19 @@ pub struct Undelegated {
     pub name: String,
     /// Its libp2p identity.
     pub peer_id: String,
+    /// Members that it had admitted; this node has certified them anew.
+    pub reissued: Vec<String>,
+    /// Members that it had admitted and this node could not certify: they are out.
+    pub left_out: Vec<String>,
+}
+
+/// That this node was expelled, in `status --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expulsion {
+    /// When, in seconds since 1970.
+    pub at: u64,
+    /// Why.
+    pub reason: String,
 }
 
 /// `rotate wg --json`.

@@ -94,7 +94,12 @@ fn an_invite_that_is_used_twenty_times_at_once_admits_one() {
             host.start(&mut host.hivevpn_command(&["up", "--join", &invite]))
         })
         .collect();
-    let running = |tries: &mut Vec<Process>| tries.iter_mut().filter_map(|p| p.runs().then_some(())).count();
+    let running = |tries: &mut Vec<Process>| {
+        tries
+            .iter_mut()
+            .filter_map(|p| p.runs().then_some(()))
+            .count()
+    };
     until(Duration::from_secs(60), "nineteen are refused", || {
         running(&mut tries) <= 1
     });
@@ -119,7 +124,14 @@ fn a_node_is_admitted_by_its_key_alone() {
     assert_eq!(alone(b, &["id"]), id, "before it ever ran");
     assert_eq!(mode(b, "state/identity.key"), "600");
 
-    let wanted = ["--name", "printer", "--group", "lab", "--address", "10.77.0.9"];
+    let wanted = [
+        "--name",
+        "printer",
+        "--group",
+        "lab",
+        "--address",
+        "10.77.0.9",
+    ];
     let admitted = a.host().hivevpn(&[&["admit", &id], &wanted[..]].concat());
     assert!(admitted.stderr.contains("discovery secret"), "{admitted}");
     let bundle = admitted.ok();
@@ -130,7 +142,9 @@ fn a_node_is_admitted_by_its_key_alone() {
 
     // Of no use to whoever finds it.
     let c = lab.host("c");
-    let why = c.hivevpn(&["up", "--join", &bundle]).failed_with(exit::FAILED);
+    let why = c
+        .hivevpn(&["up", "--join", &bundle])
+        .failed_with(exit::FAILED);
     assert!(why.contains(&id) && why.contains("hivevpn id"), "{why}");
 
     let b = b.up(&["--join", &bundle]);
@@ -138,7 +152,10 @@ fn a_node_is_admitted_by_its_key_alone() {
     assert_eq!(b.ipv4().to_string(), "10.77.0.9");
     assert!(a.host().pings(b.ipv4()) && b.host().pings(a.ipv4()));
     let whois = a.json(&["whois", "10.77.0.9", "--json"]);
-    assert_eq!((&whois["peer_id"], &whois["groups"]), (&Value::from(id), &json!(["lab"])));
+    assert_eq!(
+        (&whois["peer_id"], &whois["groups"]),
+        (&Value::from(id), &json!(["lab"]))
+    );
 
     // It is a member like any other: the next start needs nothing.
     b.interrupt();
@@ -185,7 +202,15 @@ fn a_key_from_elsewhere_is_the_nodes_identity() {
     let again = ["keygen", "--import", "key.pem", "--out", "copy.key"];
     assert_eq!(alone(host, &again), id);
     assert_eq!(mode(host, "copy.key"), "600");
-    assert_eq!(alone(host, &["keygen", "--import", "copy.key", "--out", "copy.pem", "--format", "pem"]), id);
+    assert_eq!(
+        alone(
+            host,
+            &[
+                "keygen", "--import", "copy.key", "--out", "copy.pem", "--format", "pem"
+            ]
+        ),
+        id
+    );
     host.sh("cmp key.pem copy.pem").ok();
     host.hivevpn(&again).failed_with(exit::FAILED);
     let why = host.hivevpn(&["keygen"]).failed_with(exit::FAILED);

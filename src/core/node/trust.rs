@@ -14,7 +14,7 @@ use crate::membership::{
 pub enum CannotRevoke {
     /// This node's delegation does not include REVOKE, or it has none.
     #[error(
-        "this node may not expel members: run the command on a node that may ('hivevpn delegates' lists them)"
+        "this node may not expel members: run the command on a node that may ('hivevpn delegate list' lists them)"
     )]
     NotDelegated,
     /// It would be ourselves.
@@ -24,7 +24,7 @@ pub enum CannotRevoke {
     Ourselves,
     /// The member may act for the authority.
     #[error(
-        "the node acts for the network's authority: end that first with 'hivevpn undelegate', then expel it"
+        "the node acts for the network's authority: end that first with 'hivevpn delegate remove', then expel it"
     )]
     Delegate,
     /// All its certificates are void already.
@@ -47,7 +47,7 @@ pub enum CannotRevoke {
 pub enum CannotRestore {
     /// This node's delegation does not include ADMIT, or it has none.
     #[error(
-        "this node may not admit members: run the command on a node that may ('hivevpn delegates' lists them)"
+        "this node may not admit members: run the command on a node that may ('hivevpn delegate list' lists them)"
     )]
     NotDelegated,
     /// It is a member.
@@ -71,7 +71,7 @@ pub enum CannotRestore {
 pub enum CannotSetPolicy {
     /// This node's delegation does not include POLICY, or it has none.
     #[error(
-        "this node may not set the policy: run the command on a node that may ('hivevpn delegates' lists them)"
+        "this node may not set the policy: run the command on a node that may ('hivevpn delegate list' lists them)"
     )]
     NotDelegated,
     /// The policy is too long.
@@ -79,7 +79,7 @@ pub enum CannotSetPolicy {
     TooLarge,
     /// A delegate has used the highest version there is.
     #[error(
-        "whoever set the policy last used the highest version there is: end its delegation with 'hivevpn undelegate', \
+        "whoever set the policy last used the highest version there is: end its delegation with 'hivevpn delegate remove', \
          then set the policy again"
     )]
     NoVersionLeft,
