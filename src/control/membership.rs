@@ -5,6 +5,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
 };
 
+use hivevpn_core::membership::Network;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -34,6 +35,19 @@ pub struct Authorities {
     pub id: String,
     /// The authorities' keys, written as peer ids.
     pub authorities: Vec<String>,
+}
+
+impl Authorities {
+    /// Who has the last word in a network.
+    pub fn of(network: &Network) -> Self {
+        let genesis = network.genesis();
+        let keys = genesis.charter().authorities.iter();
+        Self {
+            network: genesis.name().to_string(),
+            id: network.id().to_string(),
+            authorities: keys.map(ToString::to_string).collect(),
+        }
+    }
 }
 
 /// A change of who may what, which its answer confirms. Who may ask for it may take the network over.

@@ -20,7 +20,6 @@ use zeroize::Zeroizing;
 
 use super::{EventLoop, answers::unknown};
 use crate::{
-    commands::authority,
     control::{
         Reply,
         membership::{
@@ -66,7 +65,7 @@ impl EventLoop {
     }
 
     pub(super) fn authorities(&self) -> Authorities {
-        authority::of(self.node.network())
+        Authorities::of(self.node.network())
     }
 
     /// Whether the others take us for a member, in a word, and what there is to say if we were expelled.
