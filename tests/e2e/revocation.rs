@@ -271,3 +271,26 @@ fn a_clock_that_is_set_back_revives_nobody() {
     assert!(!knows(net.node("b"), "c"));
     assert_eq!(standing(net.node("c")), "expelled");
 }
+
+/// Where nobody remembers what it was, it is admitted again: its old state takes the new certificate over.
+#[test]
+fn an_expelled_node_can_be_admitted_again_by_hand() {
+    let mut net = three();
+    let id = net.node("c").node_field("peer_id");
+    net.node("a").ask(&["revoke", "c"]);
+    is_expelled(net.node("c"));
+    net.take("c").interrupt();
+    let bundle = net
+        .node("a")
+        .ask(&["admit", &id, "--name", "d", "--group", "lab"]);
+    let host = net.lab().host("c").clone();
+    let c = host.up(&["--join", &bundle]);
+    net.node("b").wait("online", "d", SOON);
+    assert_eq!(standing(&c), "member");
+    let whois = net.node("b").json(&["whois", "d", "--json"]);
+    assert_eq!(whois["peer_id"], id.as_str(), "{whois}");
+    // The admission may stay where it is: the next start does not mind.
+    c.interrupt();
+    let c = host.up(&["--join", &bundle]);
+    assert_eq!(standing(&c), "member");
+}
