@@ -74,7 +74,7 @@ fn an_invite_shows_as_a_qr_code_beside_the_invite() {
     assert_eq!(a.host().hivevpn(&["invite"]).stderr, "");
 }
 
-/// Two hundred machines hold one leaked invite, say; twenty of them use it in the same second.
+/// A leaked invite, say, that twenty machines use in the same second.
 #[test]
 fn an_invite_that_is_used_twenty_times_at_once_admits_one() {
     const NAMES: [&str; 20] = [
@@ -94,7 +94,7 @@ fn an_invite_that_is_used_twenty_times_at_once_admits_one() {
             host.start(&mut host.hivevpn_command(&["up", "--join", &invite]))
         })
         .collect();
-    let running = |tries: &mut Vec<Process>| {
+    let running = |tries: &mut [Process]| {
         tries
             .iter_mut()
             .filter_map(|p| p.runs().then_some(()))
