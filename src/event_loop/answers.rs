@@ -80,6 +80,7 @@ impl EventLoop {
     fn status(&self) -> Status {
         let us = self.node.peer_id();
         let own_name = self.node.name_of(&us).to_string();
+        let (standing, expelled) = self.standing();
         Status {
             network: Network {
                 name: self.node.network().genesis().name().to_string(),
@@ -96,6 +97,8 @@ impl EventLoop {
                     .map(ToString::to_string)
                     .collect(),
                 reachability: reach::reachability(&self.addresses).to_owned(),
+                standing: standing.to_owned(),
+                expelled,
             },
             peers: self
                 .node
@@ -198,7 +201,7 @@ impl EventLoop {
         let invite = self
             .node
             .invite(request, addresses, identity::random_bytes(), now)
-            .map_err(|error| error.to_string())?;
+            .map_err(|why| self.no_invite(&why))?;
         Ok((invite.to_printable(), invite.terms().expires))
     }
 
