@@ -194,9 +194,12 @@ impl Node {
         };
         let credential = issuer
             .admit(applicant, unix, &mut self.directory)
-            .map_err(|refusal| match refusal {
-                JoinRefusal::IssuerMayNotAdmit => CannotAdmit::NotDelegated,
-                refusal => CannotAdmit::Refused(refusal),
+            .map_err(|refusal| {
+                let is_ours = refusal == JoinRefusal::IssuerMayNotAdmit;
+                match is_ours {
+                    true => CannotAdmit::NotDelegated,
+                    false => CannotAdmit::Refused(refusal),
+                }
             })?;
         tracing::info!(peer = %key, "admitted by hand");
         let us = self.signer.peer_id();
