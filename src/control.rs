@@ -19,7 +19,7 @@ use crate::bench::Place;
 
 pub mod membership;
 
-use membership::Change;
+use membership::{Change, Expulsion};
 
 /// A request or reply longer than this is nobody's honest message.
 pub const MAX_LINE: u64 = 16 << 20;
@@ -157,6 +157,11 @@ pub struct Own {
     pub listen: Vec<String>,
     /// `public`, `private` or `unknown`.
     pub reachability: String,
+    /// Whether the others take it for a member: `member`, `lapsed` (its certificate has run out), `unsupported` (the
+    /// delegation behind its certificate has ended) or `expelled`.
+    pub standing: String,
+    /// That it was expelled.
+    pub expelled: Option<Expulsion>,
 }
 
 /// A peer in `status --json`.

@@ -114,7 +114,7 @@ fn up(config: &Config, state: &Path, socket: &Path, footprint: &Footprint) -> Re
     tracing::info!(%network, interface = tun.name(), ipv4 = %own.ipv4.0, ipv6 = %own.ipv6.0, "up");
     let greet = membership.is_founded_now;
     let node = node(membership, &identity, &store, config)?;
-    let (parts, rest) = network_side.into_parts(node, tun, store, config, greet);
+    let (parts, rest) = network_side.into_parts(node, tun, store, state, config, greet);
     let result = EventLoop::new(parts).run();
     rest.end(&runtime);
     result
@@ -284,6 +284,7 @@ impl NetworkSide {
         node: Node,
         tun: Tun,
         store: Store,
+        state: &Path,
         config: &Config,
         greet: bool,
     ) -> (Parts, Rest) {
@@ -303,6 +304,7 @@ impl NetworkSide {
             waker: self.waker,
             network,
             store,
+            state: state.to_owned(),
             urgent: config.realtime,
             relay_members: config.relay_members.clone(),
             relay_rate: config.relay_rate.map(NonZeroU64::get),

@@ -13,6 +13,7 @@ use std::{
     io::ErrorKind,
     net::SocketAddr,
     os::fd::AsFd,
+    path::PathBuf,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -113,6 +114,8 @@ pub struct Parts {
     pub network: Option<NetworkChanges>,
     /// What survives.
     pub store: Store,
+    /// The state directory.
+    pub state: PathBuf,
     /// Run with real-time priority.
     pub urgent: bool,
     /// The members to relay for, by name or peer id; all without.
@@ -137,6 +140,7 @@ pub struct EventLoop {
     waker: Waker,
     changes: Changes,
     store: Store,
+    state: PathBuf,
     urgent: bool,
     relay_members: Option<Vec<String>>,
     relay_rate: Option<u64>,
@@ -171,6 +175,7 @@ impl EventLoop {
             waker: parts.waker,
             changes: Changes::watch(parts.network, Instant::now()),
             store: parts.store,
+            state: parts.state,
             urgent: parts.urgent,
             relay_members: parts.relay_members,
             relay_rate: parts.relay_rate,

@@ -67,6 +67,26 @@ pub fn load_or_create_authority(state: &Path) -> Result<Keypair> {
     load_or_create_keypair(&authority_path(state))
 }
 
+/// Puts another WireGuard secret in the place of the present one, whole or not at all.
+pub fn replace_wireguard(state: &Path, secret: &[u8; 32]) -> Result<()> {
+    let (path, new) = (state.join("wg.key"), state.join("wg.key.new"));
+    // Left by a machine that lost power in the middle of this.
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| new.display().to_string());
+        }
+        Ok(()) | Err(_) => {}
+    }
+    secret_file::create(&new, encode_wireguard(secret).as_bytes())?;
+    let replaced =
+        std::fs::rename(&new, &path).and_then(|()| std::fs::File::open(state)?.sync_all());
+    replaced.with_context(|| format!("cannot replace {}", path.display()))
+}
+
+fn encode_wireguard(secret: &[u8; 32]) -> Zeroizing<String> {
+    Zeroizing::new(BASE64.encode(secret) + "\n")
+}
+
 /// Fresh random bytes for secrets, salts and nonces.
 pub fn random_bytes() -> Zeroizing<[u8; 32]> {
     let mut bytes = Zeroizing::new([0; 32]);
@@ -106,8 +126,7 @@ fn load_or_create_wireguard(path: &Path) -> Result<Zeroizing<[u8; 32]>> {
         return Ok(Zeroizing::new(secret));
     }
     let secret = random_bytes();
-    let text = Zeroizing::new(BASE64.encode(*secret) + "\n");
-    secret_file::create(path, text.as_bytes())?;
+    secret_file::create(path, encode_wireguard(&secret).as_bytes())?;
     Ok(secret)
 }
 
@@ -136,6 +155,19 @@ mod tests {
         let second = Identity::load_or_create(&state).unwrap();
         assert_eq!(first.keypair.public(), second.keypair.public());
         assert_eq!(*first.wireguard, *second.wireguard);
+    }
+
+    #[test]
+    fn a_wireguard_key_is_replaced_whole_and_what_a_crash_left_is_in_nobodys_way() {
+        let dir = private_dir();
+        let state = dir.path().join("state");
+        let first = Identity::load_or_create(&state).unwrap();
+        std::fs::write(state.join("wg.key.new"), b"half").unwrap();
+        replace_wireguard(&state, &[7; 32]).unwrap();
+        let second = Identity::load_or_create(&state).unwrap();
+        assert_eq!(*second.wireguard, [7; 32]);
+        assert_eq!(first.keypair.public(), second.keypair.public());
+        assert!(!state.join("wg.key.new").exists());
     }
 
     #[test]

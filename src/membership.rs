@@ -109,7 +109,9 @@ pub fn way(store: &Store, config: &Config, state: &Path) -> Result<Way> {
                     network.genesis().name(),
                 ))
             );
-            tracing::info!("already a member: the invite is not used");
+            if config.admission.is_none() {
+                tracing::info!("already a member: the invite is not used");
+            }
         }
         return Ok(Way::Member(stored));
     }
@@ -140,7 +142,12 @@ pub fn obtain(
     join: impl FnOnce(&Invite) -> Result<Outcome>,
 ) -> Result<Option<Membership>> {
     let mut membership = match way {
-        Way::Member(stored) => restore(&stored, identity, store)?,
+        Way::Member(mut stored) => {
+            if let Some(bundle) = &config.admission {
+                take_over(&mut stored, bundle, identity, store)?;
+            }
+            restore(&stored, identity, store)?
+        }
         Way::Join(invite) => {
             tracing::info!(network = %invite.terms().network_name, "joining");
             let Outcome::Joined(joined) = join(&invite)? else {
@@ -169,6 +176,35 @@ pub fn obtain(
         membership.name = Name::parse(chosen)?;
     }
     Ok(Some(membership))
+}
+
+/// A member that was admitted by hand again, because it had been expelled or its certificate had run out, say, takes the
+/// newer certificate over and keeps the rest.
+fn take_over(
+    stored: &mut StoredMembership,
+    bundle: &Bundle,
+    identity: &Identity,
+    store: &Store,
+) -> Result<()> {
+    let own = identity.signer()?;
+    let joined = match bundle.accept(&own.key(), now().unix) {
+        Ok(joined) => joined,
+        // It stands in a file that outlives it: what is kept may be good all the same.
+        Err(reason) => {
+            tracing::warn!(%reason, "the admission is not used");
+            return Ok(());
+        }
+    };
+    let serial = Credential::decode(&stored.credential)
+        .and_then(|kept| kept.verify_untimed(bundle.genesis(), &own.peer_id()))
+        .map(|kept| kept.serial);
+    if serial.is_ok_and(|serial| serial >= joined.certificate.serial) {
+        tracing::info!("already a member: the admission is not used");
+        return Ok(());
+    }
+    tracing::info!("admitted again");
+    stored.credential = joined.credential.encode();
+    store.save_credential(&stored.credential)
 }
 
 fn begin(joined: Joined) -> Membership {

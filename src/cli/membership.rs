@@ -95,7 +95,7 @@ pub struct AdmitArgs {
     #[arg(value_name = "ID")]
     pub id: String,
 
-    /// Name of the node [default: the first digits of its key]
+    /// Name of the node [default: node- and the first digits of its key]
     #[arg(long, value_name = "NAME", value_parser = Name::parse)]
     pub name: Option<Name>,
 
@@ -172,9 +172,9 @@ pub struct DelegateArgs {
 /// What can be done about delegates.
 #[derive(Debug, Subcommand)]
 pub enum DelegateCommand {
-    /// Lend powers to a node; what it was lent before is replaced
+    /// Lend powers to a node that has none
     Add(DelegateAddArgs),
-    /// Take back all powers from a node; members that it admitted stay
+    /// Take back all powers from a node; the members that it admitted are certified anew by this node
     Remove(DelegateRemoveArgs),
     /// List the nodes that have powers
     List(super::JsonArg),

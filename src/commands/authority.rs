@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use hivevpn_core::membership::Network;
-use hivevpn_platform::secret_file;
+use hivevpn_platform::secret_file::{self, SecretFileError};
 use libp2p::{PeerId, identity::Keypair};
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -106,22 +106,7 @@ fn stored(state: &Path) -> Result<Authorities> {
     ensure!(state.join("db").exists(), none());
     let membership = Store::open(state)?.membership()?.with_context(none)?;
     let network = Network::decode(&membership.network).context("the stored network is damaged")?;
-    Ok(of(&network))
-}
-
-/// Who has the last word in a network.
-pub fn of(network: &Network) -> Authorities {
-    let genesis = network.genesis();
-    Authorities {
-        network: genesis.name().to_string(),
-        id: network.id().to_string(),
-        authorities: genesis
-            .charter()
-            .authorities
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
-    }
+    Ok(Authorities::of(&network))
 }
 
 fn peer_id(keypair: &Keypair) -> PeerId {
@@ -141,7 +126,12 @@ fn export(args: &ExportArgs, state: &Path) -> Result<()> {
     let passphrase = passphrase.transpose()?;
     let passphrase = passphrase.as_ref().map(|text| text.as_str());
     let pem = key_file::to_pem(&keypair, passphrase)?;
-    secret_file::create(&args.file, pem.as_bytes())?;
+    match secret_file::create(&args.file, pem.as_bytes()) {
+        // An earlier export, which may be all that is wanted.
+        Err(SecretFileError::Exists(_))
+            if args.remove && verify(&args.file, &keypair, passphrase).is_ok() => {}
+        created => created?,
+    }
     verify(&args.file, &keypair, passphrase)?;
     let written = args.file.display();
     eprintln!("The authority's key {} is in {written}.", peer_id(&keypair));

@@ -61,7 +61,22 @@ fn remove(args: &DelegateRemoveArgs, state: &Path, socket: &Path) -> Result<()> 
     if args.json {
         return super::print_json(&removed);
     }
-    super::print(&format!("{} has no powers any more\n", removed.name))
+    let mut text = format!("{} has no powers any more\n", removed.name);
+    for (members, what) in [
+        (
+            &removed.reissued,
+            "admitted by it, now certified by this node",
+        ),
+        (
+            &removed.left_out,
+            "admitted by it, and members no more: restore or admit them",
+        ),
+    ] {
+        if !members.is_empty() {
+            text.push_str(&format!("{what}: {}\n", members.join(", ")));
+        }
+    }
+    super::print(&text)
 }
 
 fn list(args: &JsonArg, socket: &Path) -> Result<()> {

@@ -6,7 +6,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use hivevpn_core::membership::{Network, Notices, SignerKey};
 use hivevpn_platform::{lock::InstanceLock, secret_file};
+
+use libp2p::PeerId;
 
 use crate::{
     cli::{
@@ -54,10 +57,8 @@ fn identity(args: &RotateIdentityArgs, state: &Path) -> Result<()> {
     let _lock = InstanceLock::acquire(state)
         .context("stop this node first with 'hivevpn down': it runs under the old identity")?;
     if state.join("db").exists() {
-        let membership = Store::open(state)?.membership()?;
-        let is_delegate = membership.is_some_and(|kept| kept.delegation.is_some());
         ensure!(
-            !is_delegate || args.give_up_powers,
+            args.give_up_powers || !is_delegate(state, &old)?,
             "this node is a delegate, and its powers belong to the old identity: lend them to another member first, \
              with 'hivevpn delegate add', or the network may be left without anybody who can admit members. Then repeat \
              this with --give-up-powers"
@@ -74,6 +75,24 @@ fn identity(args: &RotateIdentityArgs, state: &Path) -> Result<()> {
         kept.display()
     );
     super::print(&format!("{new}\n"))
+}
+
+/// Whether an authority has lent powers to the node that this state is of.
+fn is_delegate(state: &Path, node: &PeerId) -> Result<bool> {
+    let store = Store::open(state)?;
+    let Some(membership) = store.membership()? else {
+        return Ok(false);
+    };
+    if membership.delegation.is_some() {
+        return Ok(true);
+    }
+    let network = Network::decode(&membership.network).context("the stored network is damaged")?;
+    let mut notices = Notices::default();
+    for notice in store.notices()? {
+        // One that is not taken lends nothing.
+        let _ = notices.take(&notice, network.genesis());
+    }
+    Ok(notices.is_delegate(&SignerKey::of_peer(node)?))
 }
 
 /// Moves what belongs to the old identity into a directory of its own, below the state directory.

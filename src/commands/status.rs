@@ -91,6 +91,9 @@ fn render(status: &Status, paint: Paint) -> String {
         node.interface,
         node.reachability,
     );
+    if let Some(warning) = standing(status) {
+        text.insert_str(0, &format!("{}\n\n", paint.bad(&warning)));
+    }
     for listen in &node.listen {
         text.push_str(&format!("  {listen}\n"));
     }
@@ -111,6 +114,36 @@ fn render(status: &Status, paint: Paint) -> String {
         text.push_str(&format!("\ndropped: {}\n", drops.join(", ")));
     }
     text
+}
+
+/// What a node that the others do not take for a member has to know.
+fn standing(status: &Status) -> Option<String> {
+    if let Some(expelled) = &status.node.expelled {
+        let because = if expelled.reason.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", expelled.reason)
+        };
+        return Some(format!(
+            "This node was expelled {}{because}: it reaches nobody. If that is a mistake, have an administrator run \
+             'hivevpn restore {}'; nothing is to be done here.",
+            super::ago(expelled.at),
+            status.node.peer_id
+        ));
+    }
+    match status.node.standing.as_str() {
+        "lapsed" => Some(
+            "This node's certificate has run out: it reaches nobody until a member that may admit others renews it, for \
+             which that member must be reachable."
+                .to_owned(),
+        ),
+        "unsupported" => Some(
+            "Whoever admitted this node has lost its powers: it reaches nobody until another administrator runs \
+             'hivevpn restore' or 'hivevpn admit' for it."
+                .to_owned(),
+        ),
+        _ => None,
+    }
 }
 
 fn peers(status: &Status) -> Table {
@@ -150,7 +183,7 @@ fn peers(status: &Status) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{Network, Own};
+    use crate::control::{Network, Own, membership::Expulsion};
 
     fn status() -> Status {
         Status {
@@ -166,6 +199,8 @@ mod tests {
                 interface: "hive0".into(),
                 listen: vec![],
                 reachability: "unknown".into(),
+                standing: "member".to_owned(),
+                expelled: None,
             },
             peers: vec![Peer {
                 name: "b".into(),
@@ -199,6 +234,18 @@ mod tests {
             unmet(&status(), WaitFor::Online, Some("c")).unwrap(),
             "no member is called c"
         );
+    }
+
+    #[test]
+    fn an_expelled_node_says_so_first_and_what_to_do() {
+        let mut status = status();
+        status.node.expelled = Some(Expulsion {
+            at: 0,
+            reason: "stolen".into(),
+        });
+        let text = render(&status, Paint(false));
+        assert!(text.starts_with("This node was expelled"), "{text}");
+        assert!(text.contains("(stolen)") && text.contains("hivevpn restore 12D3a"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
 };
 
+use hivevpn_core::membership::Network;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -34,6 +35,19 @@ pub struct Authorities {
     pub id: String,
     /// The authorities' keys, written as peer ids.
     pub authorities: Vec<String>,
+}
+
+impl Authorities {
+    /// Who has the last word in a network.
+    pub fn of(network: &Network) -> Self {
+        let genesis = network.genesis();
+        let keys = genesis.charter().authorities.iter();
+        Self {
+            network: genesis.name().to_string(),
+            id: network.id().to_string(),
+            authorities: keys.map(ToString::to_string).collect(),
+        }
+    }
 }
 
 /// A change of who may what, which its answer confirms. Who may ask for it may take the network over.
@@ -135,7 +149,7 @@ pub struct Revoked {
     pub peer_id: String,
     /// When, in seconds since 1970.
     pub revoked_at: u64,
-    /// By whom: a name, or a peer id.
+    /// By whom: a delegate's name, or `authority`.
     pub by: String,
     /// Why.
     pub reason: String,
@@ -174,6 +188,19 @@ pub struct Undelegated {
     pub name: String,
     /// Its libp2p identity.
     pub peer_id: String,
+    /// Members that it had admitted; this node has certified them anew.
+    pub reissued: Vec<String>,
+    /// Members that it had admitted and this node could not certify: they are out.
+    pub left_out: Vec<String>,
+}
+
+/// That this node was expelled, in `status --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expulsion {
+    /// When, in seconds since 1970.
+    pub at: u64,
+    /// Why.
+    pub reason: String,
 }
 
 /// `rotate wg --json`.

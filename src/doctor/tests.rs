@@ -59,6 +59,8 @@ fn answers() -> Answers {
                 interface: "hive0".into(),
                 listen: Vec::new(),
                 reachability: "private".into(),
+                standing: "member".to_owned(),
+                expelled: None,
             },
             peers: vec![peer("b", "relay", 1420), peer("r", "direct", 1420)],
             drops: BTreeMap::new(),

@@ -61,6 +61,8 @@ fn facts() -> Facts {
                 interface: "hive0".into(),
                 listen: Vec::new(),
                 reachability: "private".into(),
+                standing: "member".to_owned(),
+                expelled: None,
             },
             peers: vec![
                 peer("b", "relay", Some(9.0)),

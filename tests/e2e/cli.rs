@@ -175,6 +175,16 @@ fn without_a_daemon_the_exit_code_is_three() {
         &["nodes"],
         &["ping", "b"],
         &["invite"],
+        &["whois", "10.77.0.4"],
+        &["nodes", "--revoked"],
+        &[
+            "admit",
+            "12D3KooWBrVzpfetjgEdZjPxzQfb5oLKK2ZtFYYSpZ4vAAWkRCCN",
+        ],
+        &["revoke", "b"],
+        &["restore", "b"],
+        &["delegate", "list"],
+        &["rotate", "wg"],
         &["down"],
     ] {
         let why = lab.host("a").hivevpn(command).failed_with(exit::NO_DAEMON);
@@ -214,6 +224,12 @@ fn wrong_arguments_end_with_two() {
         &["up", "--address", "10.77"],
         &["up", "no-such.toml"],
         &["up", "--address", "192.168.1.1"],
+        &["invite", "--group", "a b"],
+        &["admit", "laptop"],
+        &["delegate", "add", "b"],
+        &["delegate", "add", "b", "--power", "everything"],
+        &["keygen", "--type", "rsa"],
+        &["up", "--join", "admit1cutshort"],
     ] {
         let why = lab.host("a").hivevpn(wrong).failed_with(exit::USAGE);
         assert!(!why.is_empty(), "{wrong:?}");

@@ -226,7 +226,7 @@ fn ipv6_that_is_turned_off_is_found() {
 }
 
 /// A shell line that gives what follows a clock that is `seconds` ahead of the others'.
-fn with_clock_ahead(lab: &Lab, seconds: i64) -> String {
+pub fn with_clock_ahead(lab: &Lab, seconds: i64) -> String {
     let library = lab.directory().join("wrong_clock.so").display().to_string();
     let source = concat!(
         env!("CARGO_MANIFEST_DIR"),
@@ -255,10 +255,7 @@ fn a_clock_that_differs_from_a_member_s_is_found() {
     // What is signed allows for ten minutes.
     let prepare = with_clock_ahead(net.lab(), 330);
     let host = net.lab().host("a");
-    let mut up = host.command(&["sh", "-c", &prepare, "sh", HIVEVPN, "up"]);
-    up.env("HIVEVPN_STATE", host.directory().join("state"));
-    up.env("HIVEVPN_SOCKET", host.directory().join("hivevpn.sock"));
-    let _early = host.start(&mut up);
+    let _early = host.up_after(&prepare, &[]);
     let visit = eventually(Duration::from_secs(45), "b asks a for the time", || {
         let visit = doctor(net.node("b").host(), &[]);
         (visit.failed() == ["clock"]).then_some(visit)

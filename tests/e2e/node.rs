@@ -48,11 +48,8 @@ impl Host {
 
     /// Runs `hivevpn` in an environment that the shell line `prepare` makes, which ends in `exec "$@"`.
     pub fn hivevpn_after(&self, prepare: &str, arguments: &[&str]) -> Outcome {
-        let line = ["sh", "-c", prepare, "sh", HIVEVPN];
-        let mut command = self.command(&[&line, arguments].concat());
-        command.env("HIVEVPN_STATE", self.directory().join("state"));
-        command.env("HIVEVPN_SOCKET", self.directory().join("hivevpn.sock"));
-        self.start(&mut command).ends(COMMAND)
+        self.start(&mut self.prepared(prepare, arguments))
+            .ends(COMMAND)
     }
 
     /// Writes `network.toml`, to be named as an argument of [`Host::up`].
@@ -64,7 +61,24 @@ impl Host {
 
     /// Starts a node and waits until it answers.
     pub fn up(&self, arguments: &[&str]) -> Node {
-        let mut process = self.start(&mut self.hivevpn_command(&[&["up"], arguments].concat()));
+        self.answering(self.hivevpn_command(&[&["up"], arguments].concat()))
+    }
+
+    /// As [`Host::up`], in an environment that the shell line `prepare` makes, which ends in `exec "$@"`.
+    pub fn up_after(&self, prepare: &str, arguments: &[&str]) -> Node {
+        self.answering(self.prepared(prepare, &[&["up"], arguments].concat()))
+    }
+
+    fn prepared(&self, prepare: &str, arguments: &[&str]) -> Command {
+        let line = ["sh", "-c", prepare, "sh", HIVEVPN];
+        let mut command = self.command(&[&line, arguments].concat());
+        command.env("HIVEVPN_STATE", self.directory().join("state"));
+        command.env("HIVEVPN_SOCKET", self.directory().join("hivevpn.sock"));
+        command
+    }
+
+    fn answering(&self, mut command: Command) -> Node {
+        let mut process = self.start(&mut command);
         eventually(
             START,
             &format!("the node on {} answers", self.name()),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 pub use mesh::mesh;
-pub use watch::{Watch, rests_at_most};
+pub use watch::{Watch, dies_within, rests_at_most};
 
 use crate::lab::Host;
 

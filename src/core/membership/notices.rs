@@ -231,6 +231,13 @@ impl Notices {
         proof.into_iter().collect()
     }
 
+    /// The notice that proves the end of a node's delegations.
+    pub fn proof_of_end(&self, delegate: &SignerKey) -> Vec<Vec<u8>> {
+        let kept = self.ends.get(delegate);
+        let proof = kept.and_then(|kept| self.encoded.get(&kept.id).cloned());
+        proof.into_iter().collect()
+    }
+
     /// Whether an authority has ended the delegation of `delegate` that begins at `since`.
     pub fn has_ended(&self, delegate: &SignerKey, since: UnixTime) -> bool {
         self.ended_until(delegate)

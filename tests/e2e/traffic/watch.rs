@@ -169,6 +169,24 @@ pub fn rests_at_most(bound: Duration, watches: &[&Watch], what: &str, happens: i
     );
 }
 
+/// Lets something happen to traffic that flows, and asserts that it is over `bound` later at the latest.
+pub fn dies_within(bound: Duration, watches: &[&Watch], what: &str, happens: impl FnOnce()) {
+    for watch in watches {
+        watch.flows();
+    }
+    let since = Instant::now();
+    happens();
+    until(bound * 2 + AFTERWARDS, "time passes", || {
+        since.elapsed() >= bound + AFTERWARDS
+    });
+    for watch in watches {
+        let last = watch.seen.lock().unwrap().arrivals.last().copied();
+        let flowed = last.map_or(Duration::ZERO, |last| last.saturating_duration_since(since));
+        println!("{what}: {} went on for {flowed:?}", watch.what);
+        assert!(flowed <= bound, "{what}: {} still flows", watch.what);
+    }
+}
+
 fn patient(socket: &UdpSocket, patience: Duration) {
     socket
         .set_read_timeout(Some(patience))
