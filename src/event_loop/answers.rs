@@ -7,8 +7,8 @@ use std::{
 };
 
 use hivevpn_core::{
-    membership::{Name, UnixTime},
-    node::{InviteRequest, MemberStatus, Now, PeerStatus},
+    membership::{Name, UnixTime, address},
+    node::{InviteRequest, MemberStatus, Now, PeerStatus, Standing},
     path::{Path as Route, PathKind, PathView, candidate::CandidateKind, view::CandidateView},
     tunnels::PingAnswer,
 };
@@ -79,7 +79,7 @@ impl EventLoop {
 
     fn status(&self) -> Status {
         let us = self.node.peer_id();
-        let own_name = self.node.name_of(&us).to_string();
+        let own_name = self.own_name();
         let (standing, expelled) = self.standing();
         Status {
             network: Network {
@@ -115,10 +115,20 @@ impl EventLoop {
         }
     }
 
-    fn own_ipv6(&self) -> Ipv6Addr {
+    /// What the others call us; when they do not take us for a member, what they called us.
+    fn own_name(&self) -> String {
         let us = self.node.peer_id();
-        let own = self.node.members().into_iter().find(|m| m.peer_id == us);
-        own.map_or(Ipv6Addr::UNSPECIFIED, |own| own.ipv6)
+        match self.node.standing() {
+            Standing::Member => self.node.name_of(&us).to_string(),
+            Standing::Lapsed | Standing::Unsupported | Standing::Expelled { .. } => {
+                self.node.certificate().name.to_string()
+            }
+        }
+    }
+
+    fn own_ipv6(&self) -> Ipv6Addr {
+        let network = self.node.network().id();
+        address::ipv6(&network, &self.node.certificate().subject)
     }
 
     fn peer(&self, peer: PeerStatus) -> Peer {

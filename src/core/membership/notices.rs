@@ -33,7 +33,7 @@ use super::{
 /// Delegations, live and ended: a handful is usual.
 const MAX_DELEGATIONS: usize = 256;
 /// Nodes whose delegations have been ended.
-const MAX_ENDS: usize = 256;
+const MAX_ENDS: usize = 1024;
 /// Expelled keys on the word of one delegate, or of all authorities together.
 const MAX_REVOCATIONS_BY_ONE: usize = 1024;
 /// Expelled keys in all.
@@ -53,6 +53,13 @@ struct Kept<T> {
     what: T,
 }
 
+/// A delegation, with its envelope.
+#[derive(Debug, Clone)]
+struct Lent {
+    delegation: Delegation,
+    envelope: Vec<u8>,
+}
+
 /// The outcome of [`Notices::take`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Taken {
@@ -69,8 +76,10 @@ pub struct Taken {
 /// The set of notices.
 #[derive(Debug, Clone, Default)]
 pub struct Notices {
-    delegations: BTreeMap<(Reverse<UnixTime>, NoticeId), Kept<(Delegation, Vec<u8>)>>,
+    /// Those that end last first.
+    delegations: BTreeMap<(Reverse<UnixTime>, NoticeId), Kept<Lent>>,
     ends: BTreeMap<SignerKey, Kept<DelegationEnd>>,
+    /// By whom, then of whom.
     revocations: BTreeMap<Author, BTreeMap<SignerKey, Kept<Revocation>>>,
     policies: BTreeMap<Author, Kept<PolicyUpdate>>,
     encoded: BTreeMap<NoticeId, Vec<u8>>,
@@ -123,7 +132,10 @@ impl Notices {
                     }
                 };
                 let key = (Reverse(delegation.not_after), id);
-                let what = (delegation, envelope);
+                let what = Lent {
+                    delegation,
+                    envelope,
+                };
                 let kept = Kept { id, rank: 0, what };
                 put_into(&mut self.delegations, key, kept, MAX_DELEGATIONS)
             }
@@ -219,6 +231,13 @@ impl Notices {
         proof.into_iter().collect()
     }
 
+    /// The notice that proves the end of a node's delegations.
+    pub fn proof_of_end(&self, delegate: &SignerKey) -> Vec<Vec<u8>> {
+        let kept = self.ends.get(delegate);
+        let proof = kept.and_then(|kept| self.encoded.get(&kept.id).cloned());
+        proof.into_iter().collect()
+    }
+
     /// Whether an authority has ended the delegation of `delegate` that begins at `since`.
     pub fn has_ended(&self, delegate: &SignerKey, since: UnixTime) -> bool {
         self.ended_until(delegate)
@@ -251,7 +270,10 @@ impl Notices {
     /// Every delegation, with its envelope and whether it has been ended.
     pub fn delegations(&self) -> impl Iterator<Item = (&Delegation, &[u8], bool)> {
         self.delegations.values().map(|kept| {
-            let (delegation, envelope) = &kept.what;
+            let Lent {
+                delegation,
+                envelope,
+            } = &kept.what;
             let has_ended = self.has_ended(&delegation.delegate, delegation.not_before);
             (delegation, envelope.as_slice(), has_ended)
         })

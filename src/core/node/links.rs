@@ -11,6 +11,7 @@ use libp2p_identity::PeerId;
 use super::{Node, Now};
 use crate::{
     connection::{ConnectionId, Link, quic_endpoint},
+    membership::Rejection,
     output::Output,
     path::{
         Path, PathKind,
@@ -44,10 +45,15 @@ impl Node {
                 connection: id,
                 reason: "the record is another member's".to_owned(),
             },
-            Err(rejection) => Output::Refuse {
-                connection: id,
-                reason: rejection.to_string(),
-            },
+            Err(rejection) => {
+                if rejection == Rejection::DelegationEnded {
+                    self.remember_unsupported(peer, record);
+                }
+                Output::Refuse {
+                    connection: id,
+                    reason: rejection.to_string(),
+                }
+            }
         };
         self.outputs.push_back(verdict);
     }

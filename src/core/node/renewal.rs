@@ -38,6 +38,8 @@ pub(super) struct Asking {
     /// Who did not accept our certificate, although we think it good.
     refused_by: BTreeSet<PeerId>,
     asked: BTreeMap<PeerId, Asked>,
+    /// Who showed us a certificate of a delegate whose delegation was ended, and of which one. They may not know.
+    unsupported: BTreeMap<PeerId, SignerKey>,
     /// Where members were when we knew them last.
     contacts: BTreeMap<PeerId, Vec<Multiaddr>>,
 }
@@ -213,11 +215,28 @@ impl Node {
         if !proof.is_empty() {
             return Ok(JoinAnswer::Renewed(Renewal::new(None, proof)));
         }
+        if let Some(delegate) = self.asking.unsupported.get(peer) {
+            let proof = self.directory.notices().proof_of_end(delegate);
+            return Ok(JoinAnswer::Renewed(Renewal::new(None, proof)));
+        }
         let credential = self.revive(peer, now)?;
         Ok(JoinAnswer::Renewed(Renewal::new(
             Some(credential),
             Vec::new(),
         )))
+    }
+
+    /// The node's record was refused, because nobody vouches for it any more. Should it ask why, it is told.
+    pub(super) fn remember_unsupported(&mut self, peer: PeerId, record: &[u8]) {
+        let opened = MemberRecord::decode(record)
+            .and_then(|record| record.credential.open(self.network.genesis()));
+        let Ok((certificate, basis)) = opened else {
+            return;
+        };
+        let unsupported = &mut self.asking.unsupported;
+        if certificate.subject.peer_id() == peer && unsupported.len() < MAX_ASKED {
+            unsupported.insert(peer, basis.delegate);
+        }
     }
 
     /// Renews the certificate of a member that was away while it ran out, if we may.

@@ -281,9 +281,12 @@ impl World {
         let mut answer = None;
         let mut later = Vec::new();
         while let Some(output) = self.hosts[there].node.poll_output() {
-            match output {
-                Output::Respond { body, .. } if answer.is_none() => answer = Some(body),
-                other => later.push(other),
+            if answer.is_some() {
+                later.push(output);
+            } else if let Output::Respond { body, .. } = output {
+                answer = Some(body);
+            } else {
+                later.push(output);
             }
         }
         for output in later {

@@ -158,7 +158,7 @@ fn a_notice_cannot_be_used_as_storage() {
         .revocation_of(&signer(1).key())
         .unwrap();
     assert_eq!(kept.reason.len(), 200, "it was cut");
-    let long = update(&hive, 1, &[0; 33_000]);
+    let long = update(&hive, 1, &vec![0; 33_000]);
     assert!(matches!(
         take(&mut hive, &Notice::policy(&long, signing)),
         Err(Rejection::TooLarge { .. })

@@ -305,6 +305,30 @@ fn an_authority_may_end_the_founders_delegation_from_another_delegates_node() {
     assert_eq!(refused, Err(CannotRevoke::NotDelegated));
 }
 
+/// The founder's machine was stolen, and no other node may do anything. Whoever has the authority's key brings it to any
+/// member's node.
+#[test]
+fn the_authority_takes_a_network_back_from_a_stolen_founder() {
+    let (mut world, b, c) = three();
+    let [us, founder] = [world.peer(b), world.peer(0)];
+    world.unplug(0);
+    let now = world.now();
+    let until = now.unix.plus(MONTHS);
+    let node = &mut world.hosts[b].node;
+    node.delegate(&authority(), &us, Powers::ALL, GroupGrant::Any, until, now)
+        .unwrap();
+    node.undelegate(&authority(), &founder, now).unwrap();
+    node.revoke(&founder, "stolen", now).unwrap();
+    world.settle();
+    for at in [b, c] {
+        assert_eq!(world.standing(at), Standing::Member);
+        assert_eq!(world.hosts[at].node.certificate.issuer, signer(2).key());
+        assert!(!world.knows(at, 0));
+    }
+    assert!(!world.knock(0, c));
+    assert_eq!(world.send(b, c, b"ours"), [b"ours".to_vec()]);
+}
+
 #[test]
 fn what_cannot_be_lent_or_taken_back_is_said() {
     let (mut world, b, c) = three();

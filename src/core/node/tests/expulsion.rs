@@ -70,7 +70,10 @@ fn an_expelled_node_knows_it_and_carries_no_packets() {
         reason: "the laptop was lost".to_owned(),
     };
     assert_eq!(world.standing(b), expelled);
-    assert_eq!(world.hosts[b].disk.standings, [expelled.clone()]);
+    assert_eq!(
+        world.hosts[b].disk.standings,
+        std::slice::from_ref(&expelled)
+    );
     assert!(!world.has_tunnel(b, 0) && !world.has_tunnel(b, c));
     world.restart(b);
     assert_eq!(world.standing(b), expelled);
