@@ -10,6 +10,10 @@
 //! The **directory** holds the records a node knows and decides who has which address and name.
 //! Members bring their directories together by exchanging digests ([`sync`]).
 //!
+//! What an authority and its delegates decide later travels as **notices**: more delegations and their
+//! ends, expulsions, the policy. All members hold the same ones ([`notices`]) and believe no certificate
+//! that these void.
+//!
 //! A node becomes a member by an **invite**: a printable string with which it asks the node that
 //! made it ([`join`]); that node's [`issuer`] decides. Or a node is admitted without being there, by
 //! its key, and is handed the answer as a [`bundle`]. Nobody needs to be asked afterwards.
@@ -18,7 +22,7 @@
 //! is refused is refused for one named reason, a [`Rejection`] or a [`JoinRefusal`].
 //!
 //! Reading order: [`genesis`], [`delegation`], [`certificate`], [`descriptor`], [`record`],
-//! [`directory`]; then [`invite`], [`join`], [`issuer`]. The encoding is in [`envelope`] and `wire`.
+//! [`notice`], [`notices`], [`directory`]; then [`invite`], [`join`], [`issuer`]. The encoding is in [`envelope`] and `wire`.
 
 pub mod address;
 pub mod bundle;
@@ -73,5 +77,6 @@ mod tests {
     mod admission;
     mod conflicts;
     mod decoders;
+    mod notices;
     mod trust;
 }

@@ -6,7 +6,9 @@
 //! time matters ([`Node::poll_timeout`]).
 //!
 //! The shell calls one `handle_*`, then takes out everything that came out of it. What happens to members lives in
-//! `members.rs`, to connections in `links.rs`, how others join in `joining.rs`, what people see in `status.rs`.
+//! `members.rs`, to connections in `links.rs`, how others join in `joining.rs`, what people see in `status.rs`. What an authority
+//! and its delegates decide lives in `trust.rs` and `delegates.rs`, how everybody learns it in `notices.rs`, what it means
+//! for ourselves in `standing.rs` and `renewal.rs`.
 
 use std::{
     collections::{BTreeMap, VecDeque},

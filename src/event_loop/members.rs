@@ -308,7 +308,8 @@ impl EventLoop {
             ),
             CannotUndelegate::NotAnAuthority
             | CannotUndelegate::NotADelegate
-            | CannotUndelegate::Ourselves => why.to_string(),
+            | CannotUndelegate::Ourselves
+            | CannotUndelegate::Full => why.to_string(),
         })?;
         let called = |peers: &[PeerId]| -> Vec<String> {
             let name = |peer| self.node.name_of(peer).to_string();

@@ -254,7 +254,7 @@ impl Issuer {
         Ok(credential)
     }
 
-    /// A certificate like this one, valid from now: the same member, name, groups and address.
+    /// A certificate like this one, valid from now and for longer: the same member, name, groups and address.
     pub fn renew(&self, certificate: &Certificate, now: UnixTime) -> Result<Credential, Rejection> {
         certificate.check_time(now)?;
         let renewed = Certificate {
@@ -262,7 +262,12 @@ impl Issuer {
             issuer: self.signer.key(),
             ..certificate.clone()
         };
-        Ok(self.certify(renewed, now)?.0)
+        let (credential, renewed) = self.certify(renewed, now)?;
+        match renewed.not_after > certificate.not_after {
+            true => Ok(credential),
+            // Our delegation ends too soon: somebody else's may not.
+            false => Err(Rejection::OutsideDelegation),
+        }
     }
 
     /// Makes a member of a node that was one, as what it was: the name and the address as far as they

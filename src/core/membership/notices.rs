@@ -33,7 +33,7 @@ use super::{
 /// Delegations, live and ended: a handful is usual.
 const MAX_DELEGATIONS: usize = 256;
 /// Nodes whose delegations have been ended.
-const MAX_ENDS: usize = 256;
+const MAX_ENDS: usize = 1024;
 /// Expelled keys on the word of one delegate, or of all authorities together.
 const MAX_REVOCATIONS_BY_ONE: usize = 1024;
 /// Expelled keys in all.
@@ -53,6 +53,13 @@ struct Kept<T> {
     what: T,
 }
 
+/// A delegation, with its envelope.
+#[derive(Debug, Clone)]
+struct Lent {
+    delegation: Delegation,
+    envelope: Vec<u8>,
+}
+
 /// The outcome of [`Notices::take`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Taken {
@@ -69,8 +76,10 @@ pub struct Taken {
 /// The set of notices.
 #[derive(Debug, Clone, Default)]
 pub struct Notices {
-    delegations: BTreeMap<(Reverse<UnixTime>, NoticeId), Kept<(Delegation, Vec<u8>)>>,
+    /// Those that end last first.
+    delegations: BTreeMap<(Reverse<UnixTime>, NoticeId), Kept<Lent>>,
     ends: BTreeMap<SignerKey, Kept<DelegationEnd>>,
+    /// By whom, then of whom.
     revocations: BTreeMap<Author, BTreeMap<SignerKey, Kept<Revocation>>>,
     policies: BTreeMap<Author, Kept<PolicyUpdate>>,
     encoded: BTreeMap<NoticeId, Vec<u8>>,
@@ -123,7 +132,10 @@ impl Notices {
                     }
                 };
                 let key = (Reverse(delegation.not_after), id);
-                let what = (delegation, envelope);
+                let what = Lent {
+                    delegation,
+                    envelope,
+                };
                 let kept = Kept { id, rank: 0, what };
                 put_into(&mut self.delegations, key, kept, MAX_DELEGATIONS)
             }
@@ -258,7 +270,10 @@ impl Notices {
     /// Every delegation, with its envelope and whether it has been ended.
     pub fn delegations(&self) -> impl Iterator<Item = (&Delegation, &[u8], bool)> {
         self.delegations.values().map(|kept| {
-            let (delegation, envelope) = &kept.what;
+            let Lent {
+                delegation,
+                envelope,
+            } = &kept.what;
             let has_ended = self.has_ended(&delegation.delegate, delegation.not_before);
             (delegation, envelope.as_slice(), has_ended)
         })
@@ -369,4 +384,33 @@ fn put_into<K: Ord, T>(
         false => None,
     };
     before.into_iter().chain(surplus).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    proptest! {
+        /// Three places, several notices for each, more places than are kept.
+        #[test]
+        fn what_is_kept_does_not_depend_on_the_order(
+            given in vec((0u8..6, 0u64..3, 0u8..3), 0..30).prop_flat_map(|given| {
+                (Just(given.clone()), Just(given).prop_shuffle())
+            }),
+        ) {
+            let kept = |given: &[(u8, u64, u8)]| {
+                let mut places = BTreeMap::new();
+                for (key, rank, id) in given {
+                    // An id belongs to one content.
+                    let id = [*key, *rank as u8, *id].repeat(11)[..32].try_into().unwrap();
+                    let kept = Kept { id, rank: *rank, what: () };
+                    put_into(&mut places, *key, kept, 3);
+                }
+                places.into_iter().map(|(key, kept)| (key, kept.id)).collect::<Vec<_>>()
+            };
+            prop_assert_eq!(kept(&given.0), kept(&given.1));
+        }
+    }
 }

@@ -6,7 +6,7 @@ use libp2p_identity::PeerId;
 use super::{Node, Now};
 use crate::membership::{
     Delegation, DelegationEnd, GroupGrant, MemberRecord, Name, Notice, PolicyUpdate, Powers,
-    Rejection, Signer, SignerKey, UnixTime,
+    Signer, SignerKey, UnixTime,
     notice::{Author, Signing},
     record::Member,
     time::CLOCK_SKEW,
@@ -34,9 +34,9 @@ pub enum CannotDelegate {
     /// They would be over before they begin.
     #[error("the delegation would end before it begins: give a later end")]
     Over,
-    /// It is not taken.
-    #[error("the delegation is not taken: {0}")]
-    Rejected(Rejection),
+    /// There is no place for one more.
+    #[error("the network remembers no more delegations than it has: give this one a later end")]
+    Full,
 }
 
 /// Why no powers were taken back.
@@ -49,7 +49,7 @@ pub enum CannotUndelegate {
     NotAnAuthority,
     /// It has none.
     #[error(
-        "the node does not act for the network's authority: 'hivevpn delegate list' lists who does"
+        "the node does not act for the network's authority: 'hivevpn delegate list' says who does"
     )]
     NotADelegate,
     /// It would be our own delegation.
@@ -61,9 +61,12 @@ pub enum CannotUndelegate {
     /// We could not renew the certificates that rest on it.
     #[error(
         "this node may not admit members, so the members that the delegate admitted would be cut off: run the command \
-         on a node that may ('hivevpn delegate list' lists them)"
+         on a node that may ('hivevpn delegate list' names them)"
     )]
     CannotReissue,
+    /// There is no place for one more.
+    #[error("the network remembers no more ended delegations than it has: found another one")]
+    Full,
 }
 
 /// Somebody who acts for the authority, or did.
@@ -168,7 +171,7 @@ impl Node {
         let notice = Notice::Delegation(delegation.seal(authority)).encode();
         match self.take_notices([notice.as_slice()], None, now) {
             true => Ok(()),
-            false => Err(CannotDelegate::Rejected(Rejection::DirectoryFull)),
+            false => Err(CannotDelegate::Full),
         }
     }
 
@@ -224,6 +227,9 @@ impl Node {
         let mut notices = vec![Notice::end(&end, authority).encode()];
         notices.extend(repeated.notices);
         self.take_notices(notices.iter().map(Vec::as_slice), None, now);
+        if !self.directory.notices().has_ended(&key, until) {
+            return Err(CannotUndelegate::Full);
+        }
         let missing = |member: &Member| self.directory.get(&member.peer_id).is_none();
         let missing: Vec<Member> = resting.iter().filter(|m| missing(m)).cloned().collect();
         self.reissue(&missing, now);

@@ -55,7 +55,7 @@ pub enum CannotAdmit {
     /// This node's delegation does not include ADMIT or one of the groups, or it has none.
     #[error(
         "this node may not admit members, or not into these groups: run the command on a node that may \
-         ('hivevpn delegate list' lists them)"
+         ('hivevpn delegate list' names them)"
     )]
     NotDelegated,
     /// The node cannot be what it was to be.
@@ -194,9 +194,12 @@ impl Node {
         };
         let credential = issuer
             .admit(applicant, unix, &mut self.directory)
-            .map_err(|refusal| match refusal {
-                JoinRefusal::IssuerMayNotAdmit => CannotAdmit::NotDelegated,
-                refusal => CannotAdmit::Refused(refusal),
+            .map_err(|refusal| {
+                let is_ours = refusal == JoinRefusal::IssuerMayNotAdmit;
+                match is_ours {
+                    true => CannotAdmit::NotDelegated,
+                    false => CannotAdmit::Refused(refusal),
+                }
             })?;
         tracing::info!(peer = %key, "admitted by hand");
         let us = self.signer.peer_id();

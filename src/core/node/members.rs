@@ -145,7 +145,8 @@ impl Node {
         }
     }
 
-    /// Tells the connected members, but the one it came from and the one it is about. News from others are passed on
+    /// Tells the connected members, but the one it came from and the one it is about, unless it is we who have something
+    /// to say about it: a new certificate. News from others are passed on
     /// to a few only: they told as many, and who is missed all the same learns it by anti-entropy.
     pub(super) fn announce(
         &mut self,
@@ -155,7 +156,7 @@ impl Node {
     ) {
         let connected = self.connections.connected();
         let mut others: Vec<_> = connected
-            .filter(|peer| Some(*peer) != from && Some(*peer) != about)
+            .filter(|peer| Some(*peer) != from && (from.is_none() || Some(*peer) != about))
             .collect();
         if others.is_empty() {
             return;

@@ -13,13 +13,20 @@ use crate::{
     connection::{ConnectionId, Link},
     drop_reason::DropReason,
     membership::{
-        Founding, Invite, JoinAnswer, JoinMessage, JoinRefusal, JoinRequest, Joined, genesis,
+        Descriptor, Features, Founding, Invite, JoinAnswer, JoinMessage, JoinRefusal, JoinRequest,
+        Joined, genesis,
     },
     output::RequestId,
 };
 
 mod certificates;
+mod conflicts;
+mod delegates;
+mod expulsion;
 mod joining;
+mod policy;
+mod renewal;
+mod storage;
 
 const UNIX: UnixTime = UnixTime(1_800_000_000);
 
@@ -29,6 +36,7 @@ struct Host {
     number: u8,
     answers: Vec<Vec<u8>>,
     refused: Vec<String>,
+    disk: storage::Disk,
 }
 
 struct World {
@@ -99,6 +107,7 @@ impl World {
                 number: 1,
                 answers: Vec::new(),
                 refused: Vec::new(),
+                disk: storage::Disk::default(),
             }],
             start: now.instant,
             elapsed: Duration::ZERO,
@@ -164,13 +173,21 @@ impl World {
     fn join(&mut self, number: u8) -> usize {
         let invite = self.invite(number);
         let joined = self.ask(&invite, number).unwrap();
-        let start = start(number, joined.network, joined.credential, joined.records);
+        let mut start = start(number, joined.network, joined.credential, joined.records);
+        start.notices = joined.notices;
+        self.start_host(start, number)
+    }
+
+    fn start_host(&mut self, start: Start, number: u8) -> usize {
+        let mut disk = storage::Disk::default();
+        disk.fill(&start);
         let node = Node::new(start, self.now()).unwrap();
         self.hosts.push(Host {
             node,
             number,
             answers: Vec::new(),
             refused: Vec::new(),
+            disk,
         });
         self.reach(self.hosts.len() - 1);
         self.hosts.len() - 1
@@ -240,68 +257,73 @@ impl World {
         }
     }
 
+    fn host_of(&self, peer: &PeerId) -> Option<usize> {
+        self.hosts
+            .iter()
+            .position(|host| host.node.peer_id() == *peer)
+    }
+
+    /// The host that is `peer`, if a connection leads there.
+    fn reached(&self, here: usize, peer: &PeerId) -> Option<usize> {
+        let there = self.host_of(peer)?;
+        let is_linked =
+            |(a, b): &(usize, usize)| [*a, *b] == [here, there] || [*b, *a] == [here, there];
+        self.links.values().any(is_linked).then_some(there)
+    }
+
+    /// Asks a host, and carries the answer back; what else the host has to say comes later.
+    fn ask_host(
+        &mut self,
+        there: usize,
+        ask: impl FnOnce(&mut Node, RequestId),
+    ) -> Option<Vec<u8>> {
+        ask(&mut self.hosts[there].node, RequestId(1));
+        let mut answer = None;
+        let mut later = Vec::new();
+        while let Some(output) = self.hosts[there].node.poll_output() {
+            if answer.is_some() {
+                later.push(output);
+            } else if let Output::Respond { body, .. } = output {
+                answer = Some(body);
+            } else {
+                later.push(output);
+            }
+        }
+        for output in later {
+            self.carry_out(there, output);
+        }
+        answer
+    }
+
     fn carry_out(&mut self, here: usize, output: Output) {
         let now = self.now();
+        let us = self.hosts[here].node.peer_id();
+        self.hosts[here].disk.keep(&output);
         match output {
             Output::Sync { peer, body } => {
-                let us = self.hosts[here].node.peer_id();
-                let is_connected = self.links.values().any(|(a, b)| {
-                    let ends = [self.hosts[*a].node.peer_id(), self.hosts[*b].node.peer_id()];
-                    ends.contains(&us) && ends.contains(&peer)
+                let Some(there) = self.reached(here, &peer) else {
+                    return;
+                };
+                let answer = self.ask_host(there, |node, request| {
+                    node.handle_sync_request(request, us, &body, now);
                 });
-                let there = self
-                    .hosts
-                    .iter()
-                    .position(|host| host.node.peer_id() == peer)
-                    .filter(|_| is_connected);
-                let Some(there) = there else { return };
-                self.hosts[there]
-                    .node
-                    .handle_sync_request(RequestId(1), us, &body, now);
-                let mut later = Vec::new();
-                while let Some(output) = self.hosts[there].node.poll_output() {
-                    match output {
-                        Output::Respond { body, .. } => {
-                            self.hosts[here].node.handle_sync_answer(peer, &body, now)
-                        }
-                        other @ (Output::Dial { .. }
-                        | Output::Close(_)
-                        | Output::Admit(_)
-                        | Output::Introduce(_)
-                        | Output::Refuse { .. }
-                        | Output::Sync { .. }
-                        | Output::Redeem { .. }
-                        | Output::SaveRecord { .. }
-                        | Output::ForgetRecord(_)
-                        | Output::SaveNotice { .. }
-                        | Output::ForgetNotice(_)
-                        | Output::AskRenewal { .. }
-                        | Output::Standing(_)
-                        | Output::PolicyChanged(_)
-                        | Output::SaveDescriptorSeq(_)
-                        | Output::SaveTimeFloor(_)
-                        | Output::SaveCredential(_)
-                        | Output::Publish { .. }
-                        | Output::Lookup { .. }
-                        | Output::Relays(_)
-                        | Output::SetIpv4(_)) => later.push(other),
-                    }
-                }
-                for output in later {
-                    self.carry_out(there, output);
-                }
+                let node = &mut self.hosts[here].node;
+                node.handle_sync_answer(peer, &answer.expect("always"), now);
+            }
+            Output::AskRenewal { peer, body } => {
+                let Some(there) = self.reached(here, &peer) else {
+                    return self.hosts[here].node.handle_renewal_failed(peer, now);
+                };
+                let answer = self.ask_host(there, |node, request| {
+                    node.handle_join_request(request, us, &body, now);
+                });
+                let node = &mut self.hosts[here].node;
+                node.handle_renewal_answer(peer, &answer.expect("always"), now);
             }
             Output::Respond { body, .. } => self.hosts[here].answers.push(body),
             Output::Redeem { accepted, .. } => self.hosts[here].answers.push(accepted),
             Output::Refuse { reason, .. } => self.hosts[here].refused.push(reason),
-            Output::Close(id) => {
-                let there = self.other_end(id, here);
-                self.links.remove(&id);
-                self.hosts[here].node.handle_connection_closed(id, now);
-                if let Some(there) = there {
-                    self.hosts[there].node.handle_connection_closed(id, now);
-                }
-            }
+            Output::Close(id) => self.close(here, id),
             Output::Dial { .. }
             | Output::Admit(_)
             | Output::Introduce(_)
@@ -309,7 +331,6 @@ impl World {
             | Output::ForgetRecord(_)
             | Output::SaveNotice { .. }
             | Output::ForgetNotice(_)
-            | Output::AskRenewal { .. }
             | Output::Standing(_)
             | Output::PolicyChanged(_)
             | Output::SaveDescriptorSeq(_)
@@ -319,6 +340,16 @@ impl World {
             | Output::Lookup { .. }
             | Output::Relays(_)
             | Output::SetIpv4(_) => {}
+        }
+    }
+
+    fn close(&mut self, here: usize, id: ConnectionId) {
+        let now = self.now();
+        let there = self.other_end(id, here);
+        self.links.remove(&id);
+        self.hosts[here].node.handle_connection_closed(id, now);
+        if let Some(there) = there {
+            self.hosts[there].node.handle_connection_closed(id, now);
         }
     }
 

@@ -4,14 +4,15 @@ use proptest::{collection::vec, prelude::*};
 
 use crate::membership::{
     certificate::Credential,
-    delegation::Delegation,
+    delegation::{Delegation, Powers},
     genesis::Genesis,
     issuer::Redemption,
-    join::{JoinAnswer, JoinRequest},
+    join::{JoinAnswer, JoinMessage, JoinRequest, Renewal},
     network::Network,
+    notice::{DelegationEnd, Notice, PolicyUpdate, Revocation, Signing},
     record::MemberRecord,
     sync::SyncMessage,
-    testing::{Hive, NOW, founder, offer, signer},
+    testing::{Hive, NOW, authority, founder, offer, signer},
     wire,
 };
 
@@ -24,11 +25,49 @@ fn decode_as_everything(hive: &Hive, bytes: &[u8]) {
     let _ = Redemption::decode(bytes);
     let _ = SyncMessage::decode(bytes);
     let _ = wire::decode_message::<JoinAnswer>(bytes);
+    let _ = JoinAnswer::renewed(bytes);
+    let _ = JoinMessage::decode(bytes);
+    let _ = hive.directory.clone().take_notice(bytes);
+    let _ = hive.directory.clone().remember(bytes, NOW);
     let _ = JoinRequest::open(bytes, &signer(1).peer_id());
     let _ = hive.directory.clone().admit(bytes, NOW);
     if let Ok(credential) = Credential::decode(bytes) {
         let _ = credential.verify(genesis, NOW, &signer(1).peer_id());
     }
+}
+
+/// One notice of each kind.
+fn notices(hive: &Hive) -> Vec<Vec<u8>> {
+    let network = hive.network.id();
+    let end = DelegationEnd {
+        network,
+        delegate: signer(3).key(),
+        until: NOW,
+    };
+    let revocation = Revocation {
+        network,
+        subject: signer(4).key(),
+        generation: 2,
+        revoked_at: NOW,
+        reason: "lost".to_owned(),
+    };
+    let update = PolicyUpdate {
+        network,
+        version: 1,
+        previous: [0; 32],
+        body: b"allow".to_vec(),
+        set_at: NOW,
+    };
+    let founder = hive.issuer.signing(Powers::ALL, NOW).unwrap();
+    let signing = Signing::Authority(&authority());
+    [
+        Notice::Delegation(hive.delegation.clone()),
+        Notice::end(&end, &authority()),
+        Notice::revocation(revocation, founder),
+        Notice::policy(&update, signing),
+    ]
+    .map(|notice| notice.encode())
+    .into()
 }
 
 /// One encoding of each kind.
@@ -41,6 +80,7 @@ fn specimens(hive: &mut Hive) -> Vec<Vec<u8>> {
     hive.directory.admit(&record, NOW).unwrap();
     let issuer = founder().peer_id();
     let empty = crate::membership::Directory::new(hive.network.genesis().clone());
+    let notices = notices(hive);
     vec![
         hive.network.genesis().envelope().to_vec(),
         hive.delegation.clone(),
@@ -56,7 +96,15 @@ fn specimens(hive: &mut Hive) -> Vec<Vec<u8>> {
         SyncMessage::Digest(hive.directory.digest()).encode(),
         SyncMessage::Answer(hive.directory.answer(&empty.digest())).encode(),
         SyncMessage::announcement(record).encode(),
+        SyncMessage::notices(&notices).encode(),
+        JoinMessage::Renewal.encode(),
+        JoinAnswer::Renewed(Renewal::new(Some(redemption.credential), notices.clone()))
+            .encode()
+            .to_vec(),
     ]
+    .into_iter()
+    .chain(notices)
+    .collect()
 }
 
 #[test]
@@ -72,6 +120,9 @@ fn what_is_encoded_decodes_to_the_same() {
         if let Ok(redemption) = Redemption::decode(&bytes) {
             assert_eq!(redemption.encode(), bytes);
         }
+        if let Ok(notice) = Notice::decode(&bytes) {
+            assert_eq!(notice.encode(), bytes);
+        }
         if let Ok(answer) = wire::decode_message::<JoinAnswer>(&bytes) {
             assert_eq!(*answer.encode(), bytes);
         }
@@ -85,6 +136,7 @@ fn a_truncated_object_is_refused_at_every_length() {
         for len in 0..specimen.len() {
             decode_as_everything(&hive, &specimen[..len]);
             assert!(hive.directory.admit(&specimen[..len], NOW).is_err());
+            assert!(hive.directory.take_notice(&specimen[..len]).is_err());
         }
     }
 }
@@ -113,6 +165,7 @@ proptest! {
         decode_as_everything(&hive, &bent);
         if bent != *specimen {
             prop_assert!(hive.directory.admit(&bent, NOW).is_err());
+            prop_assert!(hive.directory.take_notice(&bent).is_err());
         }
     }
 }

@@ -299,6 +299,27 @@ fn a_delegate_issues_nothing_before_or_after_its_delegation() {
     assert_eq!(certificate.not_after, later(20));
 }
 
+/// Otherwise it would renew again and again, for ever less, as its end comes near.
+#[test]
+fn a_delegate_whose_time_is_nearly_over_leaves_renewals_to_others() {
+    let mut hive = Hive::founded();
+    let credential = hive.admit(&signer(1), "gpu", None);
+    let old = credential
+        .verify(hive.network.genesis(), NOW, &signer(1).peer_id())
+        .unwrap();
+    let short = Delegation {
+        delegate: signer(50).key(),
+        not_after: later(29),
+        ..delegation(&hive)
+    };
+    let genesis = hive.network.genesis().clone();
+    let issuer = Issuer::new(signer(50), short.seal(&authority()), genesis).unwrap();
+    assert_eq!(
+        issuer.renew(&old, later(20)),
+        Err(Rejection::OutsideDelegation)
+    );
+}
+
 #[test]
 fn a_delegation_works_for_its_delegate_only() {
     let hive = Hive::founded();
