@@ -16,6 +16,9 @@ use libp2p::identity::Keypair;
 use rand::Rng;
 use zeroize::Zeroizing;
 
+/// Directories that begin like this hold identities that were replaced.
+const SET_ASIDE: &str = "old-";
+
 /// This node's own keys.
 pub struct Identity {
     /// Who we are on libp2p and in every signature.
@@ -47,6 +50,25 @@ pub fn path(state: &Path) -> PathBuf {
 /// Where the network authority's key is, if it is on this machine.
 pub fn authority_path(state: &Path) -> PathBuf {
     state.join("authority.key")
+}
+
+/// Where an identity is kept that another one has replaced.
+pub fn set_aside_path(state: &Path, peer_id: &str) -> PathBuf {
+    state.join(format!("{SET_ASIDE}{peer_id}"))
+}
+
+/// Whether an identity was replaced in this directory.
+pub fn was_replaced(state: &Path) -> Result<bool> {
+    let entries = std::fs::read_dir(state).with_context(|| state.display().to_string())?;
+    for entry in entries {
+        let name = entry
+            .with_context(|| state.display().to_string())?
+            .file_name();
+        if name.to_string_lossy().starts_with(SET_ASIDE) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Loads the node's identity without making one, for commands that need no daemon.

@@ -129,6 +129,12 @@ pub fn way(store: &Store, config: &Config, state: &Path) -> Result<Way> {
                 .to_owned()
         )
     );
+    // Nobody who replaces an identity wants a network of his own instead.
+    ensure!(
+        !identity::was_replaced(state)?,
+        "this node's identity was replaced, and the new one is no member yet: 'hivevpn id' shows it; have it admitted, and \
+         start with --join"
+    );
     Ok(Way::Found(state.to_owned()))
 }
 

@@ -13,7 +13,8 @@ const PLAIN: &str = "\x1b[0m";
 /// Shows `text` on standard error. Unless it was `asked` for, only where both outputs are one terminal that it fits.
 pub fn show(text: &str, asked: bool) -> Result<()> {
     let err = std::io::stderr();
-    if !asked && !(err.is_terminal() && std::io::stdout().is_terminal()) {
+    let is_seen = err.is_terminal() && std::io::stdout().is_terminal();
+    if !(asked || is_seen) {
         return Ok(());
     }
     let code = draw(text);

@@ -97,7 +97,7 @@ fn is_delegate(state: &Path, node: &PeerId) -> Result<bool> {
 
 /// Moves what belongs to the old identity into a directory of its own, below the state directory.
 fn set_aside(state: &Path, old: &str) -> Result<PathBuf> {
-    let kept = state.join(format!("old-{old}"));
+    let kept = identity::set_aside_path(state, old);
     ensure!(
         !kept.exists(),
         "{} exists already: move it away first",
@@ -123,12 +123,14 @@ mod tests {
         let state = dir.path().join("state");
         secret_file::create_private_dir(&state).unwrap();
         let before = Identity::load_or_create(&state).unwrap();
+        assert!(!identity::was_replaced(&state).unwrap());
         fs::create_dir(state.join("db")).unwrap();
         fs::write(state.join("authority.key"), b"stays").unwrap();
         let old = before.keypair.public().to_peer_id().to_string();
         let kept = set_aside(&state, &old).unwrap();
         let again = Identity::load_or_create(&kept).unwrap();
         assert_eq!(again.keypair.public(), before.keypair.public());
+        assert!(identity::was_replaced(&state).unwrap());
         assert!(kept.join("db").is_dir() && !state.join("db").exists());
         assert!(state.join("authority.key").exists());
         let after = Identity::load_or_create(&state).unwrap();

@@ -271,6 +271,9 @@ fn an_identity_is_replaced_by_a_new_admission_and_the_old_one_is_out() {
     let new = outcome.ok();
     assert_ne!(new, old);
 
+    let why = host.hivevpn(&["up"]).failed_with(exit::FAILED);
+    assert!(why.contains("--join"), "it founds no network: {why}");
+
     net.node("a").ask(&["revoke", &old, "--reason", "replaced"]);
     let bundle = net.node("a").ask(&["admit", &new, "--name", "b"]);
     net.put(host.up(&["--join", &bundle]));

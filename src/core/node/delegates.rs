@@ -49,7 +49,7 @@ pub enum CannotUndelegate {
     NotAnAuthority,
     /// It has none.
     #[error(
-        "the node does not act for the network's authority: 'hivevpn delegate list' lists who does"
+        "the node does not act for the network's authority: 'hivevpn delegate list' says who does"
     )]
     NotADelegate,
     /// It would be our own delegation.
@@ -61,7 +61,7 @@ pub enum CannotUndelegate {
     /// We could not renew the certificates that rest on it.
     #[error(
         "this node may not admit members, so the members that the delegate admitted would be cut off: run the command \
-         on a node that may ('hivevpn delegate list' lists them)"
+         on a node that may ('hivevpn delegate list' names them)"
     )]
     CannotReissue,
     /// There is no place for one more.

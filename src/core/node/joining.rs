@@ -55,7 +55,7 @@ pub enum CannotAdmit {
     /// This node's delegation does not include ADMIT or one of the groups, or it has none.
     #[error(
         "this node may not admit members, or not into these groups: run the command on a node that may \
-         ('hivevpn delegate list' lists them)"
+         ('hivevpn delegate list' names them)"
     )]
     NotDelegated,
     /// The node cannot be what it was to be.

@@ -14,7 +14,7 @@ use crate::membership::{
 pub enum CannotRevoke {
     /// This node's delegation does not include REVOKE, or it has none.
     #[error(
-        "this node may not expel members: run the command on a node that may ('hivevpn delegate list' lists them)"
+        "this node may not expel members: run the command on a node that may ('hivevpn delegate list' names them)"
     )]
     NotDelegated,
     /// It would be ourselves.
@@ -47,7 +47,7 @@ pub enum CannotRevoke {
 pub enum CannotRestore {
     /// This node's delegation does not include ADMIT, or it has none.
     #[error(
-        "this node may not admit members: run the command on a node that may ('hivevpn delegate list' lists them)"
+        "this node may not admit members: run the command on a node that may ('hivevpn delegate list' names them)"
     )]
     NotDelegated,
     /// It is a member.
@@ -71,7 +71,7 @@ pub enum CannotRestore {
 pub enum CannotSetPolicy {
     /// This node's delegation does not include POLICY, or it has none.
     #[error(
-        "this node may not set the policy: run the command on a node that may ('hivevpn delegate list' lists them)"
+        "this node may not set the policy: run the command on a node that may ('hivevpn delegate list' names them)"
     )]
     NotDelegated,
     /// The policy is too long.
