@@ -11,6 +11,7 @@ use crate::{
     control::{NoDaemon, Starting},
 };
 
+pub mod audit;
 pub mod bench;
 pub mod doctor;
 pub mod down;
@@ -36,10 +37,10 @@ pub struct BadUsage(pub String);
 
 /// Runs the command that was asked for.
 pub fn run(cli: &Cli) -> Result<()> {
-    let socket = cli.socket();
+    let (state, socket) = (cli.state(), cli.socket());
     match &cli.command {
-        Command::Up(args) => up::run(args, &cli.state, &socket),
-        Command::Down => down::run(&socket),
+        Command::Up(args) => up::run(args, cli),
+        Command::Down => down::run(cli),
         Command::Invite(args) => invite::run(args, &socket),
         Command::Status(args) => status::run(args, &socket),
         Command::Nodes(args) => nodes::run(args, &socket),
@@ -47,8 +48,9 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Why(args) => why::run(args, &socket),
         Command::Bench(args) => bench::run(args, &socket),
         Command::Netcheck(args) => netcheck::run(args, &socket),
-        Command::Doctor(args) => doctor::run(args, &cli.state, &socket),
-        Command::Id(args) => id::run(args, &cli.state, &socket),
+        Command::Doctor(args) => doctor::run(args, &state, &socket),
+        Command::Id(args) => id::run(args, &state, &socket),
+        Command::Audit(args) => audit::run(args, &state),
         Command::Version(args) => version::run(args),
     }
 }

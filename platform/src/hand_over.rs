@@ -28,6 +28,15 @@ pub fn hand_over(directory: &Path, user: &ServiceUser) -> io::Result<()> {
     hand_over_directory(directory, user, DEEPEST)
 }
 
+/// Gives `directory` alone, if it is root's.
+pub fn hand_over_empty(directory: &Path, user: &ServiceUser) -> io::Result<()> {
+    let directory = File::from(open(directory, in_directory(), Mode::empty())?);
+    if directory.metadata()?.uid() == 0 {
+        give(&directory, user)?;
+    }
+    Ok(())
+}
+
 fn in_directory() -> OFlag {
     OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC
 }
