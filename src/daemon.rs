@@ -30,6 +30,7 @@ use hivevpn_platform::{
     privileges::{self, ServiceUser},
     tun::{Tun, TunError},
 };
+use ipnet::IpNet;
 use tokio::runtime::Handle;
 
 use crate::{
@@ -41,6 +42,7 @@ use crate::{
     identity::{self, Identity},
     membership::{self, Membership, OwnAddresses},
     store::Store,
+    swarm::addresses::Overlay,
 };
 
 mod ground;
@@ -189,19 +191,19 @@ impl Failures {
 
     /// Runs what was prepared to its end: one network on this thread, several on one each.
     fn run(mut self, mut networks: Vec<Prepared>) -> Result<()> {
-        let addressing = Mutex::new(());
+        let siblings = Siblings::of(&networks);
         if !self.several
             && let Some(only) = networks.pop()
         {
-            return only.run(&addressing);
+            return only.run(&siblings);
         }
         let outcomes: Vec<_> = std::thread::scope(|scope| {
             let running: Vec<_> = networks
                 .into_iter()
                 .map(|network| {
                     let name = network.name();
-                    let addressing = &addressing;
-                    (name, scope.spawn(move || network.run(addressing)))
+                    let siblings = &siblings;
+                    (name, scope.spawn(move || network.run(siblings)))
                 })
                 .collect();
             running
@@ -287,7 +289,7 @@ impl Prepared {
 
     /// Runs until told to stop. What a command that asked to stop waits for is the end of its connection, with which
     /// everything else is over.
-    fn run(self, addressing: &Mutex<()>) -> Result<()> {
+    fn run(self, siblings: &Siblings) -> Result<()> {
         let Self {
             identity,
             network_side,
@@ -308,7 +310,7 @@ impl Prepared {
             network_side,
             claim.footprint(),
             runtime.handle(),
-            addressing,
+            siblings,
         );
         drop(claim);
         runtime.end();
@@ -326,7 +328,7 @@ fn up(
     mut network_side: NetworkSide,
     footprint: &Footprint,
     runtime: &Handle,
-    addressing: &Mutex<()>,
+    siblings: &Siblings,
 ) -> Result<()> {
     let Launch { config, state, .. } = launch;
     let store = Store::open(state)?;
@@ -336,8 +338,7 @@ fn up(
         return Ok(());
     };
     let own = membership.addresses(&identity.signer()?);
-    network_side.overlay.set(own.ranges().into());
-    take_addresses(&mut tun, &own, addressing)?;
+    siblings.take_addresses(&mut tun, &own)?;
     // What a founder made is of use from here on; what a joiner got is kept since it asked.
     footprint.keep();
     let network = membership.network.genesis().name();
@@ -350,15 +351,48 @@ fn up(
     result
 }
 
-/// One network at a time looks whether its addresses clash with somebody's, and takes them.
-fn take_addresses(tun: &mut Tun, own: &OwnAddresses, addressing: &Mutex<()>) -> Result<()> {
-    // Whoever panicked with the lock held has left nothing behind it.
-    let _alone = addressing.lock().unwrap_or_else(PoisonError::into_inner);
-    match tun.set_addresses(Some(own.ipv4), Some(own.ipv6)) {
-        Err(error @ TunError::NoIpv6(_)) => tracing::warn!("{error}; going on with IPv4 alone"),
-        result => result?,
+/// What the networks of a daemon must know of each other.
+struct Siblings {
+    overlays: Vec<Overlay>,
+    ranges: Mutex<Vec<IpNet>>,
+}
+
+impl Siblings {
+    fn of(networks: &[Prepared]) -> Self {
+        let overlay = |network: &Prepared| network.network_side.overlay.clone();
+        Self {
+            overlays: networks.iter().map(overlay).collect(),
+            ranges: Mutex::default(),
+        }
     }
-    Ok(())
+
+    /// Gives the interface its addresses. One network at a time looks whether they clash with somebody's; and the others
+    /// never take them for addresses of the underlay, which they would tell their members and be dialled at.
+    fn take_addresses(&self, tun: &mut Tun, own: &OwnAddresses) -> Result<()> {
+        // Whoever panicked with the lock held has added too much at worst.
+        let mut ranges = self.ranges.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = ranges.len();
+        ranges.extend(own.ranges());
+        self.keep_out(&ranges);
+        match tun.set_addresses(Some(own.ipv4), Some(own.ipv6)) {
+            Err(error @ TunError::NoIpv6(_)) => {
+                tracing::warn!("{error}; going on with IPv4 alone");
+            }
+            Err(error) => {
+                ranges.truncate(others);
+                self.keep_out(&ranges);
+                return Err(error.into());
+            }
+            Ok(()) => {}
+        }
+        Ok(())
+    }
+
+    fn keep_out(&self, ranges: &[IpNet]) {
+        for overlay in &self.overlays {
+            overlay.set(ranges.to_vec());
+        }
+    }
 }
 
 fn node(

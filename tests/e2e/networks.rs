@@ -100,6 +100,17 @@ fn a_host_in_two_networks_reaches_both_and_connects_them_not() {
             .all(|node| node.addresses().iter().all(|address| host.pings(*address)))
     });
 
+    // No network tells its members the host's addresses in the other.
+    for (net, foreign) in [("x", &nodes[1]), ("y", &nodes[0])] {
+        let listen = both.node(net)["listen"].to_string();
+        for address in [&foreign["ipv4"], &foreign["ipv6"]] {
+            assert!(
+                !listen.contains(address.as_str().unwrap()),
+                "{net}: {listen}"
+            );
+        }
+    }
+
     // Someone in X alone who sends what he likes into the tunnel: to the host's address in Y, to somebody in Y, and
     // to the host's address on the underlay.
     let (x_host, own) = (x.host().clone(), x.addresses());
