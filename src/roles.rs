@@ -12,7 +12,7 @@
 
 use std::{
     fmt,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
@@ -26,7 +26,7 @@ use crate::{
 
 mod pace;
 
-use pace::Pace;
+use pace::{Pace, TooMany};
 
 /// What somebody may do on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -226,23 +226,27 @@ impl Access {
         if asker.uid == 0 || asker.uid == self.own || self.group.is_some_and(in_group) {
             return Ok(Caller::Local(asker.uid));
         }
-        self.audit.record(
-            &format!("uid {}", asker.uid),
-            "connect",
-            None,
-            Outcome::Refused(&Refusal::Stranger.to_string()),
-        );
+        let stranger = Caller::Local(asker.uid);
+        let paced = self.pace().admit(&stranger, Instant::now());
+        // Once for each time that it asks too often, or the log would hold nothing else.
+        if paced.is_ok() || paced.is_err_and(TooMany::is_first) {
+            let why = Refusal::Stranger.to_string();
+            self.audit.record(
+                &stranger.to_string(),
+                "connect",
+                None,
+                Outcome::Refused(&why),
+            );
+        }
         Err(Refusal::Stranger)
     }
 
     /// Whether `caller` may have this answered now. A refusal is written down.
     pub fn allow(&self, caller: &Caller, request: &Request, now: Instant) -> Result<Rule, Refusal> {
         let rule = rule(request);
-        // Whoever panicked with the lock held has left whole numbers behind.
-        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
-        let refusal = if let Err(since) = pace.admit(caller, now) {
-            // Once for each time, or the log would hold nothing else.
-            if !since.is_first() {
+        let paced = self.pace().admit(caller, now);
+        let refusal = if let Err(too_many) = paced {
+            if !too_many.is_first() {
                 return Err(Refusal::TooOften);
             }
             Refusal::TooOften
@@ -254,7 +258,6 @@ impl Access {
                 role: rule.role,
             }
         };
-        drop(pace);
         self.note(caller, &rule, Outcome::Refused(&refusal.to_string()));
         Err(refusal)
     }
@@ -268,6 +271,11 @@ impl Access {
             };
             self.note(caller, rule, outcome);
         }
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        // Whoever panicked with the lock held has left whole numbers behind.
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note(&self, caller: &Caller, rule: &Rule, outcome: Outcome<'_>) {

@@ -18,10 +18,7 @@ mod system;
 #[path = "privileges/unsupported.rs"]
 mod system;
 
-pub use system::{
-    become_user, keep_net_admin_only, may_configure_interfaces, may_only_configure_networks,
-    peer_credentials,
-};
+pub use system::{become_user, keep_net_admin_only, may_configure_interfaces, peer_credentials};
 
 /// The user that a daemon started by root becomes, and the group that may ask it, where they exist.
 pub const SERVICE: &str = "hivevpn";

@@ -14,7 +14,9 @@ use hivevpn_platform::{
     disk_space,
     lock::InstanceLock,
     privileges::{self, ServiceUser},
-    routes, secret_file, tun,
+    routes,
+    secret_file::{self, SecretFileError},
+    tun,
 };
 use ipnet::Ipv4Net;
 
@@ -55,7 +57,7 @@ pub fn gather(config: Option<&Path>, state: &Path, socket: &Path) -> Facts {
         executable: std::env::current_exe().unwrap_or_else(|_| "hivevpn".into()),
         driver: tun::probe_driver(),
         state: state.to_owned(),
-        secrets: secret_file::check_state(state),
+        secrets: secrets(state, settings.user.as_deref()),
         user: user(settings.user.as_deref()),
         disk,
         port: port(settings.port.unwrap_or(DEFAULT_PORT)),
@@ -81,6 +83,17 @@ fn config_file(path: Option<&Path>) -> (ConfigFile, Config) {
         holds_invite: settings.invite.is_some(),
     };
     (file, settings)
+}
+
+/// What belongs to the user that root's daemon becomes is as it should be.
+fn secrets(state: &Path, user: Option<&str>) -> Vec<SecretFileError> {
+    let mut found = secret_file::check_state(state);
+    let service = user.and_then(|name| ServiceUser::named(name).ok().flatten());
+    found.retain(|error| match (error, &service) {
+        (SecretFileError::ForeignOwner { owner, us: 0, .. }, Some(user)) => *owner != user.uid,
+        _ => true,
+    });
+    found
 }
 
 /// Whether a daemon that root starts finds the user to become.

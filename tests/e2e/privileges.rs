@@ -248,7 +248,7 @@ fn as_another_local_user_nothing_is_readable_or_callable() {
         &["status"][..],
         &["nodes"],
         &["invite"],
-        &["ping", "a"],
+        &["why", "a"],
         &["audit"],
         &["down"],
     ];

@@ -23,11 +23,6 @@ pub(super) fn forbid_inspection() -> io::Result<()> {
     Ok(())
 }
 
-/// Whether nothing but networks can be configured: not known on this system.
-pub fn may_only_configure_networks() -> bool {
-    false
-}
-
 /// Users have no ids of their own here.
 pub(super) fn is_mapped(_map: &str, _id: u32) -> bool {
     true
