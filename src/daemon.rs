@@ -20,7 +20,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use hivevpn_core::{
     node::{Node, Start},
     relay, session,
@@ -45,10 +45,12 @@ use crate::{
     swarm::addresses::Overlay,
 };
 
+mod convoy;
 mod ground;
 mod network_side;
 mod runtime;
 
+use convoy::Convoy;
 use ground::Ground;
 use network_side::{NetworkSide, Ports};
 use runtime::RuntimeThread;
@@ -79,22 +81,22 @@ pub fn run(launches: Vec<Launch>) -> Result<()> {
     let user = service_user(&launches)?;
     let realtime = launches.iter().any(|launch| launch.config.realtime);
     let mut ports = Ports::wanted_by(launches.iter().map(|launch| &launch.config));
-    let mut failures = Failures::of(launches.len());
+    let mut convoy = Convoy::of(launches.len());
 
-    let grounds = failures.sift(launches, |launch| Ground::claim(launch, user.as_ref()))?;
+    let grounds = convoy.advance(launches, |launch| Ground::claim(launch, user.as_ref()))?;
     if let Some(user) = &user {
         privileges::become_user(user)
             .with_context(|| format!("cannot become the user {}", user.name))?;
         tracing::debug!(user = %user.name, "root no more");
     }
-    let prepared = failures.sift(grounds, |ground| Prepared::new(ground, &mut ports))?;
+    let prepared = convoy.advance(grounds, |ground| Prepared::new(ground, &mut ports))?;
     if realtime {
         priority::provide();
     }
     privileges::keep_net_admin_only().context("cannot give up privileges")?;
     // The change of user and of capabilities has reset it.
     no_core_dumps();
-    failures.run(prepared)
+    convoy.run(prepared)
 }
 
 fn no_core_dumps() {
@@ -140,117 +142,6 @@ fn service_user(launches: &[Launch]) -> Result<Option<ServiceUser>> {
             }
             Ok(user)
         }
-    }
-}
-
-/// What is known of the networks that failed.
-struct Failures {
-    /// Whether there are others that may go on.
-    several: bool,
-    failed: Vec<String>,
-}
-
-impl Failures {
-    fn of(networks: usize) -> Self {
-        Self {
-            several: networks > 1,
-            failed: Vec::new(),
-        }
-    }
-
-    /// Takes each network a step further. A failure is an error when nothing is left to run.
-    fn sift<A: Named, B>(
-        &mut self,
-        networks: Vec<A>,
-        mut step: impl FnMut(A) -> Result<B>,
-    ) -> Result<Vec<B>> {
-        let mut further = Vec::new();
-        let mut last_error = None;
-        for network in networks {
-            let name = network.name();
-            match step(network) {
-                Ok(next) => further.push(next),
-                Err(error) => last_error = Some(self.note(name, error)),
-            }
-        }
-        match last_error {
-            Some(error) if further.is_empty() => Err(error),
-            Some(_) | None => Ok(further),
-        }
-    }
-
-    /// Says at once what went wrong, if others go on.
-    fn note(&mut self, name: Option<String>, error: anyhow::Error) -> anyhow::Error {
-        let Some(name) = name.filter(|_| self.several) else {
-            return error;
-        };
-        tracing::error!("network '{name}': {error:#}");
-        self.failed.push(name.clone());
-        error.context(format!("network '{name}'"))
-    }
-
-    /// Runs what was prepared to its end: one network on this thread, several on one each.
-    fn run(mut self, mut networks: Vec<Prepared>) -> Result<()> {
-        let siblings = Siblings::of(&networks);
-        if !self.several
-            && let Some(only) = networks.pop()
-        {
-            return only.run(&siblings);
-        }
-        let outcomes: Vec<_> = std::thread::scope(|scope| {
-            let running: Vec<_> = networks
-                .into_iter()
-                .map(|network| {
-                    let name = network.name();
-                    let siblings = &siblings;
-                    (name, scope.spawn(move || network.run(siblings)))
-                })
-                .collect();
-            running
-                .into_iter()
-                .map(|(name, thread)| {
-                    let outcome = thread.join();
-                    (
-                        name,
-                        outcome.unwrap_or_else(|_| bail!("its thread panicked")),
-                    )
-                })
-                .collect()
-        });
-        for (name, outcome) in outcomes {
-            if let (Some(name), Err(_)) = (name, outcome) {
-                self.failed.push(name);
-            }
-        }
-        ensure!(
-            self.failed.is_empty(),
-            "these networks failed: {} (the log says why)",
-            self.failed.join(", ")
-        );
-        Ok(())
-    }
-}
-
-/// Something that belongs to one of several networks.
-trait Named {
-    fn name(&self) -> Option<String>;
-}
-
-impl Named for Launch {
-    fn name(&self) -> Option<String> {
-        self.name.clone()
-    }
-}
-
-impl Named for Ground {
-    fn name(&self) -> Option<String> {
-        self.launch.name.clone()
-    }
-}
-
-impl Named for Prepared {
-    fn name(&self) -> Option<String> {
-        self.ground.launch.name.clone()
     }
 }
 

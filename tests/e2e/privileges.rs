@@ -198,6 +198,49 @@ fn root_becomes_the_service_s_user_who_owns_the_state_and_cleans_up() {
     );
 }
 
+/// An ordinary user starts a program that has the capability as a property of its file.
+#[test]
+fn a_node_of_an_ordinary_user_has_the_capability_of_its_file_and_no_other() {
+    if is_alone() {
+        return;
+    }
+    let lab = Lab::new().public("a").build();
+    let host = lab.host("a");
+    let give = format!(
+        "mkdir -m 777 his && cp {HIVEVPN} his/hivevpn && setcap cap_net_admin+ep his/hivevpn"
+    );
+    host.sh(&give).ok();
+    let prepare = "mount -t tmpfs tmpfs /dev/net && mknod /dev/net/tun c 10 200 && chmod 666 /dev/net/tun && exec \"$@\"";
+    let become_nobody = [
+        "setpriv",
+        "--reuid",
+        "65534",
+        "--regid",
+        "65534",
+        "--clear-groups",
+    ];
+    let start = ["his/hivevpn", "--state", "his/state", "up"];
+    let mut node =
+        host.spawn(&[&["sh", "-c", prepare, "sh"], &become_nobody[..], &start[..]].concat());
+    until(Duration::from_secs(20), "the node answers", || {
+        assert!(node.runs(), "{}", node.stderr());
+        host.run(&[HIVEVPN, "--state", "his/state", "status"])
+            .succeeded()
+    });
+    for (field, expected) in [
+        ("CapEff", NET_ADMIN),
+        ("CapPrm", NET_ADMIN),
+        ("CapInh", NONE),
+        ("CapAmb", NONE),
+        ("NoNewPrivs", "1"),
+    ] {
+        let found = of_every_thread(node.pid(), field);
+        assert_eq!(found, [expected.to_owned()].into(), "{field}");
+    }
+    host.run(&[HIVEVPN, "--state", "his/state", "down"]).ok();
+    node.ends(STOP).ok();
+}
+
 #[test]
 fn a_user_that_does_not_exist_is_named_with_the_command_that_makes_it() {
     let lab = Lab::new().public("a").build();
