@@ -12,6 +12,7 @@ use crate::{
 };
 
 pub mod admit;
+pub mod audit;
 pub mod authority;
 pub mod bench;
 pub mod delegate;
@@ -43,17 +44,17 @@ pub struct BadUsage(pub String);
 
 /// Runs the command that was asked for.
 pub fn run(cli: &Cli) -> Result<()> {
-    let socket = cli.socket();
+    let (state, socket) = (cli.state(), cli.socket());
     match &cli.command {
-        Command::Up(args) => up::run(args, &cli.state, &socket),
-        Command::Down => down::run(&socket),
+        Command::Up(args) => up::run(args, cli),
+        Command::Down => down::run(cli),
         Command::Invite(args) => invite::run(args, &socket),
         Command::Admit(args) => admit::admit(args, &socket),
         Command::Revoke(args) => admit::revoke(args, &socket),
         Command::Restore(args) => admit::restore(args, &socket),
-        Command::Delegate(args) => delegate::run(args, &cli.state, &socket),
-        Command::Authority(args) => authority::run(args, &cli.state, &socket),
-        Command::Rotate(args) => rotate::run(args, &cli.state, &socket),
+        Command::Delegate(args) => delegate::run(args, &state, &socket),
+        Command::Authority(args) => authority::run(args, &state, &socket),
+        Command::Rotate(args) => rotate::run(args, &state, &socket),
         Command::Status(args) => status::run(args, &socket),
         Command::Nodes(args) => nodes::run(args, &socket),
         Command::Whois(args) => whois::run(args, &socket),
@@ -61,9 +62,10 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Why(args) => why::run(args, &socket),
         Command::Bench(args) => bench::run(args, &socket),
         Command::Netcheck(args) => netcheck::run(args, &socket),
-        Command::Doctor(args) => doctor::run(args, &cli.state, &socket),
-        Command::Id(args) => id::run(args, &cli.state, &socket),
-        Command::Keygen(args) => keygen::run(args, &cli.state),
+        Command::Doctor(args) => doctor::run(args, &state, &socket),
+        Command::Id(args) => id::run(args, &state, &socket),
+        Command::Keygen(args) => keygen::run(args, &state),
+        Command::Audit(args) => audit::run(args, &state),
         Command::Version(args) => version::run(args),
     }
 }

@@ -6,6 +6,7 @@
 //! - [`swarm`], [`reach`]: libp2p, and which of our addresses we tell whom
 //! - [`port_mapping`]: a port on the home router that leads to us
 //! - [`control`], [`control_socket`]: how commands and daemon talk
+//! - [`roles`], [`audit`]: who may ask what, and what was asked
 //! - [`mod@bench`]: measuring the tunnel to a peer, both ends
 //! - [`doctor`], [`netcheck`], [`reflect`]: what keeps this node from working, and what its network lets it do
 //! - [`identity`], [`key_file`], [`store`]: secret keys, here and for other programs, and what survives a restart
@@ -13,6 +14,7 @@
 //!
 //! What decides lives in `hivevpn-core`, what differs per operating system in `hivevpn-platform`.
 
+pub mod audit;
 pub mod bench;
 pub mod cli;
 pub mod commands;
@@ -32,5 +34,6 @@ pub mod netcheck;
 pub mod port_mapping;
 pub mod reach;
 pub mod reflect;
+pub mod roles;
 pub mod store;
 pub mod swarm;
