@@ -204,12 +204,15 @@ impl Sessions {
 
     /// Which session a handshake is for: the peer calls it `theirs`.
     pub fn initiation(&self, theirs: u32) -> Initiation {
-        let is_it = |entry: &&Box<Entry>| entry.theirs == Some(theirs);
-        let known = Slot::OTHERS.into_iter().find(|slot| {
+        let retired = self.retired.map(|retired| retired.slot);
+        let coming = self.coming.map(|coming| coming.slot);
+        // The newest first: a peer that was restarted may use an index again.
+        let slots = [coming, self.carrying, retired].into_iter().flatten();
+        let mut known = slots.filter(|slot| {
             let entry = self.by_slot[slot.place()].as_ref();
-            entry.filter(is_it).is_some()
+            entry.is_some_and(|entry| entry.theirs == Some(theirs))
         });
-        match known {
+        match known.next() {
             Some(slot) => Initiation::Of(slot),
             None if Slot::of(theirs) == Slot::GREETING => Initiation::Of(Slot::GREETING),
             None => Initiation::Lost,

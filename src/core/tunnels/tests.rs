@@ -7,6 +7,7 @@ use crate::path::candidate::CandidateKind;
 use crate::session::{Identity, WireGuardKey};
 use crate::testing::epoch;
 
+mod keys;
 mod mtu;
 mod relaying;
 
