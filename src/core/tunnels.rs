@@ -42,7 +42,7 @@ mod signals;
 mod timers;
 mod too_big;
 
-use addressee::{Addressee, source_address};
+use addressee::source_address;
 use observed::Observed;
 pub use pings::PingAnswer;
 use pings::Pings;
@@ -357,11 +357,7 @@ impl Tunnels {
         if let (Path::Direct(endpoint), Some((channel, inner))) = (from, relay::split(datagram)) {
             return self.receive_relayed(endpoint, channel, inner, datagram, now);
         }
-        let Addressee {
-            index,
-            slot: session,
-            is_lost,
-        } = self.addressee(from, datagram, now)?;
+        let (index, session) = self.addressee(from, datagram, now)?;
         let is_handshake = datagram.first() != Some(&TRANSPORT_DATA);
         let mut peer = self
             .peers
@@ -402,9 +398,6 @@ impl Tunnels {
             .get_mut(session)
             .ok_or(DropReason::UnknownSession)?;
         let opened = opening.open(source_address(from), datagram, slot, |reply| {
-            if is_lost && reply.first() == Some(&RESPONSE) {
-                return;
-            }
             outbox.push(from, reply);
             if reply.first() == Some(&RESPONSE) {
                 answers_handshake = true;
@@ -422,9 +415,6 @@ impl Tunnels {
         }
         if !peer.paths().has_heard(from) {
             self.hear_from(index, from, now);
-        }
-        if is_lost && let Some(peer) = self.peers.get_mut(index) {
-            peer.lost(&mut self.sealing, now);
         }
         if gained_keys {
             self.tick_peer(index, now);

@@ -1,13 +1,16 @@
 //! How handshakes with a peer begin, and how the two agree on the key of their session.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use super::{MAX_CALLS, Peer, Sealing, sessions::Slot};
 use crate::{
     key_exchange::{self, Exchange, Gathering, Part, Stage},
-    session::{MIN_BUFFER, Session, Timers},
+    session::{MIN_BUFFER, Opened, Session, Timers},
     signal::Signal,
-    tunnel_key::{self, ACCEPTANCE, Agreement, OFFER, SUITE},
+    tunnel_key::{self, ACCEPTANCE, Agreement, OFFER, Psk, SUITE},
 };
 
 /// A session whose handshake is not answered for so long may be one that only we still have: the peer is greeted as well.
@@ -40,9 +43,10 @@ impl Peer {
     }
 
     /// Begins a greeting by every path.
-    fn greet(&mut self, anew: bool, sealing: &mut Sealing, now: Instant) {
+    pub fn greet(&mut self, anew: bool, sealing: &mut Sealing, now: Instant) {
         if self.paths.current().is_some() {
-            self.greeting(sealing, now);
+            self.make_greeting(sealing, now);
+            self.sessions.greet(now);
             let session = self.sessions.get_mut(Slot::GREETING);
             begin(session, &self.paths, anew, sealing, now);
         }
@@ -58,7 +62,7 @@ impl Peer {
         now: Instant,
     ) -> bool {
         if slot == Slot::GREETING {
-            self.greeting(sealing, now);
+            self.make_greeting(sealing, now);
         }
         let session = self.sessions.get_mut(slot);
         session.is_some_and(|session| session.courtesy_mut().may_answer(initiation, now))
@@ -74,18 +78,33 @@ impl Peer {
         }
     }
 
-    fn greeting(&mut self, sealing: &Sealing, now: Instant) {
+    fn make_greeting(&mut self, sealing: &Sealing, now: Instant) {
         let (keyring, key) = (&sealing.keyring, self.keys.key);
-        let begin = |index| {
+        let make = |index| {
             let psk = keyring.greeting_psk(&key);
             Session::new(keyring.identity(), key, &psk, index)
         };
-        self.sessions.greeting_or(begin, now);
+        self.sessions.make_greeting(make, now);
     }
 
-    /// The peer tried to renew the keys of a session that we have not: it learns so by being greeted.
-    pub fn lost(&mut self, sealing: &mut Sealing, now: Instant) {
-        self.greet(false, sealing, now);
+    /// Whether it was the peer, as far as can be told without the key, that wants to renew the keys of a session which we
+    /// have not. Said by a session made for that alone: the greeting takes no handshake that is not its own.
+    pub fn misses_session(
+        &self,
+        initiation: &[u8],
+        from: Option<IpAddr>,
+        sealing: &Sealing,
+        buffer: &mut [u8],
+    ) -> bool {
+        // The key is about to be agreed on: the handshake was only faster than the last words about that.
+        if self.sessions.is_exchanging() || self.sessions.greeting().is_some_and(Session::can_seal)
+        {
+            return false;
+        }
+        let (identity, nobodys) = (sealing.keyring.identity(), Psk::default());
+        let mut session = Session::new(identity, self.keys.key, &nobodys, 0);
+        let opened = session.open(from, initiation, buffer, |_| ());
+        opened == Ok(Opened::Handshake)
     }
 
     // ---- keys --------------------------------------------------------------------------------------------
@@ -143,7 +162,8 @@ impl Peer {
         }
     }
 
-    /// Says what the exchange is at; `again` by every way that works, because the one in use may be one that does not.
+    /// Says what the exchange is at; if `again` or for the first time ever by every way that the peer was heard by, because
+    /// the one in use may be one that does not work.
     fn say(&mut self, again: bool, sealing: &mut Sealing, now: Instant) {
         let Some(exchange) = &self.sessions.exchange else {
             return;
@@ -170,8 +190,8 @@ impl Peer {
                 parts.map(Signal::Accept).collect()
             }
         };
-        let paths: Vec<_> = if again {
-            self.paths.proven().take(MAX_CALLS).collect()
+        let paths: Vec<_> = if again || !self.paths.is_proven() {
+            self.paths.likely().take(MAX_CALLS).collect()
         } else {
             self.paths.current().into_iter().collect()
         };

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use crate::{
     key_exchange::{Exchange, Gathering},
     peer::PeerIndex,
-    session::Session,
+    session::{Session, Timers},
 };
 
 /// A greeting that leads to nothing ends after this time. Longer than WireGuard tries to begin a session (90 s), shorter
@@ -57,15 +57,6 @@ impl Slot {
     fn place(self) -> usize {
         (self.0 & 3).into()
     }
-}
-
-/// Which session a handshake is for that the peer begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Initiation {
-    /// The session in this slot, which may be the greeting.
-    Of(Slot),
-    /// One that the peer has and we have not: we lost it, for example when we were restarted.
-    Lost,
 }
 
 /// A session with what only one that was agreed on has.
@@ -202,8 +193,8 @@ impl Sessions {
         self.peer.session(slot)
     }
 
-    /// Which session a handshake is for: the peer calls it `theirs`.
-    pub fn initiation(&self, theirs: u32) -> Initiation {
+    /// Which session a handshake is for that the peer begins and calls `theirs`. None that we have, if we lost it.
+    pub fn slot_of(&self, theirs: u32) -> Option<Slot> {
         let retired = self.retired.map(|retired| retired.slot);
         let coming = self.coming.map(|coming| coming.slot);
         // The newest first: a peer that was restarted may use an index again.
@@ -212,39 +203,39 @@ impl Sessions {
             let entry = self.by_slot[slot.place()].as_ref();
             entry.is_some_and(|entry| entry.theirs == Some(theirs))
         });
-        match known.next() {
-            Some(slot) => Initiation::Of(slot),
-            None if Slot::of(theirs) == Slot::GREETING => Initiation::Of(Slot::GREETING),
-            None => Initiation::Lost,
-        }
+        let is_greeting = Slot::of(theirs) == Slot::GREETING;
+        known.next().or(is_greeting.then_some(Slot::GREETING))
     }
 
     // ---- the greeting ------------------------------------------------------------------------------------
 
-    /// The greeting, begun if there is none.
-    pub fn greeting_or(
-        &mut self,
-        begin: impl FnOnce(u32) -> Session,
-        now: Instant,
-    ) -> &mut Session {
+    /// Makes a greeting, if there is none, and keeps it for a moment.
+    pub fn make_greeting(&mut self, make: impl FnOnce(u32) -> Session, now: Instant) {
         let index = self.index_of(Slot::GREETING);
         let place = &mut self.by_slot[Slot::GREETING.place()];
         if place.is_none() {
-            self.greeting_until = Some(now + GREETING);
+            let session = make(index);
+            let theirs = None;
+            *place = Some(Box::new(Entry { session, theirs }));
+            self.greeting_until = Some(now + LINGER);
             self.greeting_had_keys = false;
         }
-        let entry = place.get_or_insert_with(|| {
-            Box::new(Entry {
-                session: begin(index),
-                theirs: None,
-            })
-        });
-        &mut entry.session
     }
 
-    /// The peer greets us: it may need another key, whatever we have.
+    /// We begin a greeting: WireGuard tries to for long.
+    pub fn greet(&mut self, now: Instant) {
+        let is_new = self
+            .greeting()
+            .is_some_and(|greeting| greeting.timers() == Timers::Stopped);
+        if is_new {
+            self.greeting_until = Some(now + GREETING);
+        }
+    }
+
+    /// We answered a greeting: the peer may need another key, whatever we have. Whether it has sent it shows soon.
     pub fn greeted(&mut self, now: Instant) {
-        self.greeting_until = Some(now + GREETING);
+        let soon = now + LINGER;
+        self.greeting_until = self.greeting_until.max(Some(soon));
     }
 
     /// Another key is wanted though there is a session.

@@ -11,24 +11,12 @@ use crate::{
     datagram::WireGuardDatagram,
     drop_reason::DropReason,
     path::Path,
-    peer::{
-        PeerIndex, Sealing,
-        sessions::{Initiation, Slot},
-    },
+    peer::{PeerIndex, Sealing, sessions::Slot},
+    session::MIN_BUFFER,
 };
 
 /// The handshake limiter counts per second, and insists on a whole one by a clock that we do not see.
 const LIMITER_PERIOD: Duration = Duration::from_millis(1100);
-
-/// The session that a datagram claims to be for.
-pub(super) struct Addressee {
-    /// The peer.
-    pub(super) index: PeerIndex,
-    /// Which of the sessions with it.
-    pub(super) slot: Slot,
-    /// It is for one that we do not have any more; the greeting shows whether the peer has sent it.
-    pub(super) is_lost: bool,
-}
 
 impl Tunnels {
     /// Which peer a datagram claims to be for, by what it says and by the carrier it came by.
@@ -37,13 +25,13 @@ impl Tunnels {
         from: Path,
         datagram: &[u8],
         now: Instant,
-    ) -> Result<Addressee, DropReason> {
+    ) -> Result<(PeerIndex, Slot), DropReason> {
         let kind = WireGuardDatagram::parse(datagram).ok_or(DropReason::Malformed)?;
         if !matches!(kind, WireGuardDatagram::TransportData { .. }) {
             let reset = now + LIMITER_PERIOD;
             self.next_limiter_reset.get_or_insert(reset);
         }
-        let (index, slot, is_lost) = match kind {
+        let (index, slot) = match kind {
             WireGuardDatagram::Initiation => {
                 let Sealing {
                     keyring, outbox, ..
@@ -58,20 +46,13 @@ impl Tunnels {
                     .index_of_key(&key)
                     .ok_or(DropReason::UnknownPeer)?;
                 let peer = self.peers.get(index).ok_or(DropReason::UnknownPeer)?;
-                match peer.sessions().initiation(session) {
-                    Initiation::Of(slot) => (index, slot, false),
-                    // Its key is about to be agreed on: it was only faster than the last words about that.
-                    Initiation::Lost if peer.sessions().is_exchanging() => {
-                        return Err(DropReason::UnknownSession);
-                    }
-                    Initiation::Lost => (index, Slot::GREETING, true),
-                }
+                (index, peer.sessions().slot_of(session))
             }
             WireGuardDatagram::Response { receiver }
             | WireGuardDatagram::CookieReply { receiver }
             | WireGuardDatagram::TransportData { receiver } => {
                 let (index, slot) = PeerIndex::of_receiver(receiver);
-                (index, slot, false)
+                (index, Some(slot))
             }
         };
         // A carrier or a channel ends at one peer: it has nothing to say for another.
@@ -83,12 +64,32 @@ impl Tunnels {
                 peer.is_some_and(|peer| peer.paths().knows(from))
             }
         };
-        let addressee = Addressee {
-            index,
-            slot,
-            is_lost,
+        if !is_its {
+            return Err(DropReason::Unauthentic);
+        }
+        let Some(slot) = slot else {
+            self.miss_session(index, from, datagram, now);
+            return Err(DropReason::UnknownSession);
         };
-        is_its.then_some(addressee).ok_or(DropReason::Unauthentic)
+        Ok((index, slot))
+    }
+
+    /// A peer wants to renew the keys of a session that we have not, because we were restarted for example: it learns so by
+    /// being greeted.
+    fn miss_session(&mut self, index: PeerIndex, from: Path, initiation: &[u8], now: Instant) {
+        let buffer = self.inbox.slot(MIN_BUFFER);
+        let peer = self.peers.get(index);
+        let is_missed = peer.is_some_and(|peer| {
+            let address = source_address(from);
+            peer.misses_session(initiation, address, &self.sealing, buffer)
+        });
+        if is_missed {
+            self.hear_from(index, from, now);
+            if let Some(peer) = self.peers.get_mut(index) {
+                peer.greet(false, &mut self.sealing, now);
+            }
+            self.rouse(index, now);
+        }
     }
 }
 

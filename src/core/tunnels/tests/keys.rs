@@ -5,7 +5,7 @@ use crate::{
     key_exchange::{PART, Part},
     path::candidate::CandidateKind,
     session::sealed_length,
-    tunnel_key::SUITE,
+    tunnel_key::{ACCEPTANCE, SUITE},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -290,7 +290,7 @@ fn a_false_acceptance_replaces_no_session() {
     let number = *number;
     peer(&mut hosts, 0).sessions_mut().exchange = exchange;
     hosts[0].tunnels.outbox().clear();
-    for part in crate::key_exchange::parts(SUITE, number, 9, &[0x55; 1088]) {
+    for part in crate::key_exchange::parts(SUITE, number, 9, &[0x55; ACCEPTANCE]) {
         say(&mut hosts, 1, &Signal::Accept(part), now);
     }
     assert!(peer(&mut hosts, 0).sessions().is_exchanging());
