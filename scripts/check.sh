@@ -61,6 +61,7 @@ simulation() { # a workspace of its own, for a feature that would stop the real 
 
 step 'format' cargo fmt --all --check
 step 'lints' cargo clippy --workspace --all-targets --quiet -- -D warnings
+step 'lints without post-quantum keys' cargo clippy -p hivevpn-core --all-targets --no-default-features --quiet -- -D warnings
 step 'the core is pure' core_is_pure
 step 'documentation' docs
 step 'dependencies' dependencies

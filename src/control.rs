@@ -194,6 +194,9 @@ pub struct Peer {
     pub rx_bytes: u64,
     /// Age of the keys in use, in seconds.
     pub last_handshake_s: Option<u64>,
+    /// Whether the keys in use rest on ML-KEM-768 beside X25519.
+    #[serde(default)]
+    pub post_quantum: bool,
 }
 
 /// A member in `nodes --json`.

@@ -305,6 +305,7 @@ fn node(
                 .try_into()
                 .context("eight bytes")?,
         ),
+        secret_seed: identity::random_bytes(),
         descriptor_seq: store.descriptor_seq()?,
         time_floor: membership.time_floor,
         records: membership.records,

@@ -107,6 +107,7 @@ mod tests {
                 tx_bytes: 0,
                 rx_bytes: 0,
                 last_handshake_s: None,
+                post_quantum: false,
             },
             own: "fd00::1".parse().unwrap(),
             seconds: 5,

@@ -216,6 +216,7 @@ mod tests {
                 tx_bytes: 10,
                 rx_bytes: 20,
                 last_handshake_s: Some(3),
+                post_quantum: true,
             }],
             drops: [("forged_source".to_owned(), 2)].into(),
         }

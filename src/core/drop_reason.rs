@@ -39,6 +39,8 @@ pub enum DropReason {
     ForgedSource,
     /// Inbound: the inner destination is none of our addresses.
     NotForUs,
+    /// Inbound: a packet in the session that keys are exchanged in, which carries none.
+    Downgraded,
     /// Inbound: a message of another version's core, or a damaged one.
     UnknownSignal,
     /// Relayed: the channel is none of ours, or leads to nobody now.
@@ -49,7 +51,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of the counters.
-    pub const ALL: [DropReason; 20] = [
+    pub const ALL: [DropReason; 21] = [
         Self::NotIp,
         Self::NoOwner,
         Self::Multicast,
@@ -67,6 +69,7 @@ impl DropReason {
         Self::InnerNotIp,
         Self::ForgedSource,
         Self::NotForUs,
+        Self::Downgraded,
         Self::UnknownSignal,
         Self::UnknownChannel,
         Self::RelayLimit,
@@ -92,6 +95,7 @@ impl DropReason {
             Self::InnerNotIp => "inner_not_ip",
             Self::ForgedSource => "forged_source",
             Self::NotForUs => "not_for_us",
+            Self::Downgraded => "downgraded",
             Self::UnknownSignal => "unknown_signal",
             Self::UnknownChannel => "unknown_channel",
             Self::RelayLimit => "relay_limit",

@@ -7,6 +7,7 @@
 //! - [`tunnels`]: every session, path and overlay address; the walks of packets and datagrams
 //! - [`allowed_ips`], [`peers`], [`peer`]: which peer owns an address, how peers are found, one peer
 //! - [`session`]: a WireGuard tunnel, the only file that knows boringtun
+//! - [`tunnel_key`], [`key_exchange`]: the pre-shared keys, and how a pair agrees on its own
 //! - [`path`]: the ways to a peer, which of them carries the tunnel now, and how long a packet it takes
 //! - [`mss`], [`fragment`], [`icmp`], [`checksum`]: a packet longer than that is kept from being sent, cut, or answered
 //! - [`signal`], [`relay`]: what two cores say to each other in their session; datagrams of others passed on
@@ -29,6 +30,7 @@ pub mod drop_reason;
 pub mod fragment;
 pub mod icmp;
 pub mod ip_packet;
+pub mod key_exchange;
 pub mod membership;
 pub mod mss;
 pub mod node;
@@ -42,4 +44,5 @@ pub mod session;
 pub mod signal;
 #[cfg(test)]
 mod testing;
+pub mod tunnel_key;
 pub mod tunnels;

@@ -18,6 +18,7 @@ use std::{
 
 use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
+use zeroize::Zeroizing;
 
 use crate::{
     batch::{DatagramBatch, PacketBatch},
@@ -90,6 +91,8 @@ pub struct Start {
     pub mtu: u16,
     /// Feeds jitter and session indexes; nothing secret.
     pub seed: u64,
+    /// Random and secret: ephemeral keys come from it.
+    pub secret_seed: Zeroizing<[u8; 32]>,
     /// Sequence number of the last descriptor we signed.
     pub descriptor_seq: u64,
     /// The latest moment an earlier run has known.
@@ -183,7 +186,7 @@ impl Node {
         let mut node = Self {
             tunnels: Tunnels::new(
                 addresses,
-                start.wireguard,
+                start.network.keyring(start.wireguard, start.secret_seed),
                 start.mtu,
                 start.seed,
                 now.instant,

@@ -485,6 +485,13 @@ impl Paths {
         self.list.iter().filter(chosen).map(|known| known.path)
     }
 
+    /// The path in use, and every other by which the peer was heard and that still works as far as is known.
+    pub fn likely(&self) -> impl Iterator<Item = Path> + '_ {
+        let chosen =
+            |known: &&Tracked| known.heard && known.is_alive() || Some(known.path) == self.current;
+        self.list.iter().filter(chosen).map(|known| known.path)
+    }
+
     /// Every path, for messages that must get through by whichever works: handshake initiations.
     pub fn all(&self) -> impl Iterator<Item = Path> + '_ {
         self.list.iter().map(|known| known.path)

@@ -1,4 +1,7 @@
-//! One peer: its tunnel, the paths to it, and the few packets that wait for a session.
+//! One peer: its sessions, the paths to it, and the few packets that wait for one.
+
+mod keying;
+pub mod sessions;
 
 use std::{
     collections::VecDeque,
@@ -13,23 +16,17 @@ use crate::{
     datagram::INITIATION,
     drop_reason::DropReason,
     path::{DueProbe, Path, Paths, candidate::Candidate},
-    session::{Identity, MIN_BUFFER, Session, Timers, WireGuardKey, sealed_length},
+    session::{MIN_BUFFER, Session, Timers, WireGuardKey, sealed_length},
     signal::{ASK_LENGTH, Signal},
+    tunnel_key::Keyring,
 };
+
+use self::sessions::{Sessions, Slot};
 
 /// Paths that one call is sent by.
 const MAX_CALLS: usize = 4;
 /// Packets kept while the first handshake is under way: one window of a fresh TCP connection.
 const MAX_WAITING: usize = 16;
-
-/// Who has answered a handshake leaves it to the other to end it for so long. A node that has no keys before the first
-/// datagram under them comes would else begin another one with each path that opens, and two that do so replace each
-/// other's keys faster than they learn of it.
-const COURTESY: Duration = Duration::from_secs(1);
-/// Handshakes of one peer that follow each other faster were kept back on the way, while we slept for example: all but the
-/// last are past, and to answer each would push the keys in use out of boringtun's eight places. After the first of them
-/// we begin one ourselves.
-const BACKLOG: Duration = Duration::from_millis(50);
 
 /// WireGuard wants its timers looked at about this often while datagrams flow; they are looked at when one does.
 const FRESH: Duration = Duration::from_millis(250);
@@ -42,7 +39,8 @@ const AT_REST: Duration = Duration::from_secs(25);
 /// (whitepaper §6.1).
 const JITTER_MS: u64 = 333;
 
-/// Names a peer in the datagrams we receive: the upper 24 bits of the session index.
+/// Names a peer in the datagrams we receive: the upper 22 bits of the session index. The two below name one of the
+/// sessions with it, and the lowest eight its handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerIndex(u32);
 
@@ -50,16 +48,21 @@ impl PeerIndex {
     /// Lower than any other.
     pub const MIN: Self = Self(0);
     /// Higher than any other.
-    pub const MAX: Self = Self(0x00ff_ffff);
+    pub const MAX: Self = Self(0x003f_ffff);
 
-    /// The index must fit 24 bits; higher ones are cut off.
+    /// The index must fit 22 bits; higher ones are cut off.
     pub fn new(index: u32) -> Self {
-        Self(index & 0x00ff_ffff)
+        Self(index & Self::MAX.0)
     }
 
-    /// The peer that a datagram's receiver index names.
-    pub fn of_receiver(receiver: u32) -> Self {
-        Self(receiver >> 8)
+    /// The peer that a datagram's receiver index names, and the session.
+    pub fn of_receiver(receiver: u32) -> (Self, Slot) {
+        (Self(receiver >> 10), Slot::of(receiver >> 8))
+    }
+
+    /// The index (24 bits) of a session with this peer.
+    pub fn session(self, slot: Slot) -> u32 {
+        (self.0 << 2) | slot.bits()
     }
 }
 
@@ -76,18 +79,16 @@ pub struct PeerKeys {
     pub ipv6: Ipv6Addr,
 }
 
-/// A peer with its tunnel.
+/// A peer with its sessions.
 pub struct Peer {
     keys: PeerKeys,
-    session: Session,
+    sessions: Sessions,
     paths: Paths,
     waiting: VecDeque<Vec<u8>>,
-    /// When we last answered a handshake that the peer began.
-    answered: Option<Instant>,
-    /// The one that was answered last.
-    initiation: Vec<u8>,
-    /// When to begin a handshake, because one of the peer's was not answered.
-    overtake: Option<Instant>,
+    /// Since when the session does not answer a handshake.
+    unanswered: Option<Instant>,
+    /// It was said in the log that the peer exchanges keys in another way.
+    is_refused: bool,
     fresh_until: Option<Instant>,
     is_at_rest: bool,
     tx_bytes: u64,
@@ -95,8 +96,10 @@ pub struct Peer {
     signal_bytes: u64,
 }
 
-/// The node's memory that sealing uses.
+/// What sealing uses of the node's own: memory and keys.
 pub struct Sealing {
+    /// What sessions are keyed with.
+    pub keyring: Keyring,
     /// Where sealed datagrams go.
     pub outbox: DatagramBatch,
     /// For padding.
@@ -107,15 +110,14 @@ pub struct Sealing {
 
 impl Peer {
     /// A peer to which no path is known yet. `interface_mtu` is the longest packet in bytes that it may be sent.
-    pub fn new(keys: PeerKeys, identity: &Identity, index: PeerIndex, interface_mtu: u16) -> Self {
+    pub fn new(keys: PeerKeys, index: PeerIndex, interface_mtu: u16) -> Self {
         Self {
-            session: Session::new(identity, keys.key, index.0),
+            sessions: Sessions::new(index),
             keys,
             paths: Paths::new(interface_mtu),
             waiting: VecDeque::new(),
-            answered: None,
-            initiation: Vec::new(),
-            overtake: None,
+            unanswered: None,
+            is_refused: false,
             fresh_until: None,
             is_at_rest: true,
             tx_bytes: 0,
@@ -134,14 +136,29 @@ impl Peer {
         self.keys.ipv4 = ipv4;
     }
 
-    /// The tunnel.
-    pub fn session(&self) -> &Session {
-        &self.session
+    /// The session that carries packets, if there is one.
+    pub fn session(&self) -> Option<&Session> {
+        self.sessions.carrying()
     }
 
-    /// The tunnel, to open datagrams with.
-    pub fn session_mut(&mut self) -> &mut Session {
-        &mut self.session
+    /// All sessions.
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// All sessions, to open datagrams with.
+    pub fn sessions_mut(&mut self) -> &mut Sessions {
+        &mut self.sessions
+    }
+
+    /// Whether packets can be sent; otherwise they wait.
+    pub fn can_carry(&self) -> bool {
+        self.sessions.can_carry()
+    }
+
+    /// Whether signals can be sent.
+    pub fn can_signal(&self) -> bool {
+        self.sessions.can_signal()
     }
 
     /// The paths.
@@ -178,7 +195,7 @@ impl Peer {
         now: Instant,
     ) -> Result<(), DropReason> {
         self.paths.active(now);
-        if let (true, Some(path)) = (self.session.can_seal(), self.paths.current()) {
+        if let (true, Some(path)) = (self.can_carry(), self.paths.current()) {
             self.seal(packet, path, self.paths.mtu().into(), sealing)?;
             self.tx_bytes += packet.len() as u64;
             return Ok(());
@@ -189,7 +206,7 @@ impl Peer {
             self.waiting.pop_front();
         }
         self.waiting.push_back(packet.to_vec());
-        self.initiate(&mut sealing.outbox, now);
+        self.initiate(sealing, now);
         if is_full {
             Err(DropReason::QueueFull)
         } else {
@@ -197,51 +214,9 @@ impl Peer {
         }
     }
 
-    /// Starts a handshake by every path, unless one is under way: whichever works carries the answer.
-    pub fn initiate(&mut self, outbox: &mut DatagramBatch, now: Instant) {
-        self.initiate_by_all(false, outbox, now);
-    }
-
-    /// Starts a handshake by every path, in place of one that is under way by fewer.
-    fn initiate_anew(&mut self, outbox: &mut DatagramBatch, now: Instant) {
-        self.initiate_by_all(true, outbox, now);
-    }
-
-    fn initiate_by_all(&mut self, anew: bool, outbox: &mut DatagramBatch, now: Instant) {
-        let is_its_turn = self.answered.is_some_and(|at| now < at + COURTESY);
-        if self.paths.current().is_none() || is_its_turn {
-            return;
-        }
-        let paths = &self.paths;
-        self.session
-            .initiate(anew, &mut [0; MIN_BUFFER], |datagram| {
-                for path in paths.all() {
-                    outbox.push(path, datagram);
-                }
-            });
-    }
-
-    /// Whether a handshake that the peer begins is to be answered. If not, we soon begin one; but for a copy that came by
-    /// another path.
-    pub fn may_answer(&mut self, initiation: &[u8], now: Instant) -> bool {
-        let is_backlog = self.answered.is_some_and(|at| now < at + BACKLOG);
-        let is_copy = self.initiation == initiation;
-        if is_backlog && !is_copy {
-            self.overtake.get_or_insert(now + BACKLOG);
-        }
-        !(is_backlog || is_copy)
-    }
-
-    /// We answered this handshake that the peer began.
-    pub fn answered_handshake(&mut self, initiation: &[u8], now: Instant) {
-        self.answered = Some(now);
-        self.initiation.clear();
-        self.initiation.extend_from_slice(initiation);
-    }
-
     /// Sends what waited for the session, now that there is one.
     pub fn flush(&mut self, sealing: &mut Sealing) {
-        let Some(path) = self.paths.current().filter(|_| self.session.can_seal()) else {
+        let Some(path) = self.paths.current().filter(|_| self.can_carry()) else {
             return;
         };
         let mtu = self.paths.mtu().into();
@@ -266,18 +241,26 @@ impl Peer {
 
     /// When [`tick`](Self::tick) is wanted next if nothing happens until then. `random` draws below a bound.
     pub fn next_tick(&mut self, now: Instant, random: impl FnOnce(u64) -> u64) -> Option<Instant> {
-        self.is_at_rest = !(self.session.can_seal() && self.paths.is_active(now));
-        let timers = match self.session.timers() {
-            Timers::Stopped => None,
-            Timers::Aging if self.is_at_rest => Some(now + AT_REST),
-            Timers::Aging => Some(now + LIVELY),
-            Timers::Handshake => Some(now + LIVELY + Duration::from_millis(random(JITTER_MS))),
-        };
-        let can_probe = self.session.can_seal();
+        self.is_at_rest = !(self.can_carry() && self.paths.is_active(now));
+        let is_at_rest = self.is_at_rest;
+        let mut random = Some(random);
+        let mut jitter = || random.take().map_or(0, |random| random(JITTER_MS));
+        let timers = self.sessions.iter().filter_map(|session| {
+            let wanted = match session.timers() {
+                Timers::Stopped => None,
+                Timers::Aging if is_at_rest => Some(now + AT_REST),
+                Timers::Aging => Some(now + LIVELY),
+                Timers::Handshake => Some(now + LIVELY + Duration::from_millis(jitter())),
+            };
+            let overtake = session.courtesy().next_overtake();
+            wanted.into_iter().chain(overtake).min()
+        });
+        let timers = timers.min();
+        let can_probe = self.can_signal();
         let probe = self.paths.next_probe(now).filter(|_| can_probe);
         let attempt = self.paths.next_attempt();
-        let others = [probe, attempt, self.overtake];
-        timers.into_iter().chain(others.into_iter().flatten()).min()
+        let others = [timers, probe, attempt, self.sessions.next_due()];
+        others.into_iter().flatten().min()
     }
 
     /// Runs the protocol's timers, proves the paths that want it, and calls the peer when a better one is to be tried:
@@ -290,26 +273,12 @@ impl Peer {
         mut new_id: impl FnMut() -> u64,
     ) {
         self.fresh_until = Some(now + FRESH);
-        let (paths, outbox) = (&self.paths, &mut sealing.outbox);
-        let has_keys = self.session.can_seal();
-        self.session.tick(&mut [0; MIN_BUFFER], |datagram| {
-            let is_initiation = datagram.first() == Some(&INITIATION);
-            if is_initiation && !(has_keys && paths.is_proven()) {
-                for path in paths.all() {
-                    outbox.push(path, datagram);
-                }
-            } else if let Some(path) = paths.current() {
-                outbox.push(path, datagram);
-            }
-        });
-        if self.overtake.take_if(|at| now >= *at).is_some() {
-            self.answered = None;
-            self.initiate_anew(&mut sealing.outbox, now);
-        }
+        self.run_timers(sealing, now);
+        self.turn_keys(sealing, now);
         let is_attempt = self.paths.due_attempt(now);
-        if !self.session.can_seal() {
+        if !self.can_signal() {
             if is_attempt {
-                self.initiate_anew(&mut sealing.outbox, now);
+                self.initiate_anew(sealing, now);
             }
             return;
         }
@@ -323,16 +292,50 @@ impl Peer {
         }
         if was_proven && !self.paths.is_proven() {
             // Perhaps the peer has lost its keys: it may have been restarted, or asleep for too long.
-            self.initiate(&mut sealing.outbox, now);
+            if self.session().is_some() {
+                self.initiate(sealing, now);
+            } else {
+                self.initiate_anew(sealing, now);
+            }
+        }
+    }
+
+    fn run_timers(&mut self, sealing: &mut Sealing, now: Instant) {
+        let (paths, outbox) = (&self.paths, &mut sealing.outbox);
+        for session in self.sessions.iter_mut() {
+            let has_keys = session.can_seal();
+            session.tick(&mut [0; MIN_BUFFER], |datagram| {
+                let is_initiation = datagram.first() == Some(&INITIATION);
+                if is_initiation && !(has_keys && paths.is_proven()) {
+                    for path in paths.all() {
+                        outbox.push(path, datagram);
+                    }
+                } else if let Some(path) = paths.current() {
+                    outbox.push(path, datagram);
+                }
+            });
+            if session.courtesy_mut().overtakes(now) && paths.current().is_some() {
+                session.initiate(true, &mut [0; MIN_BUFFER], |datagram| {
+                    for path in paths.all() {
+                        outbox.push(path, datagram);
+                    }
+                });
+            }
         }
     }
 
     /// Sends a signal by `path`. Without keys nothing is sent.
     pub fn signal(&mut self, signal: &Signal, path: Path, sealing: &mut Sealing) {
         let packet = signal.packet(0);
-        // One that cannot be sealed is one that was lost: whoever needs it sends another.
-        let _ = self.seal(&packet, path, sealing.mtu.max(packet.len()), sealing);
-        self.signal_bytes += sealed_length(packet.len()) as u64;
+        self.seal_signal(&packet, path, sealing.mtu.max(packet.len()), sealing);
+    }
+
+    /// One that cannot be sealed is one that was lost: whoever needs it sends another.
+    fn seal_signal(&mut self, packet: &[u8], path: Path, mtu: usize, sealing: &mut Sealing) {
+        if let Some(session) = self.sessions.for_signals() {
+            let _ = seal(session, packet, path, mtu, sealing);
+            self.signal_bytes += sealed_length(packet.len()) as u64;
+        }
     }
 
     /// Tells the peer to try us at `us`, by every way that works: the one in use may be the one that died.
@@ -356,13 +359,12 @@ impl Peer {
             let packet = question.packet(due.length);
             // It may be too big, and must not take others with it.
             sealing.outbox.end_run();
-            let _ = self.seal(&packet, due.path, packet.len(), sealing);
-            self.signal_bytes += sealed_length(packet.len()) as u64;
+            self.seal_signal(&packet, due.path, packet.len(), sealing);
             sealing.outbox.end_run();
         }
     }
 
-    /// Seals for a path that carries packets of at most `mtu` bytes.
+    /// Seals a packet for a path that carries packets of at most `mtu` bytes.
     fn seal(
         &mut self,
         packet: &[u8],
@@ -370,12 +372,23 @@ impl Peer {
         mtu: usize,
         sealing: &mut Sealing,
     ) -> Result<(), DropReason> {
-        if packet.len() > mtu {
-            return Err(DropReason::PacketTooBig);
-        }
-        let slot = sealing.outbox.slot(path, sealed_length(packet.len()));
-        let length = self.session.seal(packet, mtu, &mut sealing.scratch, slot)?;
-        sealing.outbox.commit(path, length);
-        Ok(())
+        let session = self.sessions.carrying_mut().ok_or(DropReason::QueueFull)?;
+        seal(session, packet, path, mtu, sealing)
     }
+}
+
+fn seal(
+    session: &mut Session,
+    packet: &[u8],
+    path: Path,
+    mtu: usize,
+    sealing: &mut Sealing,
+) -> Result<(), DropReason> {
+    if packet.len() > mtu {
+        return Err(DropReason::PacketTooBig);
+    }
+    let slot = sealing.outbox.slot(path, sealed_length(packet.len()));
+    let length = session.seal(packet, mtu, &mut sealing.scratch, slot)?;
+    sealing.outbox.commit(path, length);
+    Ok(())
 }

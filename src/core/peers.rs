@@ -6,13 +6,13 @@ use libp2p_identity::PeerId;
 
 use crate::{
     peer::{Peer, PeerIndex, PeerKeys},
-    session::{Identity, WireGuardKey},
+    session::WireGuardKey,
 };
 
 /// The peers by index, with the two ways to find an index.
 pub struct Peers {
     interface_mtu: u16,
-    /// Boxed, because a tunnel takes 11 kB: the table keeps room for more peers than there are.
+    /// Boxed, because the table keeps room for more peers than there are.
     by_index: HashMap<PeerIndex, Box<Peer>>,
     by_id: BTreeMap<PeerId, PeerIndex>,
     by_key: HashMap<WireGuardKey, PeerIndex>,
@@ -31,12 +31,7 @@ impl Peers {
 
     /// Adds a peer under an unused index, drawn by `draw`. Two peers cannot share a WireGuard key: the one who
     /// announced it first keeps it.
-    pub fn add(
-        &mut self,
-        keys: PeerKeys,
-        identity: &Identity,
-        mut draw: impl FnMut() -> u32,
-    ) -> Option<PeerIndex> {
+    pub fn add(&mut self, keys: PeerKeys, mut draw: impl FnMut() -> u32) -> Option<PeerIndex> {
         if self.by_key.contains_key(&keys.key) || self.by_id.contains_key(&keys.id) {
             return None;
         }
@@ -44,10 +39,8 @@ impl Peers {
         while self.by_index.contains_key(&index) {
             index = PeerIndex::new(draw());
         }
-        self.by_index.insert(
-            index,
-            Box::new(Peer::new(keys, identity, index, self.interface_mtu)),
-        );
+        self.by_index
+            .insert(index, Box::new(Peer::new(keys, index, self.interface_mtu)));
         self.by_id.insert(keys.id, index);
         self.by_key.insert(keys.key, index);
         Some(index)

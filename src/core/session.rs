@@ -14,6 +14,8 @@
 //! - it does not pad to 16 bytes (whitepaper §5.4.6), so sealing does;
 //! - its `Debug` would print the pre-shared key, so a session has none.
 
+mod courtesy;
+
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use boringtun::{
@@ -25,9 +27,11 @@ use boringtun::{
 };
 use zeroize::Zeroize;
 
+pub use self::courtesy::Courtesy;
 use crate::{
     datagram::{INITIATION, MAX_DATAGRAM, RESPONSE, TRANSPORT_DATA},
     drop_reason::DropReason,
+    tunnel_key::Psk,
 };
 
 /// What sealing adds to a packet: type, receiver, counter and tag (whitepaper §5.4.6).
@@ -39,9 +43,10 @@ pub const MIN_BUFFER: usize = 148;
 /// Transport data is padded to a multiple of this (whitepaper §5.4.6).
 const PADDING: usize = 16;
 
-/// Handshakes a second, over all peers, after which strangers must first return a cookie. Each costs about
-/// 0.1 ms; counted twice because a datagram is checked before the peer is known and again by its session.
-const HANDSHAKES_PER_SECOND: u64 = 2 * 200;
+/// Handshakes a second, over all peers, after which strangers must first return a cookie: two for each of 200 peers, the
+/// greeting and the session. Each costs about 0.1 ms; counted twice because a datagram is checked before the peer is known
+/// and again by its session.
+const HANDSHAKES_PER_SECOND: u64 = 2 * 2 * 200;
 
 /// A WireGuard static public key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,14 +82,14 @@ impl Identity {
         self.limiter.reset_count();
     }
 
-    /// Who sent this handshake initiation. Under load, an address that has not proven itself gets a cookie
+    /// Who sent this handshake initiation, and its index (24 bits) of the session that it is for. Under load, an address that has not proven itself gets a cookie
     /// reply, given to `reply`, instead of our Diffie-Hellman.
     pub fn initiator(
         &self,
         from: Option<IpAddr>,
         datagram: &[u8],
         reply: impl FnOnce(&[u8]),
-    ) -> Result<WireGuardKey, DropReason> {
+    ) -> Result<(WireGuardKey, u32), DropReason> {
         let mut cookie = [0; 64];
         let packet = match self.limiter.verify_packet(from, datagram, &mut cookie) {
             Ok(packet) => packet,
@@ -99,7 +104,7 @@ impl Identity {
             return Err(DropReason::Malformed);
         };
         parse_handshake_anon(&self.secret, &self.public, &initiation)
-            .map(|half| WireGuardKey(half.peer_static_public))
+            .map(|half| (WireGuardKey(half.peer_static_public), half.peer_index >> 8))
             .map_err(|error| reason(&error))
     }
 }
@@ -131,24 +136,42 @@ pub struct Session {
     tunnel: Tunn,
     can_seal: bool,
     timers: Timers,
+    courtesy: Courtesy,
 }
 
 impl Session {
-    /// A tunnel between our key and the peer's. `index` (24 bits) names it in the datagrams we receive.
-    pub fn new(identity: &Identity, peer: WireGuardKey, index: u32) -> Self {
+    /// A tunnel between our key and the peer's, and a key that both share already. `index` (24 bits) names it in the
+    /// datagrams we receive.
+    pub fn new(identity: &Identity, peer: WireGuardKey, psk: &Psk, index: u32) -> Self {
         debug_assert!(index < 1 << 24, "boringtun keeps 8 bits for itself");
         Self {
             tunnel: Tunn::new(
                 identity.secret.clone(),
                 PublicKey::from(peer.0),
-                None,
+                Some(**psk),
                 None,
                 index,
                 Some(identity.limiter.clone()),
             ),
             can_seal: false,
             timers: Timers::Stopped,
+            courtesy: Courtesy::default(),
         }
+    }
+
+    /// Whose turn it is to begin a handshake.
+    pub fn courtesy(&self) -> &Courtesy {
+        &self.courtesy
+    }
+
+    /// Whose turn it is to begin a handshake, to report one.
+    pub fn courtesy_mut(&mut self) -> &mut Courtesy {
+        &mut self.courtesy
+    }
+
+    /// Whether it came to its end: nobody answered for a minute and a half, or its keys are wiped.
+    pub fn is_over(&self) -> bool {
+        self.tunnel.is_expired()
     }
 
     /// What [ticks](Self::tick) are needed for now.

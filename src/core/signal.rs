@@ -14,18 +14,22 @@
 //! 3 open    member (16)                           │ please pass datagrams between us and this member
 //! 4 opened  member (16) │ channel (4)
 //! 5 closed  member (16)                           │ no, or not any more
+//! 6 want    suite (1)
+//! 7 offer   suite (1) │ exchange (8) │ session (4) │ part (1) │ up to 400 bytes
+//! 8 accept  suite (1) │ exchange (8) │ session (4) │ part (1) │ up to 400 bytes
 //!
 //! endpoint = IPv6 or IPv4-mapped address (16) │ port (2); numbers are big endian; members go by their IPv6 address
 //! ```
 //!
 //! An *ask* and its *answer* are a probe: they prove a path both ways and tell the asker how it is seen from outside. A
 //! *call* names the endpoints at which its sender may be reached, and asks the peer to try them while its sender tries
-//! the peer's: that is what opens NATs. The rest is about [relaying](crate::relay).
+//! the peer's: that is what opens NATs. Then three are about [relaying](crate::relay), and three about [keys](crate::key_exchange).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::{
     ip_packet::IpPacket,
+    key_exchange::{PART, Part},
     path::candidate::{Candidate, CandidateKind},
     relay::Channel,
 };
@@ -74,6 +78,12 @@ pub enum Signal {
     },
     /// "Nothing passes through me between you and this member."
     Closed(Ipv6Addr),
+    /// "Offer me keys, of this suite."
+    Want(u8),
+    /// "Here is a part of what you need to agree on a secret with me."
+    Offer(Part),
+    /// "And of what you need in return."
+    Accept(Part),
 }
 
 impl Signal {
@@ -111,6 +121,14 @@ impl Signal {
                 packet.extend(member.octets());
                 packet.extend(channel.0.to_be_bytes());
             }
+            Self::Want(suite) => packet.push(*suite),
+            Self::Offer(part) | Self::Accept(part) => {
+                packet.push(part.suite);
+                packet.extend(part.exchange.to_be_bytes());
+                packet.extend(part.session.to_be_bytes());
+                packet.push(part.number);
+                packet.extend(&part.bytes);
+            }
         }
         let total = packet.len() as u16;
         packet[2..4].copy_from_slice(&total.to_be_bytes());
@@ -125,6 +143,9 @@ impl Signal {
             Self::Open(_) => 3,
             Self::Opened { .. } => 4,
             Self::Closed(_) => 5,
+            Self::Want(_) => 6,
+            Self::Offer(_) => 7,
+            Self::Accept(_) => 8,
         }
     }
 
@@ -182,6 +203,12 @@ impl Signal {
                 })
             }
             5 => Some(Self::Closed(member(body)?)),
+            6 => {
+                let [suite] = body.try_into().ok()?;
+                Some(Self::Want(suite))
+            }
+            7 => part(body).map(Self::Offer),
+            8 => part(body).map(Self::Accept),
             _ => None,
         }
     }
@@ -190,6 +217,20 @@ impl Signal {
 fn member(bytes: &[u8]) -> Option<Ipv6Addr> {
     let octets: [u8; 16] = bytes.try_into().ok()?;
     Some(octets.into())
+}
+
+fn part(body: &[u8]) -> Option<Part> {
+    let (suite, body) = body.split_first()?;
+    let (exchange, body) = body.split_first_chunk()?;
+    let (session, body) = body.split_first_chunk()?;
+    let (number, bytes) = body.split_first()?;
+    (bytes.len() <= PART).then(|| Part {
+        suite: *suite,
+        exchange: u64::from_be_bytes(*exchange),
+        session: u32::from_be_bytes(*session),
+        number: *number,
+        bytes: bytes.to_vec(),
+    })
 }
 
 fn written(endpoint: SocketAddr) -> [u8; ENDPOINT] {
@@ -240,7 +281,20 @@ mod tests {
 
     fn signal() -> impl Strategy<Value = Signal> {
         let member = any::<u128>().prop_map(Ipv6Addr::from_bits);
+        let bytes = proptest::collection::vec(any::<u8>(), 0..=PART);
+        let part = (any::<[u8; 2]>(), any::<u64>(), any::<u32>(), bytes).prop_map(
+            |([suite, number], exchange, session, bytes)| Part {
+                suite,
+                exchange,
+                session,
+                number,
+                bytes,
+            },
+        );
         prop_oneof![
+            any::<u8>().prop_map(Signal::Want),
+            part.clone().prop_map(Signal::Offer),
+            part.prop_map(Signal::Accept),
             any::<u64>().prop_map(Signal::Ask),
             (any::<u64>(), proptest::option::of(endpoint()))
                 .prop_map(|(number, seen)| Signal::Answer { number, seen }),
@@ -282,6 +336,20 @@ mod tests {
             seen: None,
         };
         assert!(answer.packet(1280).len() < 80);
+    }
+
+    #[test]
+    fn a_part_of_an_exchange_passes_where_576_bytes_do_through_a_relay_too() {
+        let part = Part {
+            suite: 1,
+            exchange: 1,
+            session: 1,
+            number: 0,
+            bytes: vec![0; PART],
+        };
+        let packet = Signal::Offer(part).packet(0).len().next_multiple_of(16);
+        let datagram = packet + crate::session::OVERHEAD + crate::relay::HEADER;
+        assert!(20 + 8 + datagram <= 576);
     }
 
     #[test]

@@ -19,20 +19,22 @@ use crate::{
     allowed_ips::AllowedIps,
     batch::{DatagramBatch, PacketBatch},
     connection::ConnectionId,
-    datagram::{INITIATION, RESPONSE, TRANSPORT_DATA, WireGuardDatagram},
+    datagram::{INITIATION, RESPONSE, TRANSPORT_DATA},
     drop_reason::{DropReason, Drops},
     icmp,
     ip_packet::IpPacket,
     mss,
     path::{Path, PathKind, candidate::Candidate},
-    peer::{Peer, PeerIndex, PeerKeys, Sealing},
+    peer::{Peer, PeerIndex, PeerKeys, Sealing, sessions::Slot},
     peers::Peers,
     relay,
     schedule::Schedule,
     session::{Identity, MIN_BUFFER, Opened},
     signal::Signal,
+    tunnel_key::Keyring,
 };
 
+mod addressee;
 mod observed;
 mod pings;
 mod relaying;
@@ -40,14 +42,13 @@ mod signals;
 mod timers;
 mod too_big;
 
+use addressee::source_address;
 use observed::Observed;
 pub use pings::PingAnswer;
 use pings::Pings;
 
 /// Timers run at most this much late, and wake the node at most this often, however many peers there are.
 const GRAIN: Duration = Duration::from_millis(250);
-/// The handshake limiter counts per second, and insists on a whole one by a clock that we do not see.
-const LIMITER_PERIOD: Duration = Duration::from_millis(1100);
 /// After a change of the network, peers that nothing flows to are looked at within this many milliseconds.
 const SPREAD_MS: u64 = 2000;
 
@@ -72,7 +73,6 @@ impl OverlayAddresses {
 /// All tunnels with what they share.
 pub struct Tunnels {
     us: OverlayAddresses,
-    identity: Identity,
     peers: Peers,
     allowed_ips: AllowedIps<PeerIndex>,
     carriers: HashMap<ConnectionId, PeerIndex>,
@@ -102,20 +102,14 @@ pub struct Tunnels {
 
 impl Tunnels {
     /// No peers yet. `seed` feeds jitter and session indexes, nothing secret.
-    pub fn new(
-        us: OverlayAddresses,
-        identity: Identity,
-        mtu: u16,
-        seed: u64,
-        now: Instant,
-    ) -> Self {
+    pub fn new(us: OverlayAddresses, keyring: Keyring, mtu: u16, seed: u64, now: Instant) -> Self {
         Self {
             us,
-            identity,
             peers: Peers::new(mtu),
             allowed_ips: AllowedIps::default(),
             carriers: HashMap::new(),
             sealing: Sealing {
+                keyring,
                 outbox: DatagramBatch::default(),
                 scratch: Vec::new(),
                 mtu: mtu.into(),
@@ -160,7 +154,7 @@ impl Tunnels {
         let rng = &mut self.rng;
         let index = match self.peers.index_of(&keys.id) {
             Some(index) => Some(index),
-            None => self.peers.add(keys, &self.identity, || rng.u32(..)),
+            None => self.peers.add(keys, || rng.u32(..)),
         };
         let Some(index) = index else { return };
         self.allowed_ips
@@ -189,7 +183,7 @@ impl Tunnels {
 
     /// Another key of ours, for the tunnels that are made from now on.
     pub fn set_identity(&mut self, identity: Identity) {
-        self.identity = identity;
+        self.sealing.keyring.set_identity(identity);
     }
 
     /// The peer with this identity.
@@ -217,8 +211,8 @@ impl Tunnels {
             return;
         };
         peer.paths_mut().open(path, kind, now);
-        if !peer.session().can_seal() {
-            peer.initiate(&mut self.sealing.outbox, now);
+        if !peer.can_carry() {
+            peer.initiate(&mut self.sealing, now);
         }
         self.tick_peer(index, now);
     }
@@ -270,7 +264,7 @@ impl Tunnels {
             peer.paths_mut().suspect(now);
             if peer.paths().is_active(now) {
                 // The peer may have given up our keys while we were away.
-                peer.initiate(&mut self.sealing.outbox, now);
+                peer.initiate(&mut self.sealing, now);
                 self.tick_peer(index, now);
             } else {
                 let pause = Duration::from_millis(self.rng.u64(..SPREAD_MS));
@@ -368,7 +362,7 @@ impl Tunnels {
         if let (Path::Direct(endpoint), Some((channel, inner))) = (from, relay::split(datagram)) {
             return self.receive_relayed(endpoint, channel, inner, datagram, now);
         }
-        let index = self.addressee(from, datagram, now)?;
+        let (index, session) = self.addressee(from, datagram, now)?;
         let is_handshake = datagram.first() != Some(&TRANSPORT_DATA);
         let mut peer = self
             .peers
@@ -383,11 +377,16 @@ impl Tunnels {
                 .get_mut(index)
                 .ok_or(DropReason::UnknownSession)?;
         }
-        if datagram.first() == Some(&INITIATION) && !peer.may_answer(datagram, now) {
+        let is_initiation = datagram.first() == Some(&INITIATION);
+        if is_initiation && !peer.may_answer(session, datagram, &self.sealing, now) {
             self.rouse(index, now);
             return Err(DropReason::Replayed);
         }
-        let had_keys = peer.session().can_seal();
+        let opening = peer
+            .sessions()
+            .get(session)
+            .ok_or(DropReason::UnknownSession)?;
+        let had_keys = opening.can_seal();
         // The copy of an initiation that came first may have come by a way that leads nowhere back.
         let also: Vec<_> = if !is_handshake {
             Vec::new()
@@ -399,21 +398,26 @@ impl Tunnels {
         let mut answers_handshake = false;
         let outbox = &mut self.sealing.outbox;
         let slot = self.inbox.slot(datagram.len().max(MIN_BUFFER));
-        let opened = peer
-            .session_mut()
-            .open(source_address(from), datagram, slot, |reply| {
-                outbox.push(from, reply);
-                if reply.first() == Some(&RESPONSE) {
-                    answers_handshake = true;
-                    for path in also.iter().filter(|path| **path != from) {
-                        outbox.push(*path, reply);
-                    }
+        let opening = peer
+            .sessions_mut()
+            .get_mut(session)
+            .ok_or(DropReason::UnknownSession)?;
+        let opened = opening.open(source_address(from), datagram, slot, |reply| {
+            outbox.push(from, reply);
+            if reply.first() == Some(&RESPONSE) {
+                answers_handshake = true;
+                for path in also.iter().filter(|path| **path != from) {
+                    outbox.push(*path, reply);
                 }
-            })?;
+            }
+        })?;
+        let gained_keys = !had_keys && opening.can_seal();
         if answers_handshake {
-            peer.answered_handshake(datagram, now);
+            peer.answered_handshake(session, datagram, now);
         }
-        let gained_keys = !had_keys && peer.session().can_seal();
+        if !is_handshake {
+            peer.sessions_mut().heard(session, now);
+        }
         if !peer.paths().has_heard(from) {
             self.hear_from(index, from, now);
         }
@@ -424,7 +428,7 @@ impl Tunnels {
         }
         match opened {
             Opened::Handshake | Opened::Keepalive => Ok(()),
-            Opened::Packet(length) => self.accept_packet(index, from, length, now),
+            Opened::Packet(length) => self.accept_packet(index, session, from, length, now),
         }
     }
 
@@ -439,50 +443,11 @@ impl Tunnels {
         self.rouse(index, now);
     }
 
-    /// Which peer a datagram claims to be for, by what it says and by the carrier it came by.
-    fn addressee(
-        &mut self,
-        from: Path,
-        datagram: &[u8],
-        now: Instant,
-    ) -> Result<PeerIndex, DropReason> {
-        let kind = WireGuardDatagram::parse(datagram).ok_or(DropReason::Malformed)?;
-        if !matches!(kind, WireGuardDatagram::TransportData { .. }) {
-            let reset = now + LIMITER_PERIOD;
-            self.next_limiter_reset.get_or_insert(reset);
-        }
-        let index = match kind {
-            WireGuardDatagram::Initiation => {
-                let outbox = &mut self.sealing.outbox;
-                let key = self
-                    .identity
-                    .initiator(source_address(from), datagram, |cookie| {
-                        outbox.push(from, cookie)
-                    })?;
-                self.peers
-                    .index_of_key(&key)
-                    .ok_or(DropReason::UnknownPeer)?
-            }
-            WireGuardDatagram::Response { receiver }
-            | WireGuardDatagram::CookieReply { receiver }
-            | WireGuardDatagram::TransportData { receiver } => PeerIndex::of_receiver(receiver),
-        };
-        // A carrier or a channel ends at one peer: it has nothing to say for another.
-        let is_its = match from {
-            Path::Direct(_) => true,
-            Path::Carrier(connection) => self.carriers.get(&connection) == Some(&index),
-            Path::Relayed { .. } => {
-                let peer = self.peers.get(index);
-                peer.is_some_and(|peer| peer.paths().knows(from))
-            }
-        };
-        is_its.then_some(index).ok_or(DropReason::Unauthentic)
-    }
-
     /// The packet that a session just opened into the inbox's slot.
     fn accept_packet(
         &mut self,
         index: PeerIndex,
+        session: Slot,
         from: Path,
         length: usize,
         now: Instant,
@@ -497,6 +462,9 @@ impl Tunnels {
             let signal = signal.ok_or(DropReason::UnknownSignal)?;
             self.handle_signal(index, from, signal, now);
             return Ok(());
+        }
+        if session == Slot::GREETING {
+            return Err(DropReason::Downgraded);
         }
         if self.allowed_ips.owner(packet.source()) != Some(index) {
             return Err(DropReason::ForgedSource);
@@ -555,20 +523,6 @@ impl Tunnels {
     pub fn drops(&self) -> &Drops {
         &self.drops
     }
-}
-
-/// The address that cookies are bound to. A carrier has none, and gets one out of the discard prefix (RFC 6666), so
-/// that its peer can answer a cookie like any other when strangers flood us with handshakes.
-fn source_address(path: Path) -> Option<IpAddr> {
-    match path {
-        Path::Direct(endpoint) => Some(endpoint.ip()),
-        Path::Carrier(ConnectionId(number)) => Some(discard(0, number)),
-        Path::Relayed { channel, .. } => Some(discard(1, channel.0.into())),
-    }
-}
-
-fn discard(kind: u16, number: u64) -> IpAddr {
-    Ipv6Addr::from_bits((0x100 << 112) | (u128::from(kind) << 64) | u128::from(number)).into()
 }
 
 #[cfg(test)]

@@ -40,6 +40,7 @@ fn peer(name: &str, path: &str, mtu: u16) -> Peer {
         tx_bytes: 0,
         rx_bytes: 0,
         last_handshake_s: Some(1),
+        post_quantum: true,
     }
 }
 

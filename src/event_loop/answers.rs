@@ -145,6 +145,7 @@ impl EventLoop {
             mtu: peer.path.map(|path| path.mtu),
             tx_bytes: peer.tx_bytes,
             rx_bytes: peer.rx_bytes,
+            post_quantum: peer.post_quantum,
             last_handshake_s: peer.since_handshake.map(|age| age.as_secs()),
         }
     }

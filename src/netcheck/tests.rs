@@ -34,6 +34,7 @@ fn peer(name: &str, path: &str, rtt_ms: Option<f64>) -> Peer {
         tx_bytes: 0,
         rx_bytes: 0,
         last_handshake_s: None,
+        post_quantum: false,
     }
 }
 

@@ -42,6 +42,7 @@ const PEER: &[(&str, &str)] = &[
     ("tx_bytes", "n"),
     ("rx_bytes", "n"),
     ("last_handshake_s", "n?"),
+    ("post_quantum", "b"),
 ];
 
 const NODE: &[(&str, &str)] = &[

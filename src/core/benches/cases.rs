@@ -16,9 +16,11 @@ use hivevpn_core::{
     path::{Path, PathKind},
     peer::PeerKeys,
     session::{Identity, MIN_BUFFER, Session, sealed_length},
+    tunnel_key::Keyring,
     tunnels::{OverlayAddresses, Tunnels},
 };
 use libp2p_identity::Keypair;
+use zeroize::Zeroizing;
 
 use crowd::{Crowd, packet};
 
@@ -112,8 +114,8 @@ pub const CASES: &[Entry] = &[
 /// Two sessions with each other, keys established.
 fn sessions() -> (Session, Session) {
     let (us, them) = (Identity::new([1; 32]), Identity::new([2; 32]));
-    let mut a = Session::new(&us, them.public(), 1);
-    let mut b = Session::new(&them, us.public(), 2);
+    let mut a = Session::new(&us, them.public(), &Zeroizing::new([3; 32]), 1);
+    let mut b = Session::new(&them, us.public(), &Zeroizing::new([3; 32]), 2);
     let mut flying = Vec::new();
     a.initiate(false, &mut [0; MIN_BUFFER], |d| flying.push(d.to_vec()));
     for at in 0..3 {
@@ -264,6 +266,11 @@ struct Host {
     path: Path,
 }
 
+fn keyring(identity: Identity, number: u8) -> Keyring {
+    let (secret, seed) = (Zeroizing::new([77; 32]), Zeroizing::new([number; 32]));
+    Keyring::new(identity, [7; 32], secret, seed)
+}
+
 impl Host {
     fn new(number: u8, ipv4: Ipv4Addr, now: Instant) -> Self {
         let identity = Identity::new([number; 32]);
@@ -279,7 +286,7 @@ impl Host {
             ipv6: keys.ipv6,
         };
         Self {
-            tunnels: Tunnels::new(us, identity, MTU, number.into(), now),
+            tunnels: Tunnels::new(us, keyring(identity, number), MTU, number.into(), now),
             keys,
             path: Path::Direct(([192, 0, 2, number], 7777).into()),
         }

@@ -19,6 +19,7 @@ use super::{
     time::{CLOCK_SKEW, UnixTime},
     wire,
 };
+use crate::{session::Identity, tunnel_key::Keyring};
 
 /// How long the founder's delegation is valid: the authority's key need not be found again for
 /// as long as the founder's machine is likely to live.
@@ -142,6 +143,12 @@ impl Network {
 
     pub(super) fn discovery_secret(&self) -> &Zeroizing<[u8; 32]> {
         &self.discovery_secret
+    }
+
+    /// What this network's tunnels are keyed with, for the node that has this WireGuard key. `seed` is random and secret.
+    pub fn keyring(&self, identity: Identity, seed: Zeroizing<[u8; 32]>) -> Keyring {
+        let network = *self.id().as_bytes();
+        Keyring::new(identity, network, self.discovery_secret.clone(), seed)
     }
 
     /// For the store. Contains the secret.

@@ -13,6 +13,7 @@ use crate::{
     drop_reason::Drops,
     membership::{Certificate, Features, Member, Name, UnixTime},
     path::{Path, PathView, view::CandidateView},
+    tunnel_key,
 };
 
 /// A member of the network, this node included.
@@ -51,6 +52,8 @@ pub struct PeerStatus {
     pub rx_bytes: u64,
     /// Age of the keys in use.
     pub since_handshake: Option<Duration>,
+    /// Whether the keys in use rest on ML-KEM beside X25519.
+    pub post_quantum: bool,
 }
 
 /// Why packets to a peer go the way they go.
@@ -105,7 +108,7 @@ impl Node {
     fn peer_status(&self, member: MemberStatus) -> PeerStatus {
         let peer = self.tunnels.peer(&member.peer_id);
         let (tx_bytes, rx_bytes) = peer.map_or((0, 0), |peer| peer.traffic());
-        let since_handshake = peer.and_then(|peer| peer.session().since_handshake());
+        let since_handshake = peer.and_then(|peer| peer.session()?.since_handshake());
         let path = peer
             .and_then(|peer| peer.paths().view())
             .filter(|path| since_handshake.is_some() && path.proven);
@@ -115,6 +118,7 @@ impl Node {
             tx_bytes,
             rx_bytes,
             since_handshake,
+            post_quantum: since_handshake.is_some() && tunnel_key::SUITE != 0,
             member,
         }
     }

@@ -80,6 +80,7 @@ fn start(number: u8, network: Network, credential: Credential, records: Vec<Vec<
         name: Name::parse(&format!("n{number}")).unwrap(),
         mtu: 1420,
         seed: number.into(),
+        secret_seed: Zeroizing::new([number; 32]),
         descriptor_seq: 0,
         time_floor: UNIX,
         records,

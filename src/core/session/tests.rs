@@ -1,6 +1,7 @@
 //! Each edge of boringtun that `session.rs` keeps inside has its story here.
 
 use proptest::prelude::*;
+use zeroize::Zeroizing;
 
 use super::*;
 
@@ -13,9 +14,10 @@ struct End {
 
 fn pair() -> (End, End) {
     let (a, b) = (Identity::new([1; 32]), Identity::new([2; 32]));
+    let psk = Zeroizing::new([3; 32]);
     let (to_b, to_a) = (
-        Session::new(&a, b.public(), 7),
-        Session::new(&b, a.public(), 9),
+        Session::new(&a, b.public(), &psk, 7),
+        Session::new(&b, a.public(), &psk, 9),
     );
     (
         End {
@@ -157,7 +159,7 @@ fn an_initiation_names_its_sender_and_only_to_the_right_key() {
     let initiation = a.initiate();
     assert_eq!(
         b.identity.initiator(None, &initiation, |_| ()),
-        Ok(a.identity.public())
+        Ok((a.identity.public(), 7))
     );
     let stranger = Identity::new([3; 32]);
     assert_eq!(
@@ -198,7 +200,7 @@ fn a_flood_of_handshakes_is_answered_with_cookies_and_a_returned_cookie_is_let_i
     };
     assert_eq!(
         b.identity.initiator(from, second, |_| ()),
-        Ok(a.identity.public())
+        Ok((a.identity.public(), 7))
     );
 }
 

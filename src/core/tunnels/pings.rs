@@ -85,8 +85,8 @@ impl Tunnels {
         self.pings.open.insert(self.rng.u64(..), ping);
         if let Some(peer) = self.peers.get_mut(index) {
             peer.paths_mut().active(now);
-            if !peer.session().can_seal() {
-                peer.initiate(&mut self.sealing.outbox, now);
+            if !peer.can_carry() {
+                peer.initiate(&mut self.sealing, now);
             }
         }
         self.tick_peer(index, now);
@@ -103,7 +103,7 @@ impl Tunnels {
         let Some(peer) = self.peers.get_mut(index) else {
             return;
         };
-        let Some(path) = peer.paths().view().filter(|_| peer.session().can_seal()) else {
+        let Some(path) = peer.paths().view().filter(|_| peer.can_signal()) else {
             return;
         };
         for (number, ping) in &mut self.pings.open {

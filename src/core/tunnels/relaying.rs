@@ -178,7 +178,7 @@ impl Tunnels {
             .filter_map(|relay| {
                 let peer = self.peers.get(*relay)?;
                 peer.paths().direct_endpoint()?;
-                peer.session().can_seal().then_some(())?;
+                peer.can_signal().then_some(())?;
                 Some((peer.paths().view()?.rtt, *relay))
             })
             .collect();
@@ -243,8 +243,8 @@ impl Tunnels {
         self.lines.opened(index, relay, channel);
         peer.paths_mut()
             .open(Path::Relayed { via, channel }, PathKind::Relay(id), now);
-        if !peer.session().can_seal() {
-            peer.initiate(&mut self.sealing.outbox, now);
+        if !peer.can_carry() {
+            peer.initiate(&mut self.sealing, now);
         }
         self.tick_peer(index, now);
     }

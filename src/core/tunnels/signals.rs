@@ -13,7 +13,7 @@ use crate::{
         Path,
         candidate::{Candidate, CandidateKind},
     },
-    peer::PeerIndex,
+    peer::{Peer, PeerIndex, Sealing},
     signal::{MAX_CANDIDATES, Signal},
 };
 
@@ -44,7 +44,28 @@ impl Tunnels {
             Signal::Open(member) => self.handle_open(index, from, member, now),
             Signal::Opened { member, channel } => self.handle_opened(index, member, channel, now),
             Signal::Closed(member) => self.handle_closed(index, member, now),
+            Signal::Want(suite) => self.exchange_keys(index, now, |peer, sealing| {
+                peer.handle_want(suite, sealing, now);
+            }),
+            Signal::Offer(part) => self.exchange_keys(index, now, |peer, sealing| {
+                peer.handle_offer(&part, sealing, now);
+            }),
+            Signal::Accept(part) => self.exchange_keys(index, now, |peer, sealing| {
+                peer.handle_accept(&part, sealing, now);
+            }),
         }
+    }
+
+    fn exchange_keys(
+        &mut self,
+        index: PeerIndex,
+        now: Instant,
+        handle: impl FnOnce(&mut Peer, &mut Sealing),
+    ) {
+        if let Some(peer) = self.peers.get_mut(index) {
+            handle(peer, &mut self.sealing);
+        }
+        self.rouse(index, now);
     }
 
     fn handle_answer(

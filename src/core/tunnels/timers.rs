@@ -19,7 +19,7 @@ impl Tunnels {
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.next_limiter_reset.is_some_and(|due| now >= due) {
             self.next_limiter_reset = None;
-            self.identity.reset_limiter();
+            self.sealing.keyring.identity().reset_limiter();
         }
         while let Some(index) = self.schedule.pop(now) {
             self.tick_peer(index, now);
@@ -43,7 +43,7 @@ impl Tunnels {
         };
         let rng = &mut self.rng;
         peer.tick(&self.told, &mut self.sealing, now, || rng.u64(..));
-        let has_keys = peer.session().can_seal();
+        let has_keys = peer.can_carry();
         if peer.paths_mut().take_change(has_keys) {
             self.moved.push(peer.keys().id);
         }

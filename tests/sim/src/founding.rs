@@ -77,6 +77,7 @@ fn start(
         delegation: None,
         name: name(host),
         mtu: MTU,
+        secret_seed: Zeroizing::new(seed(host)),
         seed: world.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ host as u64,
         descriptor_seq: 0,
         time_floor: UNIX,

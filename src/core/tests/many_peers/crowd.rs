@@ -179,7 +179,9 @@ impl Cast {
                 ipv4: Some(ipv4(number)),
                 ipv6: address::ipv6(&genesis.id(), &signer.key()),
             };
-            let mut tunnels = Tunnels::new(us, identity, MTU, number as u64, now.instant);
+            let random = zeroize::Zeroizing::new(seed(number));
+            let keyring = founded.network.keyring(identity, random);
+            let mut tunnels = Tunnels::new(us, keyring, MTU, number as u64, now.instant);
             tunnels.upsert(node_keys);
             members.push(Member {
                 id: signer.peer_id(),
@@ -196,6 +198,7 @@ impl Cast {
             name: name("founder"),
             mtu: MTU,
             seed: 1,
+            secret_seed: zeroize::Zeroizing::new(seed(usize::MAX)),
             descriptor_seq: 0,
             time_floor: UNIX,
             records,

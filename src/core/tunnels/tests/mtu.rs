@@ -337,8 +337,9 @@ fn sealed(hosts: &mut [Host], packet: &[u8]) -> Vec<u8> {
     let to = hosts[1].keys.id;
     let peers = &mut hosts[0].tunnels.peers;
     let index = peers.index_of(&to).unwrap();
-    let session = peers.get_mut(index).unwrap().session_mut();
+    let peer = peers.get_mut(index).unwrap();
     let mut datagram = vec![0; sealed_length(packet.len())];
+    let session = peer.sessions_mut().carrying_mut().unwrap();
     let length = session
         .seal(packet, packet.len(), &mut Vec::new(), &mut datagram)
         .unwrap();
