@@ -318,6 +318,11 @@ impl Connections {
             .map(|(id, connection)| (id, connection.link))
     }
 
+    /// How a peer is connected, authenticated or not.
+    pub fn links_of(&self, peer: &PeerId) -> impl Iterator<Item = Link> {
+        self.all_of(peer).map(|(_, connection)| connection.link)
+    }
+
     fn all_of(&self, peer: &PeerId) -> impl Iterator<Item = (ConnectionId, &Connection)> {
         let (first, last) = (ConnectionId(0), ConnectionId(u64::MAX));
         self.by_peer

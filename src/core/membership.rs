@@ -11,7 +11,8 @@
 //! Members bring their directories together by exchanging digests ([`sync`]).
 //!
 //! A node becomes a member by an **invite**: a printable string with which it asks the node that
-//! made it ([`join`]); that node's [`issuer`] decides. Nobody needs to be asked afterwards.
+//! made it ([`join`]); that node's [`issuer`] decides. Nobody needs to be asked afterwards. Where the network has a
+//! **password** ([`password`]), a node that proves it may join as well, and is worth less.
 //!
 //! Nothing here reads a clock or draws a random number: the caller passes both in. Everything that
 //! is refused is refused for one named reason, a [`Rejection`] or a [`JoinRefusal`].
@@ -48,9 +49,11 @@ pub use directory::{Admitted, Change, Directory};
 pub use genesis::{Genesis, NetworkId};
 pub use invite::{Invite, InviteError};
 pub use issuer::{Applicant, Issuer, Offer, Redemption};
+pub use join::by_password::{PasswordJoin, PasswordProven, PasswordStep};
 pub use join::{JoinAnswer, JoinError, JoinMessage, JoinRequest, Joined};
 pub use name::Name;
 pub use network::{Founded, Founding, Network};
+pub use password::{PasswordRecord, UnusablePassword};
 pub use record::{Member, MemberRecord};
 pub use refusal::JoinRefusal;
 pub use rejection::Rejection;

@@ -6,7 +6,8 @@
 //! time matters ([`Node::poll_timeout`]).
 //!
 //! The shell calls one `handle_*`, then takes out everything that came out of it. What happens to members lives in
-//! `members.rs`, to connections in `links.rs`, how others join in `joining.rs`, what people see in `status.rs`.
+//! `members.rs`, to connections in `links.rs`, how others join in `joining.rs` and
+//! `passwords.rs`, what people see in `status.rs`.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -16,13 +17,14 @@ use std::{
 
 use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
+use zeroize::Zeroizing;
 
 use crate::{
     batch::{DatagramBatch, PacketBatch},
     connections::Connections,
     membership::{
-        Certificate, Credential, Directory, Issuer, MemberRecord, Name, Network, Redemption,
-        Rejection, Signer, SignerKey, TimeFloor, UnixTime, address,
+        Certificate, Credential, Directory, Issuer, MemberRecord, Name, Network, PasswordRecord,
+        Redemption, Rejection, Signer, SignerKey, TimeFloor, UnixTime, address,
     },
     output::Output,
     path::{Path, candidate::Candidate},
@@ -33,9 +35,12 @@ use crate::{
 mod joining;
 mod links;
 mod members;
+mod passwords;
 mod status;
+mod tries;
 
 pub use joining::{InviteRequest, NoInvite};
+pub use passwords::NoPassword;
 pub use status::{MemberStatus, PeerStatus, Why};
 
 /// Certificates are looked through for expiry this often.
@@ -87,6 +92,10 @@ pub struct Start {
     pub records: Vec<Vec<u8>>,
     /// Invites that were used.
     pub redemptions: Vec<Redemption>,
+    /// The password that admits others, when we may.
+    pub password: Option<PasswordRecord>,
+    /// Fresh randomness, for all that must not be guessed.
+    pub random: Zeroizing<[u8; 32]>,
     /// On which terms we pass datagrams on for others, should we offer to.
     pub relay_terms: relay::Terms,
     /// Members to contact as long as none is connected, besides those that the records tell of.
@@ -133,6 +142,7 @@ pub struct Node {
     relays: Vec<(PeerId, Vec<Multiaddr>)>,
     relay_terms: relay::Terms,
     joins: joining::JoinLimit,
+    passwords: passwords::Passwords,
     strangers: BTreeMap<PeerId, Instant>,
     bootstrap: Vec<(PeerId, Multiaddr)>,
     next_bootstrap: Instant,
@@ -164,6 +174,7 @@ impl Node {
             ipv6: address::ipv6(&genesis.id(), &start.signer.key()),
         };
         let wireguard_key = start.wireguard.public().0;
+        let decoy = PasswordRecord::decoy(&start.network.decoy_seed(&us));
         let mut node = Self {
             tunnels: Tunnels::new(
                 addresses,
@@ -189,6 +200,7 @@ impl Node {
             relays: Vec::new(),
             relay_terms: start.relay_terms,
             joins: joining::JoinLimit::default(),
+            passwords: passwords::Passwords::new(start.password, decoy, &start.random),
             strangers: BTreeMap::new(),
             bootstrap: start.bootstrap,
             next_bootstrap: now.instant,
@@ -273,6 +285,7 @@ impl Node {
             self.tunnels.poll_timeout(),
             self.connections.poll_timeout(),
             self.next_resync,
+            self.passwords.poll_timeout(),
         ];
         others.into_iter().flatten().fold(rare, Instant::min)
     }
@@ -293,6 +306,7 @@ impl Node {
         self.tunnels.handle_timeout(now.instant);
         self.outputs
             .extend(self.connections.handle_timeout(now.instant));
+        self.passwords.handle_timeout(now.instant);
         if now.instant >= self.next_expiry {
             self.next_expiry = now.instant + EXPIRY_PERIOD;
             self.expire(now);

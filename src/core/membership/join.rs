@@ -8,7 +8,8 @@
 //! 3. The joiner checks the [`JoinAnswer`] against its invite: the genesis must hash to the network
 //!    id that the invite names, and the credential must hold under that genesis.
 //!
-//! What a stranger sends is a [`JoinMessage`]: such a request is one kind of it.
+//! What a stranger sends is a [`JoinMessage`]: such a request is one kind of it. Joining by the network's name and
+//! password takes two of them: see [`by_password`].
 
 use std::net::Ipv4Addr;
 
@@ -32,12 +33,17 @@ use super::{
     wire,
 };
 
+pub mod by_password;
+
 /// What the join protocol carries to a member: all that a node may ask before it is one itself.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum JoinMessage {
     /// To be admitted by an invite: a sealed [`JoinRequest`].
     #[n(0)]
     Invite(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
+    /// To be admitted by the network's password: a [`PasswordStep`](by_password::PasswordStep).
+    #[n(2)]
+    Password(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
 }
 
 impl JoinMessage {
@@ -192,13 +198,17 @@ impl JoinRequest {
 
     /// What it wants to be called; something, if it asks for nothing that is a name.
     pub(super) fn wanted_name(&self) -> Name {
-        Name::sanitised(&self.request.wanted_name)
-            .unwrap_or_else(|| Name::parse("node").expect("is a name"))
+        wanted_name(&self.request.wanted_name)
     }
 
     pub(super) fn wanted_ipv4(&self) -> Option<Ipv4Addr> {
         self.request.wanted_ipv4
     }
+}
+
+/// A name for who asks for this one: something, if it is none.
+fn wanted_name(text: &str) -> Name {
+    Name::sanitised(text).unwrap_or_else(|| Name::parse("node").expect("is a name"))
 }
 
 /// The issuer's answer to a [`JoinRequest`].
@@ -210,6 +220,9 @@ pub enum JoinAnswer {
     /// It is not, for this reason.
     #[n(1)]
     Refused(#[n(0)] JoinRefusal),
+    /// The next step of joining by password.
+    #[n(3)]
+    Step(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
 }
 
 /// All that a new member needs to take part. Contains the discovery secret.
@@ -235,14 +248,7 @@ impl JoinAnswer {
         issuer: &PeerId,
         directory: &Directory,
     ) -> JoinAnswer {
-        let others = directory.members().map(|member| &member.peer_id);
-        let issuer_first = std::iter::once(issuer).chain(others.filter(|p| *p != issuer));
-        JoinAnswer::Admitted(Admission {
-            genesis: network.genesis().envelope().to_vec(),
-            discovery_secret: network.discovery_secret().clone(),
-            credential,
-            records: directory.records_of(issuer_first).records,
-        })
+        JoinAnswer::Admitted(Admission::new(network, credential, issuer, directory))
     }
 
     /// For the wire. May contain the discovery secret.
@@ -258,29 +264,59 @@ impl JoinAnswer {
         now: UnixTime,
     ) -> Result<Joined, JoinError> {
         match wire::decode_message(bytes).map_err(JoinError::Malformed)? {
-            JoinAnswer::Admitted(admission) => admission.accept(invite, own, now),
+            JoinAnswer::Admitted(admission) => admission
+                .accept_invited(invite, own, now)
+                .map_err(JoinError::Untrustworthy),
             JoinAnswer::Refused(refusal) => Err(JoinError::Refused(refusal)),
+            JoinAnswer::Step(_) => Err(JoinError::Malformed(Rejection::Malformed(
+                "it answers something else",
+            ))),
         }
     }
 }
 
 impl Admission {
-    fn accept(self, invite: &Invite, own: &SignerKey, now: UnixTime) -> Result<Joined, JoinError> {
-        let genesis = Genesis::open(&self.genesis).map_err(JoinError::Untrustworthy)?;
-        if genesis.id() != invite.terms().network {
-            return Err(JoinError::Untrustworthy(Rejection::WrongNetwork));
+    /// What a new member that was given `credential` needs.
+    pub fn new(
+        network: &Network,
+        credential: Credential,
+        issuer: &PeerId,
+        directory: &Directory,
+    ) -> Admission {
+        let others = directory.members().map(|member| &member.peer_id);
+        let issuer_first = std::iter::once(issuer).chain(others.filter(|p| *p != issuer));
+        Admission {
+            genesis: network.genesis().envelope().to_vec(),
+            discovery_secret: network.discovery_secret().clone(),
+            credential,
+            records: directory.records_of(issuer_first).records,
         }
-        let certificate = self
-            .credential
-            .open(&genesis)
-            .map_err(JoinError::Untrustworthy)?;
+    }
+
+    fn genesis(&self) -> Result<Genesis, Rejection> {
+        Genesis::open(&self.genesis)
+    }
+
+    fn accept_invited(
+        self,
+        invite: &Invite,
+        own: &SignerKey,
+        now: UnixTime,
+    ) -> Result<Joined, Rejection> {
+        let genesis = self.genesis()?;
+        if genesis.id() != invite.terms().network {
+            return Err(Rejection::WrongNetwork);
+        }
+        self.accept(genesis, own, now)
+    }
+
+    /// Checks all but the genesis, which must be the one that the joiner was promised.
+    fn accept(self, genesis: Genesis, own: &SignerKey, now: UnixTime) -> Result<Joined, Rejection> {
+        let certificate = self.credential.open(&genesis)?;
         // A machine without a battery-backed clock starts in 1970. The issuer has just signed this
         // under the genesis we were told to trust, so its not-before has come.
         let time = now.max(certificate.not_before);
-        let certificate = self
-            .credential
-            .verify(&genesis, time, &own.peer_id())
-            .map_err(JoinError::Untrustworthy)?;
+        let certificate = self.credential.verify(&genesis, time, &own.peer_id())?;
         Ok(Joined {
             network: Network::new(genesis, self.discovery_secret),
             credential: self.credential,
@@ -319,4 +355,9 @@ pub enum JoinError {
     /// The answer is not what the invite promised.
     #[error("the answer cannot be trusted ({0}): ask for a new invite, and tell who made this one")]
     Untrustworthy(Rejection),
+    /// The answer is not that of the node that knows the password.
+    #[error(
+        "the answer cannot be trusted ({0}): check the bootstrap string, and tell who runs that node"
+    )]
+    Unproven(Rejection),
 }

@@ -53,10 +53,20 @@ pub enum JoinRefusal {
     /// The issuer could not write down what it decided.
     #[error("the issuer cannot admit anyone at the moment: try again, and look at its log")]
     Unavailable = 12,
+    /// The name or the password is wrong: which of them nobody is told.
+    #[error(
+        "the network's name or its password is wrong: check both, and that the bootstrap string is of a node of that network"
+    )]
+    WrongPassword = 13,
+    /// The node that was asked may not admit members.
+    #[error(
+        "the node that was asked admits nobody: use the bootstrap string of the node that founded the network, or of another that may"
+    )]
+    MayNotAdmit = 14,
 }
 
 impl JoinRefusal {
-    const ALL: [JoinRefusal; 13] = [
+    const ALL: [JoinRefusal; 15] = [
         JoinRefusal::Unspecified,
         JoinRefusal::UsedUp,
         JoinRefusal::Expired,
@@ -70,6 +80,8 @@ impl JoinRefusal {
         JoinRefusal::Malformed,
         JoinRefusal::RateLimited,
         JoinRefusal::Unavailable,
+        JoinRefusal::WrongPassword,
+        JoinRefusal::MayNotAdmit,
     ];
 
     /// A short, stable name for counters and logs.
@@ -88,6 +100,8 @@ impl JoinRefusal {
             JoinRefusal::Malformed => "malformed",
             JoinRefusal::RateLimited => "rate-limited",
             JoinRefusal::Unavailable => "unavailable",
+            JoinRefusal::WrongPassword => "wrong-password",
+            JoinRefusal::MayNotAdmit => "may-not-admit",
         }
     }
 }

@@ -93,6 +93,9 @@ impl Node {
         } else {
             match JoinMessage::decode(body) {
                 Ok(JoinMessage::Invite(asked)) => self.decide_join(request, peer, &asked, now),
+                Ok(JoinMessage::Password(step)) => {
+                    self.take_password_step(request, peer, &step, now)
+                }
                 Err(_) => Err(JoinRefusal::Malformed),
             }
         };

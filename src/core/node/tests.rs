@@ -20,6 +20,7 @@ use crate::{
 
 mod certificates;
 mod joining;
+mod passwords;
 
 const UNIX: UnixTime = UnixTime(1_800_000_000);
 
@@ -76,6 +77,8 @@ fn start(number: u8, network: Network, credential: Credential, records: Vec<Vec<
         time_floor: UNIX,
         records,
         redemptions: Vec::new(),
+        password: None,
+        random: Zeroizing::new([number; 32]),
         relay_terms: relay::Terms::default(),
         bootstrap: Vec::new(),
     }

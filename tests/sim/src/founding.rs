@@ -82,6 +82,8 @@ fn start(
         time_floor: UNIX,
         records,
         redemptions: Vec::new(),
+        password: None,
+        random: Zeroizing::new(seed(host)),
         relay_terms: relay::Terms::default(),
         bootstrap: Vec::new(),
     }

@@ -7,8 +7,12 @@ use crate::membership::{
     delegation::Delegation,
     genesis::Genesis,
     issuer::Redemption,
-    join::{JoinAnswer, JoinRequest},
+    join::{
+        JoinAnswer, JoinMessage, JoinRequest,
+        by_password::{PasswordJoin, PasswordStep, parties},
+    },
     network::Network,
+    password::{PasswordRecord, Random},
     record::MemberRecord,
     sync::SyncMessage,
     testing::{Hive, NOW, founder, offer, signer},
@@ -24,10 +28,26 @@ fn decode_as_everything(hive: &Hive, bytes: &[u8]) {
     let _ = Redemption::decode(bytes);
     let _ = SyncMessage::decode(bytes);
     let _ = wire::decode_message::<JoinAnswer>(bytes);
+    let _ = PasswordRecord::decode(bytes);
+    let _ = PasswordStep::decode(bytes);
+    if let Ok(JoinMessage::Password(step)) = JoinMessage::decode(bytes) {
+        let _ = PasswordStep::decode(&step);
+    }
     let _ = JoinRequest::open(bytes, &signer(1).peer_id());
     let _ = hive.directory.clone().admit(bytes, NOW);
     if let Ok(credential) = Credential::decode(bytes) {
         let _ = credential.verify(genesis, NOW, &signer(1).peer_id());
+    }
+}
+
+/// What a message that begins a login brings for OPAQUE.
+fn begun_of(message: &[u8]) -> Vec<u8> {
+    let Ok(JoinMessage::Password(step)) = JoinMessage::decode(message) else {
+        panic!("it is a step of joining by password")
+    };
+    match PasswordStep::decode(&step) {
+        Ok(PasswordStep::Begin(begun)) => begun,
+        other => panic!("{other:?} does not begin"),
     }
 }
 
@@ -41,7 +61,25 @@ fn specimens(hive: &mut Hive) -> Vec<Vec<u8>> {
     hive.directory.admit(&record, NOW).unwrap();
     let issuer = founder().peer_id();
     let empty = crate::membership::Directory::new(hive.network.genesis().clone());
+    let seed = |number| zeroize::Zeroizing::new([number; 32]);
+    let password = PasswordRecord::of(b"password", &seed(1)).unwrap();
+    let (us, name) = (signer(1).peer_id(), hive.network.genesis().name());
+    let (join, begun) =
+        PasswordJoin::begin(name, b"password", &us, &issuer, [seed(2), seed(3)]).unwrap();
+    let (_, challenge) = password
+        .challenge(
+            &begun_of(&begun),
+            &parties(name, &us, &issuer),
+            &mut Random::new(&seed(4)),
+        )
+        .unwrap();
+    let challenge = JoinAnswer::challenge(challenge).encode();
+    let (_, proof) = join.prove(&challenge, "gpu", None).unwrap();
     vec![
+        password.encode().to_vec(),
+        begun,
+        challenge.to_vec(),
+        proof,
         hive.network.genesis().envelope().to_vec(),
         hive.delegation.clone(),
         hive.network.encode().to_vec(),
@@ -71,6 +109,12 @@ fn what_is_encoded_decodes_to_the_same() {
         }
         if let Ok(redemption) = Redemption::decode(&bytes) {
             assert_eq!(redemption.encode(), bytes);
+        }
+        if let Ok(password) = PasswordRecord::decode(&bytes) {
+            assert_eq!(*password.encode(), bytes);
+        }
+        if let Ok(message) = JoinMessage::decode(&bytes) {
+            assert_eq!(message.encode(), bytes);
         }
         if let Ok(answer) = wire::decode_message::<JoinAnswer>(&bytes) {
             assert_eq!(*answer.encode(), bytes);
