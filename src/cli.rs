@@ -9,6 +9,10 @@ use crate::{
     config::{RelayMode, parse_span},
 };
 
+pub mod password;
+
+pub use password::NetworkArg;
+
 /// Where state lives unless `--state` says otherwise.
 pub const DEFAULT_STATE: &str = "/var/lib/hivevpn";
 
@@ -30,6 +34,8 @@ Exit codes:
 Environment:
   HIVEVPN_STATE   same as --state
   HIVEVPN_SOCKET  same as --socket
+  HIVEVPN_INVITE, HIVEVPN_NETWORK, HIVEVPN_PASSWORD_FILE
+                  same as --join, --network and --password-file of 'up'
   HIVEVPN_LOG     log filter, e.g. 'info,hivevpn=debug' (default: info for hivevpn, warnings for the rest)";
 
 /// The whole command line.
@@ -68,6 +74,9 @@ pub enum Command {
     Down,
     /// Print an invite that lets one machine join
     Invite(InviteArgs),
+    /// Set or clear the password by which machines join this network
+    #[command(subcommand, long_about = password::HELP)]
+    Password(password::PasswordCommand),
     /// Show this node, its peers and the paths to them, or wait for one of them
     Status(StatusArgs),
     /// List the members of the network
@@ -104,7 +113,7 @@ const UP_HELP: &str = "\
 Bring this node up and stay in the foreground.
 
 Without a network and without an invite, `up` founds a new network and prints an invite for the next machine. \
-With an invite it joins. Once a member, plain `up` is enough: identity, certificate and address are kept in the \
+With an invite it joins; with a bootstrap string and the network's name and password as well. Once a member, plain `up` is enough: identity, certificate and address are kept in the \
 state directory.
 
 Options given here win over the configuration file. Ctrl-C or `hivevpn down` stops the node; the interface, its \
@@ -126,9 +135,18 @@ pub struct UpArgs {
     )]
     pub join: Option<String>,
 
-    /// Name of the network to found
-    #[arg(long, value_name = "NAME")]
-    pub network: Option<String>,
+    /// Name of the network to found; with its password, to found or (with --bootstrap) to join it
+    #[arg(
+        long,
+        value_name = "NAME[:PASSWORD]",
+        env = "HIVEVPN_NETWORK",
+        hide_env_values = true
+    )]
+    pub network: Option<NetworkArg>,
+
+    /// File that holds the network's password, readable by its owner only; `-` is standard input
+    #[arg(long, value_name = "FILE", env = "HIVEVPN_PASSWORD_FILE")]
+    pub password_file: Option<PathBuf>,
 
     /// Name of this node [default: host name]
     #[arg(long, value_name = "NAME")]

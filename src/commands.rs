@@ -18,6 +18,7 @@ pub mod id;
 pub mod invite;
 pub mod netcheck;
 pub mod nodes;
+pub mod password;
 pub mod ping;
 pub mod status;
 pub mod up;
@@ -41,6 +42,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Up(args) => up::run(args, &cli.state, &socket),
         Command::Down => down::run(&socket),
         Command::Invite(args) => invite::run(args, &socket),
+        Command::Password(command) => password::run(command, &socket),
         Command::Status(args) => status::run(args, &socket),
         Command::Nodes(args) => nodes::run(args, &socket),
         Command::Ping(args) => ping::run(args, &socket),

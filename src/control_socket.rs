@@ -150,6 +150,7 @@ async fn ask_loop(request: Request, to_loop: &mailbox::Sender<Local>) -> Result<
         | Request::Status
         | Request::Nodes
         | Request::Invite { .. }
+        | Request::SetPassword { .. }
         | Request::Id
         | Request::Underlay
         | Request::Down => (LOOP_LIMIT, "the daemon is too busy to answer".to_owned()),

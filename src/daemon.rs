@@ -5,7 +5,7 @@
 //! replaced at the next start. A start that fails before this node is a member leaves nothing behind.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU16,
     num::NonZeroU64,
@@ -15,7 +15,6 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use hivevpn_core::{
-    membership::Invite,
     node::{Node, Start},
     relay, session,
 };
@@ -42,6 +41,7 @@ use crate::{
     event_loop::{EventLoop, Local, Parts, Socket, now},
     footprint::Footprint,
     identity::{self, Identity},
+    joining::Asking,
     mailbox,
     membership::{self, Membership, Way},
     port_mapping::PortMapping,
@@ -143,6 +143,8 @@ fn node(
         time_floor: membership.time_floor,
         records: membership.records,
         redemptions: membership.redemptions,
+        password: membership.password,
+        random: identity::random_bytes(),
         relay_terms: relay::Terms {
             bytes_per_second: config.relay_rate.map(NonZeroU64::get),
             members: config.relay_members.as_ref().map(|_| BTreeSet::new()),
@@ -257,9 +259,9 @@ impl NetworkSide {
         footprint: &Footprint,
     ) -> Result<Option<Membership>> {
         let name = config.name.clone().unwrap_or_else(host_name);
-        let join = |invite: &Invite| {
+        let join = |ticket| {
             crate::joining::Joining {
-                invite,
+                asking: Asking::with(ticket),
                 signer: &identity.signer()?,
                 name: &name,
                 ipv4: config.address,
@@ -270,7 +272,7 @@ impl NetworkSide {
                 sockets: &self.sockets,
                 early: &mut self.early,
                 received: RecvBatch::new(),
-                open: 0,
+                open: BTreeMap::new(),
                 footprint,
             }
             .run()

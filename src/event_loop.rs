@@ -46,6 +46,7 @@ mod changes;
 mod messages;
 mod outputs;
 mod pace;
+mod passwords;
 mod surveys;
 mod underlay;
 

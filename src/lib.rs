@@ -8,7 +8,7 @@
 //! - [`control`], [`control_socket`]: how commands and daemon talk
 //! - [`mod@bench`]: measuring the tunnel to a peer, both ends
 //! - [`doctor`], [`netcheck`], [`reflect`]: what keeps this node from working, and what its network lets it do
-//! - [`identity`], [`store`]: secret keys, and what survives a restart
+//! - [`identity`], [`password`], [`store`]: secrets, where they come from, and what survives a restart
 //! - [`mailbox`]: into the loop from anywhere
 //!
 //! What decides lives in `hivevpn-core`, what differs per operating system in `hivevpn-platform`.
@@ -28,6 +28,7 @@ pub mod joining;
 pub mod mailbox;
 pub mod membership;
 pub mod netcheck;
+pub mod password;
 pub mod port_mapping;
 pub mod reach;
 pub mod reflect;

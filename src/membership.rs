@@ -1,6 +1,7 @@
 //! How this node becomes a member: it is one already, it joins, or it founds a network.
 //!
-//! With an invite or a bootstrap address a node never founds: two founders of one name are two networks.
+//! With an invite or a bootstrap address a node never founds: two founders of one name are two networks. The network's
+//! password decides nothing here: with a bootstrap address it is what to join with, else what others will join with.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -9,7 +10,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use hivevpn_core::membership::{
-    Credential, Founding, Invite, Name, Network, Redemption, Signer, UnixTime, address, genesis,
+    Credential, Founding, Name, Network, PasswordRecord, Redemption, Signer, UnixTime, address,
+    genesis,
 };
 use ipnet::IpNet;
 
@@ -18,7 +20,8 @@ use crate::{
     config::Config,
     event_loop::now,
     identity::{self, Identity},
-    joining::Outcome,
+    joining::{Outcome, Ticket},
+    password::{self, Password},
     store::{Store, StoredMembership},
 };
 
@@ -26,10 +29,15 @@ use crate::{
 pub enum Way {
     /// A member since an earlier run.
     Member(StoredMembership),
-    /// Join with this invite.
-    Join(Box<Invite>),
-    /// Found a network; the authority's key goes into this directory.
-    Found(PathBuf),
+    /// Join with this.
+    Join(Ticket),
+    /// Found a network.
+    Found {
+        /// The authority's key goes into this directory.
+        state: PathBuf,
+        /// Others may join with this.
+        password: Option<Password>,
+    },
 }
 
 /// A membership with everything that a node starts from.
@@ -46,6 +54,8 @@ pub struct Membership {
     pub records: Vec<Vec<u8>>,
     /// Used invites.
     pub redemptions: Vec<Redemption>,
+    /// What we keep of the password that admits others.
+    pub password: Option<PasswordRecord>,
     /// The latest moment known.
     pub time_floor: UnixTime,
     /// We founded the network in this run.
@@ -86,37 +96,73 @@ impl Membership {
     }
 }
 
-/// Decides by what there is: a stored membership, an invite, or neither.
+/// Decides by what there is: a stored membership, an invite, a bootstrap address with a password, or none of these.
 pub fn way(store: &Store, config: &Config, state: &Path) -> Result<Way> {
     if let Some(stored) = store.membership()? {
-        if let Some(invite) = &config.invite {
-            let network =
-                Network::decode(&stored.network).context("the stored network is damaged")?;
-            ensure!(
-                invite.terms().network == network.id(),
-                BadUsage(format!(
-                    "the invite is for the network '{}', but {} belongs to '{}': choose another --state directory",
-                    invite.terms().network_name,
-                    state.display(),
-                    network.genesis().name(),
-                ))
-            );
-            tracing::info!("already a member: the invite is not used");
-        }
+        check_same_network(&stored, config, state)?;
         return Ok(Way::Member(stored));
     }
     if let Some(invite) = &config.invite {
+        ensure!(
+            config.password.is_none(),
+            BadUsage(
+                "join with an invite or with the network's password, not with both".to_owned()
+            )
+        );
         invite.check_time(now().unix)?;
-        return Ok(Way::Join(Box::new(invite.clone())));
+        return Ok(Way::Join(Ticket::Invite(Box::new(invite.clone()))));
     }
-    ensure!(
-        config.bootstrap.is_empty(),
-        BadUsage(
-            "underlay.bootstrap is set but this node is no member: it needs an invite as well"
-                .to_owned()
+    let password = match &config.password {
+        Some(source) => Some(source.read()?),
+        None => password::from_credential()?,
+    };
+    if config.bootstrap.is_empty() {
+        let state = state.to_owned();
+        return Ok(Way::Found { state, password });
+    }
+    let password = password.ok_or_else(|| {
+        BadUsage(format!(
+            "there is a bootstrap address, but this node is no member: to join it needs the network's password as \
+             well (--network {}:PASSWORD, or --password-file), or an invite instead (--join)",
+            config.network
+        ))
+    })?;
+    Ok(Way::Join(Ticket::Password {
+        network: Name::parse(&config.network)?,
+        password,
+        bootstrap: config.bootstrap.clone(),
+    }))
+}
+
+/// A member stays in its network, whatever it is given to join with.
+fn check_same_network(stored: &StoredMembership, config: &Config, state: &Path) -> Result<()> {
+    let network = Network::decode(&stored.network).context("the stored network is damaged")?;
+    let ours = network.genesis().name();
+    let (what, name, is_ours) = if let Some(invite) = &config.invite {
+        let terms = invite.terms();
+        (
+            "invite",
+            terms.network_name.as_str(),
+            terms.network == network.id(),
         )
+    } else if config.password.is_some() {
+        (
+            "password",
+            config.network.as_str(),
+            config.network == ours.as_str(),
+        )
+    } else {
+        return Ok(());
+    };
+    ensure!(
+        is_ours,
+        BadUsage(format!(
+            "the {what} is for the network '{name}', but {} belongs to '{ours}': choose another --state directory",
+            state.display(),
+        ))
     );
-    Ok(Way::Found(state.to_owned()))
+    tracing::info!("already a member: the {what} is not used");
+    Ok(())
 }
 
 /// Goes that way. `None` when we were asked to stop meanwhile.
@@ -126,13 +172,13 @@ pub fn obtain(
     identity: &Identity,
     store: &Store,
     config: &Config,
-    join: impl FnOnce(&Invite) -> Result<Outcome>,
+    join: impl FnOnce(Ticket) -> Result<Outcome>,
 ) -> Result<Option<Membership>> {
     let mut membership = match way {
         Way::Member(stored) => restore(&stored, identity, store)?,
-        Way::Join(invite) => {
-            tracing::info!(network = %invite.terms().network_name, "joining");
-            let Outcome::Joined(joined) = join(&invite)? else {
+        Way::Join(ticket) => {
+            tracing::info!(network = %ticket.network(), "joining");
+            let Outcome::Joined(joined) = join(ticket)? else {
                 return Ok(None);
             };
             let membership = Membership {
@@ -143,14 +189,16 @@ pub fn obtain(
                 delegation: None,
                 records: joined.records,
                 redemptions: Vec::new(),
+                password: None,
                 time_floor: joined.time,
                 is_founded_now: false,
             };
             save(&membership, store)?;
             membership
         }
-        Way::Found(state) => {
-            let membership = found(name, identity, config, &state)?;
+        Way::Found { state, password } => {
+            let mut membership = found(name, identity, config, &state)?;
+            membership.password = password.map(|password| password.record()).transpose()?;
             save(&membership, store)?;
             membership
         }
@@ -177,6 +225,10 @@ fn restore(stored: &StoredMembership, identity: &Identity, store: &Store) -> Res
         .iter()
         .map(|bytes| Redemption::decode(bytes))
         .collect::<Result<_, _>>();
+    let password = store.password()?;
+    let password = password
+        .map(|bytes| PasswordRecord::decode(&bytes))
+        .transpose();
     Ok(Membership {
         name: certificate.name.clone(),
         ipv4: certificate.ipv4,
@@ -186,6 +238,9 @@ fn restore(stored: &StoredMembership, identity: &Identity, store: &Store) -> Res
         records: store.records()?,
         redemptions: redemptions.context(
             "the list of used invites is damaged: restore the state directory from a backup",
+        )?,
+        password: password.context(
+            "the record of the network's password is damaged: restore the state directory from a backup",
         )?,
         time_floor,
         is_founded_now: false,
@@ -238,6 +293,7 @@ fn found(name: &str, identity: &Identity, config: &Config, state: &Path) -> Resu
         delegation: Some(founded.delegation),
         records: Vec::new(),
         redemptions: Vec::new(),
+        password: None,
         time_floor: unix,
         is_founded_now: true,
     })
@@ -245,6 +301,8 @@ fn found(name: &str, identity: &Identity, config: &Config, state: &Path) -> Resu
 
 fn save(membership: &Membership, store: &Store) -> Result<()> {
     store.save_time_floor(membership.time_floor.0)?;
+    let password = membership.password.as_ref().map(PasswordRecord::encode);
+    store.save_password(password.as_ref().map(|bytes| bytes.as_slice()))?;
     store.save_membership(&StoredMembership {
         network: membership.network.encode(),
         credential: membership.credential.encode(),
