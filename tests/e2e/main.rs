@@ -30,6 +30,7 @@ mod mtu;
 mod nat_matrix;
 mod netcheck;
 mod openai;
+mod password;
 mod paths;
 mod port_mapping;
 mod reach;
