@@ -142,6 +142,7 @@ fn node(
         descriptor_seq: store.descriptor_seq()?,
         time_floor: membership.time_floor,
         records: membership.records,
+        notices: membership.notices,
         redemptions: membership.redemptions,
         password: membership.password,
         random: identity::random_bytes(),

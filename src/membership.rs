@@ -10,8 +10,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use hivevpn_core::membership::{
-    Credential, Founding, Name, Network, PasswordRecord, Redemption, Signer, UnixTime, address,
-    genesis,
+    Bundle, Credential, Founding, Joined, Name, Network, Notice, PasswordRecord, Redemption,
+    Signer, UnixTime, address, genesis,
 };
 use ipnet::IpNet;
 
@@ -31,6 +31,8 @@ pub enum Way {
     Member(StoredMembership),
     /// Join with this.
     Join(Ticket),
+    /// We were admitted by hand: begin with this.
+    Admitted(Box<Bundle>),
     /// Found a network.
     Found {
         /// The authority's key goes into this directory.
@@ -52,6 +54,8 @@ pub struct Membership {
     pub name: Name,
     /// Records of members.
     pub records: Vec<Vec<u8>>,
+    /// Who was expelled, who may act for the authority, which policy is in force.
+    pub notices: Vec<Vec<u8>>,
     /// Used invites.
     pub redemptions: Vec<Redemption>,
     /// What we keep of the password that admits others.
@@ -96,21 +100,27 @@ impl Membership {
     }
 }
 
-/// Decides by what there is: a stored membership, an invite, a bootstrap address with a password, or none of these.
+/// Decides by what there is: a stored membership, an invite, an admission, a bootstrap address with a password, or none
+/// of these.
 pub fn way(store: &Store, config: &Config, state: &Path) -> Result<Way> {
     if let Some(stored) = store.membership()? {
         check_same_network(&stored, config, state)?;
         return Ok(Way::Member(stored));
     }
-    if let Some(invite) = &config.invite {
+    if config.invite.is_some() || config.admission.is_some() {
         ensure!(
             config.password.is_none(),
             BadUsage(
                 "join with an invite or with the network's password, not with both".to_owned()
             )
         );
+    }
+    if let Some(invite) = &config.invite {
         invite.check_time(now().unix)?;
         return Ok(Way::Join(Ticket::Invite(Box::new(invite.clone()))));
+    }
+    if let Some(bundle) = &config.admission {
+        return Ok(Way::Admitted(Box::new(bundle.clone())));
     }
     let password = match &config.password {
         Some(source) => Some(source.read()?),
@@ -137,20 +147,16 @@ pub fn way(store: &Store, config: &Config, state: &Path) -> Result<Way> {
 /// A member stays in its network, whatever it is given to join with.
 fn check_same_network(stored: &StoredMembership, config: &Config, state: &Path) -> Result<()> {
     let network = Network::decode(&stored.network).context("the stored network is damaged")?;
-    let ours = network.genesis().name();
+    let (id, ours) = (network.id(), network.genesis().name());
     let (what, name, is_ours) = if let Some(invite) = &config.invite {
         let terms = invite.terms();
-        (
-            "invite",
-            terms.network_name.as_str(),
-            terms.network == network.id(),
-        )
+        ("invite", &terms.network_name, terms.network == id)
+    } else if let Some(bundle) = &config.admission {
+        let genesis = bundle.genesis();
+        ("admission", genesis.name(), genesis.id() == id)
     } else if config.password.is_some() {
-        (
-            "password",
-            config.network.as_str(),
-            config.network == ours.as_str(),
-        )
+        let is_ours = config.network == ours.as_str();
+        ("password", &Name::parse(&config.network)?, is_ours)
     } else {
         return Ok(());
     };
@@ -181,18 +187,15 @@ pub fn obtain(
             let Outcome::Joined(joined) = join(ticket)? else {
                 return Ok(None);
             };
-            let membership = Membership {
-                name: joined.certificate.name.clone(),
-                ipv4: joined.certificate.ipv4,
-                network: joined.network,
-                credential: joined.credential,
-                delegation: None,
-                records: joined.records,
-                redemptions: Vec::new(),
-                password: None,
-                time_floor: joined.time,
-                is_founded_now: false,
-            };
+            let membership = begin(*joined);
+            save(&membership, store)?;
+            membership
+        }
+        Way::Admitted(bundle) => {
+            let joined = bundle.accept(&identity.signer()?.key(), now().unix)?;
+            let network = joined.network.genesis().name();
+            tracing::info!(%network, "admitted by hand");
+            let membership = begin(joined);
             save(&membership, store)?;
             membership
         }
@@ -210,13 +213,30 @@ pub fn obtain(
     Ok(Some(membership))
 }
 
+fn begin(joined: Joined) -> Membership {
+    Membership {
+        name: joined.certificate.name.clone(),
+        ipv4: joined.certificate.ipv4,
+        network: joined.network,
+        credential: joined.credential,
+        delegation: None,
+        records: joined.records,
+        notices: joined.notices,
+        redemptions: Vec::new(),
+        password: None,
+        time_floor: joined.time,
+        is_founded_now: false,
+    }
+}
+
 fn restore(stored: &StoredMembership, identity: &Identity, store: &Store) -> Result<Membership> {
     const DAMAGED: &str = "the stored membership is damaged: join again with a new invite and a new --state directory";
     let network = Network::decode(&stored.network).context(DAMAGED)?;
     let credential = Credential::decode(&stored.credential).context(DAMAGED)?;
     let time_floor = UnixTime(store.time_floor()?);
-    let unix = now().unix.max(time_floor);
-    let certificate = credential.verify(network.genesis(), unix, &identity.signer()?.peer_id()).map_err(|rejection| {
+    // Whether it is still good is for the node to find out, which asks for a new one if not.
+    let us = identity.signer()?.peer_id();
+    let certificate = credential.verify_untimed(network.genesis(), &us).map_err(|rejection| {
         anyhow::anyhow!("this node's certificate cannot be used ({rejection}): join again with a new invite and a new --state directory")
     })?;
     // A redemption that cannot be read would let its invite be used twice: better not to start.
@@ -236,6 +256,7 @@ fn restore(stored: &StoredMembership, identity: &Identity, store: &Store) -> Res
         credential,
         delegation: stored.delegation.clone(),
         records: store.records()?,
+        notices: store.notices()?,
         redemptions: redemptions.context(
             "the list of used invites is damaged: restore the state directory from a backup",
         )?,
@@ -292,6 +313,7 @@ fn found(name: &str, identity: &Identity, config: &Config, state: &Path) -> Resu
         credential: founded.credential,
         delegation: Some(founded.delegation),
         records: Vec::new(),
+        notices: Vec::new(),
         redemptions: Vec::new(),
         password: None,
         time_floor: unix,
@@ -303,6 +325,9 @@ fn save(membership: &Membership, store: &Store) -> Result<()> {
     store.save_time_floor(membership.time_floor.0)?;
     let password = membership.password.as_ref().map(PasswordRecord::encode);
     store.save_password(password.as_ref().map(|bytes| bytes.as_slice()))?;
+    for notice in &membership.notices {
+        store.save_notice(&Notice::id_of(notice), notice)?;
+    }
     store.save_membership(&StoredMembership {
         network: membership.network.encode(),
         credential: membership.credential.encode(),

@@ -11,8 +11,9 @@
 //! Members bring their directories together by exchanging digests ([`sync`]).
 //!
 //! A node becomes a member by an **invite**: a printable string with which it asks the node that
-//! made it ([`join`]); that node's [`issuer`] decides. Nobody needs to be asked afterwards. Where the network has a
-//! **password** ([`password`]), a node that proves it may join as well, and is worth less.
+//! made it ([`join`]); that node's [`issuer`] decides. Or a node is admitted without being there, by
+//! its key, and is handed the answer as a [`bundle`]. Nobody needs to be asked afterwards. Where a node that may admit
+//! has a **password** ([`password`]), whoever proves it may join as well, and is worth less.
 //!
 //! Nothing here reads a clock or draws a random number: the caller passes both in. Everything that
 //! is refused is refused for one named reason, a [`Rejection`] or a [`JoinRefusal`].
@@ -21,18 +22,22 @@
 //! [`directory`]; then [`invite`], [`join`], [`issuer`]. The encoding is in [`envelope`] and `wire`.
 
 pub mod address;
+pub mod bundle;
 pub mod certificate;
 mod claims;
 pub mod delegation;
 pub mod descriptor;
 pub mod directory;
 pub mod envelope;
+pub mod former;
 pub mod genesis;
 pub mod invite;
 pub mod issuer;
 pub mod join;
 pub mod name;
 pub mod network;
+pub mod notice;
+pub mod notices;
 pub mod password;
 pub mod record;
 pub mod refusal;
@@ -43,16 +48,20 @@ mod tag;
 pub mod time;
 mod wire;
 
+pub use bundle::{Bundle, BundleError};
 pub use certificate::{Certificate, Credential};
+pub use delegation::{Delegation, GroupGrant, Powers};
 pub use descriptor::{Descriptor, Features};
 pub use directory::{Admitted, Change, Directory};
 pub use genesis::{Genesis, NetworkId};
 pub use invite::{Invite, InviteError};
 pub use issuer::{Applicant, Issuer, Offer, Redemption};
 pub use join::by_password::{PasswordJoin, PasswordProven, PasswordStep};
-pub use join::{JoinAnswer, JoinError, JoinMessage, JoinRequest, Joined};
+pub use join::{JoinAnswer, JoinError, JoinMessage, JoinRequest, Joined, Renewal};
 pub use name::Name;
 pub use network::{Founded, Founding, Network};
+pub use notice::{DelegationEnd, Notice, NoticeId, PolicyUpdate, Revocation};
+pub use notices::Notices;
 pub use password::{PasswordRecord, UnusablePassword};
 pub use record::{Member, MemberRecord};
 pub use refusal::JoinRefusal;

@@ -63,10 +63,20 @@ pub enum JoinRefusal {
         "the node that was asked admits nobody: use the bootstrap string of the node that founded the network, or of another that may"
     )]
     MayNotAdmit = 14,
+    /// The node's key was expelled.
+    #[error(
+        "this node was expelled from the network: ask an administrator to restore it, or join with a new identity"
+    )]
+    Expelled = 15,
+    /// There is no certificate to hand out.
+    #[error(
+        "the node that was asked has no newer certificate for this one: ask a node that may admit members, or join with a new invite"
+    )]
+    NothingToRenew = 16,
 }
 
 impl JoinRefusal {
-    const ALL: [JoinRefusal; 15] = [
+    const ALL: [JoinRefusal; 17] = [
         JoinRefusal::Unspecified,
         JoinRefusal::UsedUp,
         JoinRefusal::Expired,
@@ -82,6 +92,8 @@ impl JoinRefusal {
         JoinRefusal::Unavailable,
         JoinRefusal::WrongPassword,
         JoinRefusal::MayNotAdmit,
+        JoinRefusal::Expelled,
+        JoinRefusal::NothingToRenew,
     ];
 
     /// A short, stable name for counters and logs.
@@ -102,6 +114,8 @@ impl JoinRefusal {
             JoinRefusal::Unavailable => "unavailable",
             JoinRefusal::WrongPassword => "wrong-password",
             JoinRefusal::MayNotAdmit => "may-not-admit",
+            JoinRefusal::Expelled => "expelled",
+            JoinRefusal::NothingToRenew => "nothing-to-renew",
         }
     }
 }
@@ -131,8 +145,11 @@ mod tests {
 
     #[test]
     fn every_refusal_survives_its_encoding() {
-        for (number, refusal) in JoinRefusal::ALL.into_iter().enumerate() {
-            assert_eq!(refusal as usize, number);
+        assert!(
+            JoinRefusal::ALL.is_sorted_by_key(|refusal| *refusal as u8),
+            "no number is used twice"
+        );
+        for refusal in JoinRefusal::ALL {
             assert_eq!(wire::decode(&wire::encode(&refusal)), Ok(refusal));
         }
     }

@@ -76,6 +76,7 @@ fn start(number: u8, network: Network, credential: Credential, records: Vec<Vec<
         descriptor_seq: 0,
         time_floor: UNIX,
         records,
+        notices: Vec::new(),
         redemptions: Vec::new(),
         password: None,
         random: Zeroizing::new([number; 32]),
@@ -135,6 +136,7 @@ impl World {
     fn invite(&mut self, secret: u8) -> Invite {
         let request = InviteRequest {
             name: None,
+            groups: Default::default(),
             ipv4: None,
             lifetime: Duration::from_secs(3600),
         };
@@ -274,6 +276,11 @@ impl World {
                         | Output::Redeem { .. }
                         | Output::SaveRecord { .. }
                         | Output::ForgetRecord(_)
+                        | Output::SaveNotice { .. }
+                        | Output::ForgetNotice(_)
+                        | Output::AskRenewal { .. }
+                        | Output::Standing(_)
+                        | Output::PolicyChanged(_)
                         | Output::SaveDescriptorSeq(_)
                         | Output::SaveTimeFloor(_)
                         | Output::SaveCredential(_)
@@ -303,6 +310,11 @@ impl World {
             | Output::Introduce(_)
             | Output::SaveRecord { .. }
             | Output::ForgetRecord(_)
+            | Output::SaveNotice { .. }
+            | Output::ForgetNotice(_)
+            | Output::AskRenewal { .. }
+            | Output::Standing(_)
+            | Output::PolicyChanged(_)
             | Output::SaveDescriptorSeq(_)
             | Output::SaveTimeFloor(_)
             | Output::SaveCredential(_)

@@ -17,8 +17,8 @@ use minicbor::{Decode, Encode};
 use zeroize::Zeroizing;
 
 use super::{
-    Admission, JoinAnswer, JoinError, JoinMessage, Joined, MAX_WANTED_NAME, Name, Rejection,
-    SignerKey, UnixTime, wanted_name,
+    ANOTHER_ANSWER, Admission, JoinAnswer, JoinError, JoinMessage, Joined, MAX_WANTED_NAME, Name,
+    Rejection, SignerKey, UnixTime, wanted_name,
 };
 use crate::membership::{
     password::{Login, Parties, SessionKey, UnusablePassword},
@@ -135,12 +135,11 @@ fn read(bytes: &[u8]) -> Result<PasswordAnswer, JoinError> {
     match wire::decode_message(bytes).map_err(JoinError::Malformed)? {
         JoinAnswer::Step(step) => wire::decode_message(&step).map_err(JoinError::Malformed),
         JoinAnswer::Refused(refusal) => Err(JoinError::Refused(refusal)),
-        JoinAnswer::Admitted(_) => Err(UNEXPECTED),
+        JoinAnswer::Admitted(_) | JoinAnswer::Renewed(_) => Err(UNEXPECTED),
     }
 }
 
-const UNEXPECTED: JoinError =
-    JoinError::Malformed(Rejection::Malformed("it answers something else"));
+const UNEXPECTED: JoinError = JoinError::Malformed(ANOTHER_ANSWER);
 
 /// A joiner that waits for the challenge.
 pub struct PasswordJoin {
@@ -218,12 +217,12 @@ impl PasswordProven {
         }
         let admission: Admission =
             wire::decode_message(&tagged.admission).map_err(JoinError::Malformed)?;
-        let genesis = admission.genesis().map_err(JoinError::Unproven)?;
+        let genesis = admission.open_genesis().map_err(JoinError::Unproven)?;
         if *genesis.name() != self.network {
             return Err(JoinError::Unproven(Rejection::WrongNetwork));
         }
         admission
-            .accept(genesis, own, now)
+            .join(genesis, own, now)
             .map_err(JoinError::Unproven)
     }
 }

@@ -118,6 +118,20 @@ fn a_member_by_invite_loses_nothing_by_the_password() {
 }
 
 #[test]
+fn who_was_expelled_does_not_come_back_by_the_password() {
+    let mut world = World::with_password(PASSWORD);
+    let b = world.join(2);
+    world.connect(0, b);
+    let (expelled, now) = (world.hosts[b].node.peer_id(), world.now());
+    let founder = &mut world.hosts[0].node;
+    founder.revoke(&expelled, "lost", now).unwrap();
+    world.settle();
+    let refused = world.log_in("home", PASSWORD, 2).err();
+    assert_eq!(refused, Some(JoinError::Refused(JoinRefusal::Expelled)));
+    assert!(world.log_in("home", PASSWORD, 3).is_ok());
+}
+
+#[test]
 fn a_wrong_name_a_wrong_password_and_no_password_at_all_look_the_same() {
     let mut world = World::with_password(PASSWORD);
     let mut lengths = Vec::new();

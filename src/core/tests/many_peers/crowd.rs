@@ -201,6 +201,7 @@ impl Cast {
             descriptor_seq: 0,
             time_floor: UNIX,
             records,
+            notices: Vec::new(),
             redemptions: Vec::new(),
             password: None,
             random: Zeroizing::new(seed(0)),
