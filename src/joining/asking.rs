@@ -79,7 +79,7 @@ enum Login {
     /// Nothing was said.
     Idle,
     /// A challenge is awaited.
-    Begun(PasswordJoin),
+    Begun(Box<PasswordJoin>),
     /// The password is being stretched.
     Stretching(Receiver<Stretched>),
     /// The admission is awaited.
@@ -160,7 +160,7 @@ impl Asking {
                 let seeds = [random_bytes(), random_bytes()];
                 let (join, message) =
                     PasswordJoin::begin(network, password.as_bytes(), &us, peer, seeds)?;
-                self.login = Login::Begun(join);
+                self.login = Login::Begun(Box::new(join));
                 Ok(message)
             }
         }
@@ -181,7 +181,7 @@ impl Asking {
         ) {
             (Ticket::Invite(invite), _) => JoinAnswer::accept(&body, invite, &own, now().unix),
             (Ticket::Password { .. }, Login::Begun(join)) => {
-                self.login = Login::Stretching(stretch(join, body, joiner, waker)?);
+                self.login = Login::Stretching(stretch(*join, body, joiner, waker)?);
                 return Ok(Step::Nothing);
             }
             (Ticket::Password { .. }, Login::Proven(proven)) => {
