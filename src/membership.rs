@@ -200,8 +200,7 @@ pub fn obtain(
             membership
         }
         Way::Found { state, password } => {
-            let mut membership = found(name, identity, config, &state)?;
-            membership.password = password.map(|password| password.record()).transpose()?;
+            let membership = found(name, identity, config, password.as_ref(), &state)?;
             save(&membership, store)?;
             membership
         }
@@ -268,7 +267,13 @@ fn restore(stored: &StoredMembership, identity: &Identity, store: &Store) -> Res
     })
 }
 
-fn found(name: &str, identity: &Identity, config: &Config, state: &Path) -> Result<Membership> {
+fn found(
+    name: &str,
+    identity: &Identity,
+    config: &Config,
+    password: Option<&Password>,
+    state: &Path,
+) -> Result<Membership> {
     let signer = identity.signer()?;
     let authority = Signer::new(identity::load_or_create_authority(state)?)?;
     let founding = Founding {
@@ -315,7 +320,7 @@ fn found(name: &str, identity: &Identity, config: &Config, state: &Path) -> Resu
         records: Vec::new(),
         notices: Vec::new(),
         redemptions: Vec::new(),
-        password: None,
+        password: password.map(Password::record).transpose()?,
         time_floor: unix,
         is_founded_now: true,
     })
