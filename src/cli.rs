@@ -24,6 +24,10 @@ use membership::{
     RevokeArgs, RotateArgs, WHOIS_HELP, WhoisArgs,
 };
 
+pub mod password;
+
+pub use password::NetworkArg;
+
 /// Where state lives unless `--state` says otherwise.
 pub const DEFAULT_STATE: &str = "/var/lib/hivevpn";
 /// Made by the service (config/hivevpn.service), open to the group that may ask the daemon.
@@ -48,6 +52,8 @@ Environment:
   HIVEVPN_STATE   same as --state
   HIVEVPN_SOCKET  same as --socket
   HIVEVPN_NET     same as --net
+  HIVEVPN_INVITE, HIVEVPN_NETWORK, HIVEVPN_PASSWORD_FILE
+                  same as --join, --network and --password-file of 'up'
   HIVEVPN_LOG     log filter, e.g. 'info,hivevpn=debug' (default: info for hivevpn, warnings for the rest)";
 
 /// The whole command line.
@@ -120,6 +126,9 @@ pub enum Command {
     /// Print an invite that lets one machine join
     #[command(long_about = INVITE_HELP)]
     Invite(InviteArgs),
+    /// Set or clear the password by which machines join this network
+    #[command(subcommand, long_about = password::HELP)]
+    Password(password::PasswordCommand),
     /// Admit a node by its key, without an invite
     #[command(long_about = ADMIT_HELP)]
     Admit(AdmitArgs),
@@ -181,7 +190,7 @@ const UP_HELP: &str = "\
 Bring this node up and stay in the foreground.
 
 Without a network and without an invite, `up` founds a new network and prints an invite for the next machine. \
-With an invite it joins. Once a member, plain `up` is enough: identity, certificate and address are kept in the \
+With an invite it joins; with a bootstrap string and the network's name and password as well. Once a member, plain `up` is enough: identity, certificate and address are kept in the \
 state directory.
 
 With several files one daemon is in several networks at once, which share nothing: each has a directory named after \
@@ -210,9 +219,18 @@ pub struct UpArgs {
     )]
     pub join: Option<String>,
 
-    /// Name of the network to found
-    #[arg(long, value_name = "NAME")]
-    pub network: Option<String>,
+    /// Name of the network to found; with its password, to found or (with --bootstrap) to join it
+    #[arg(
+        long,
+        value_name = "NAME[:PASSWORD]",
+        env = "HIVEVPN_NETWORK",
+        hide_env_values = true
+    )]
+    pub network: Option<NetworkArg>,
+
+    /// File that holds the network's password, readable by its owner only; `-` is standard input
+    #[arg(long, value_name = "FILE", env = "HIVEVPN_PASSWORD_FILE")]
+    pub password_file: Option<PathBuf>,
 
     /// IPv4 network of the overlay to found [default: 10.77.0.0/16]
     #[arg(long, value_name = "NETWORK")]

@@ -23,6 +23,7 @@ pub mod invite;
 pub mod keygen;
 pub mod netcheck;
 pub mod nodes;
+pub mod password;
 pub mod ping;
 mod qr;
 pub mod rotate;
@@ -49,6 +50,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Up(args) => up::run(args, cli),
         Command::Down => down::run(cli),
         Command::Invite(args) => invite::run(args, &socket),
+        Command::Password(command) => password::run(command, &socket),
         Command::Admit(args) => admit::admit(args, &socket),
         Command::Revoke(args) => admit::revoke(args, &socket),
         Command::Restore(args) => admit::restore(args, &socket),

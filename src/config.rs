@@ -13,12 +13,17 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use hivevpn_core::membership::{Bundle, Invite, address, genesis::DEFAULT_IPV4_PREFIX};
+use hivevpn_platform::secret_file;
 use ipnet::Ipv4Net;
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::{cli::UpArgs, control::Identity};
+use crate::{
+    cli::UpArgs,
+    control::Identity,
+    password::{self, Password, PasswordSource},
+};
 
 /// The smallest MTU that IPv6 allows on a link (RFC 8200 §5).
 const MIN_MTU: u16 = 1280;
@@ -50,6 +55,8 @@ pub struct Config {
     pub network: String,
     /// The invite to join with.
     pub invite: Option<Invite>,
+    /// The network's password, to join with or to found with.
+    pub password: Option<PasswordSource>,
     /// The admission to join with, which takes no invite.
     pub admission: Option<Bundle>,
     /// This node's name; the host name without.
@@ -92,6 +99,7 @@ impl Default for Config {
         Self {
             network: "home".to_owned(),
             invite: None,
+            password: None,
             admission: None,
             name: None,
             address: None,
@@ -203,6 +211,12 @@ impl Config {
         } = file;
         if let Some(name) = network.name {
             self.set_network(name.get_ref(), &place(name.span()))?;
+            if self.password.is_some() {
+                check_private(path, &place(name.span()))?;
+            }
+        }
+        if let Some(file) = network.password_file {
+            self.password = Some(PasswordSource::File(file.into()));
         }
         if let Some(invite) = network.invite {
             self.set_invite(&invite.get_ref().0, &place(invite.span()))?;
@@ -276,8 +290,11 @@ impl Config {
                 self.set_invite(invite, PLACE)?;
             }
         }
+        if let Some(file) = &args.password_file {
+            self.password = Some(PasswordSource::File(file.clone()));
+        }
         if let Some(name) = &args.network {
-            self.set_network(name, PLACE)?;
+            self.set_network(name.as_str(), PLACE)?;
         }
         if let Some(name) = &args.name {
             self.set_name(name, PLACE)?;
@@ -304,9 +321,21 @@ impl Config {
         Ok(())
     }
 
-    fn set_network(&mut self, name: &str, place: &str) -> Result<(), ConfigError> {
+    /// A name, or `name:password`.
+    fn set_network(&mut self, text: &str, place: &str) -> Result<(), ConfigError> {
+        let (name, password) = password::split(text);
         check_name(name, "network.name", place)?;
         self.network = name.to_owned();
+        if password == Some("-") {
+            self.password = Some(PasswordSource::File("-".into()));
+        } else if let Some(password) = password {
+            let password = Password::new(password).map_err(|message| ConfigError::Value {
+                place: place.to_owned(),
+                option: "network.name",
+                message,
+            })?;
+            self.password = Some(PasswordSource::Given(password));
+        }
         Ok(())
     }
 
@@ -470,6 +499,15 @@ fn read_invite() -> Result<Zeroizing<String>, ConfigError> {
     }
 }
 
+/// A file that holds a password must be nobody else's to read.
+fn check_private(path: &Path, place: &str) -> Result<(), ConfigError> {
+    secret_file::check(path).map_err(|error| ConfigError::Value {
+        place: place.to_owned(),
+        option: "network.name",
+        message: format!("it holds the password, but {error}"),
+    })
+}
+
 /// The option on the line with this offset, with its section: `underlay.port`.
 fn option_at(text: &str, offset: usize) -> Option<String> {
     let start = text.get(..offset)?.rfind('\n').map_or(0, |end| end + 1);
@@ -509,6 +547,7 @@ struct File {
 struct NetworkSection {
     name: Option<Spanned<String>>,
     invite: Option<Spanned<Secret>>,
+    password_file: Option<String>,
     ipv4_prefix: Option<Spanned<String>>,
 }
 

@@ -76,6 +76,11 @@ pub enum Request {
         /// How long each direction will be measured.
         seconds: u8,
     },
+    /// Change the password that admits others, or clear it; nothing comes back.
+    SetPassword {
+        /// The record of the new one in base64, which is all that the daemon is ever told.
+        record: Option<String>,
+    },
     /// [`Identity`].
     Id,
     /// [`Underlay`].

@@ -182,6 +182,7 @@ async fn ask_loop(request: Request, to_loop: &mailbox::Sender<Local>) -> Result<
         | Request::Status
         | Request::Nodes
         | Request::Invite { .. }
+        | Request::SetPassword { .. }
         | Request::Whois { .. }
         | Request::Authorities
         | Request::Delegates

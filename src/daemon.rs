@@ -306,11 +306,13 @@ fn node(
                 .context("eight bytes")?,
         ),
         secret_seed: identity::random_bytes(),
+        random: identity::random_bytes(),
         descriptor_seq: store.descriptor_seq()?,
         time_floor: membership.time_floor,
         records: membership.records,
         notices: membership.notices,
         redemptions: membership.redemptions,
+        password: membership.password,
         relay_terms: relay::Terms {
             bytes_per_second: config.relay_rate.map(NonZeroU64::get),
             members: config.relay_members.as_ref().map(|_| BTreeSet::new()),

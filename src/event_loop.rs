@@ -49,6 +49,7 @@ mod members;
 mod messages;
 mod outputs;
 mod pace;
+mod passwords;
 mod surveys;
 mod underlay;
 

@@ -10,6 +10,7 @@
 //! - [`mod@bench`]: measuring the tunnel to a peer, both ends
 //! - [`doctor`], [`netcheck`], [`reflect`]: what keeps this node from working, and what its network lets it do
 //! - [`identity`], [`key_file`], [`store`]: secret keys, here and for other programs, and what survives a restart
+//! - [`password`]: the network's password, and how it gets here
 //! - [`mailbox`]: into the loop from anywhere
 //!
 //! What decides lives in `hivevpn-core`, what differs per operating system in `hivevpn-platform`.
@@ -31,6 +32,7 @@ pub mod key_file;
 pub mod mailbox;
 pub mod membership;
 pub mod netcheck;
+pub mod password;
 pub mod port_mapping;
 pub mod reach;
 pub mod reflect;

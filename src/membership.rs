@@ -1,6 +1,7 @@
 //! How this node becomes a member: it is one already, it joins, or it founds a network.
 //!
-//! With an invite or a bootstrap address a node never founds: two founders of one name are two networks.
+//! With an invite or a bootstrap address a node never founds: two founders of one name are two networks. The network's
+//! password decides nothing here: with a bootstrap address it is what to join with, else what others will join with.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -9,8 +10,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use hivevpn_core::membership::{
-    Bundle, Credential, Founding, Invite, Joined, Name, Network, Notice, Redemption, Signer,
-    UnixTime, address, genesis,
+    Bundle, Credential, Founding, Joined, Name, Network, Notice, PasswordRecord, Redemption,
+    Signer, UnixTime, address, genesis,
 };
 use ipnet::IpNet;
 
@@ -19,7 +20,8 @@ use crate::{
     config::Config,
     event_loop::now,
     identity::{self, Identity},
-    joining::Outcome,
+    joining::{Outcome, Ticket},
+    password::{self, Password},
     store::{Store, StoredMembership},
 };
 
@@ -27,12 +29,17 @@ use crate::{
 pub enum Way {
     /// A member since an earlier run.
     Member(StoredMembership),
-    /// Join with this invite.
-    Join(Box<Invite>),
+    /// Join with this.
+    Join(Ticket),
     /// We were admitted by hand: begin with this.
     Admitted(Box<Bundle>),
-    /// Found a network; the authority's key goes into this directory.
-    Found(PathBuf),
+    /// Found a network.
+    Found {
+        /// The authority's key goes into this directory.
+        state: PathBuf,
+        /// Others may join with this.
+        password: Option<Password>,
+    },
 }
 
 /// A membership with everything that a node starts from.
@@ -51,6 +58,8 @@ pub struct Membership {
     pub notices: Vec<Vec<u8>>,
     /// Used invites.
     pub redemptions: Vec<Redemption>,
+    /// What we keep of the password that admits others.
+    pub password: Option<PasswordRecord>,
     /// The latest moment known.
     pub time_floor: UnixTime,
     /// We founded the network in this run.
@@ -91,51 +100,84 @@ impl Membership {
     }
 }
 
-/// Decides by what there is: a stored membership, an invite, or neither.
+/// Decides by what there is: a stored membership, an invite, an admission, a bootstrap address with a password, or none
+/// of these.
 pub fn way(store: &Store, config: &Config, state: &Path) -> Result<Way> {
     if let Some(stored) = store.membership()? {
-        let invited = config.invite.as_ref().map(Invite::terms);
-        let invited = invited.map(|terms| (terms.network, &terms.network_name));
-        let admitted = config.admission.as_ref().map(Bundle::genesis);
-        let admitted = admitted.map(|genesis| (genesis.id(), genesis.name()));
-        if let Some((id, name)) = invited.or(admitted) {
-            let network =
-                Network::decode(&stored.network).context("the stored network is damaged")?;
-            ensure!(
-                id == network.id(),
-                BadUsage(format!(
-                    "the invite is for the network '{name}', but {} belongs to '{}': choose another --state directory",
-                    state.display(),
-                    network.genesis().name(),
-                ))
-            );
-            if config.admission.is_none() {
-                tracing::info!("already a member: the invite is not used");
-            }
-        }
+        check_same_network(&stored, config, state)?;
         return Ok(Way::Member(stored));
+    }
+    if config.invite.is_some() || config.admission.is_some() {
+        ensure!(
+            config.password.is_none(),
+            BadUsage(
+                "join with an invite or with the network's password, not with both".to_owned()
+            )
+        );
     }
     if let Some(invite) = &config.invite {
         invite.check_time(now().unix)?;
-        return Ok(Way::Join(Box::new(invite.clone())));
+        return Ok(Way::Join(Ticket::Invite(Box::new(invite.clone()))));
     }
     if let Some(bundle) = &config.admission {
         return Ok(Way::Admitted(Box::new(bundle.clone())));
     }
+    let password = match &config.password {
+        Some(source) => Some(source.read()?),
+        None => password::from_credential()?,
+    };
+    if config.bootstrap.is_empty() {
+        // Nobody who replaces an identity wants a network of his own instead.
+        ensure!(
+            !identity::was_replaced(state)?,
+            "this node's identity was replaced, and the new one is no member yet: 'hivevpn id' shows it; have it \
+             admitted, and start with --join"
+        );
+        let state = state.to_owned();
+        return Ok(Way::Found { state, password });
+    }
+    let password = password.ok_or_else(|| {
+        BadUsage(format!(
+            "there is a bootstrap address, but this node is no member: to join it needs the network's password as \
+             well (--network {}:PASSWORD, or --password-file), or an invite instead (--join)",
+            config.network
+        ))
+    })?;
+    Ok(Way::Join(Ticket::Password {
+        network: Name::parse(&config.network)?,
+        password,
+        bootstrap: config.bootstrap.clone(),
+    }))
+}
+
+/// A member stays in its network, whatever it is given to join with.
+fn check_same_network(stored: &StoredMembership, config: &Config, state: &Path) -> Result<()> {
+    let network = Network::decode(&stored.network).context("the stored network is damaged")?;
+    let (id, ours) = (network.id(), network.genesis().name());
+    let (what, name, is_ours) = if let Some(invite) = &config.invite {
+        let terms = invite.terms();
+        ("invite", &terms.network_name, terms.network == id)
+    } else if let Some(bundle) = &config.admission {
+        let genesis = bundle.genesis();
+        ("admission", genesis.name(), genesis.id() == id)
+    } else if config.password.is_some() {
+        let is_ours = config.network == ours.as_str();
+        ("password", &Name::parse(&config.network)?, is_ours)
+    } else {
+        return Ok(());
+    };
     ensure!(
-        config.bootstrap.is_empty(),
-        BadUsage(
-            "underlay.bootstrap is set but this node is no member: it needs an invite as well"
-                .to_owned()
-        )
+        is_ours,
+        BadUsage(format!(
+            "the {what} is for the network '{name}', but {} belongs to '{ours}': choose another --state directory",
+            state.display(),
+        ))
     );
-    // Nobody who replaces an identity wants a network of his own instead.
-    ensure!(
-        !identity::was_replaced(state)?,
-        "this node's identity was replaced, and the new one is no member yet: 'hivevpn id' shows it; have it admitted, and \
-         start with --join"
-    );
-    Ok(Way::Found(state.to_owned()))
+    // An admission may be newer than the certificate that is kept.
+    if config.admission.is_none() {
+        tracing::info!("already a member: the {what} is not used");
+    }
+    Ok(())
 }
 
 /// Goes that way. `None` when we were asked to stop meanwhile.
@@ -145,7 +187,7 @@ pub fn obtain(
     identity: &Identity,
     store: &Store,
     config: &Config,
-    join: impl FnOnce(&Invite) -> Result<Outcome>,
+    join: impl FnOnce(Ticket) -> Result<Outcome>,
 ) -> Result<Option<Membership>> {
     let mut membership = match way {
         Way::Member(mut stored) => {
@@ -154,9 +196,9 @@ pub fn obtain(
             }
             restore(&stored, identity, store)?
         }
-        Way::Join(invite) => {
-            tracing::info!(network = %invite.terms().network_name, "joining");
-            let Outcome::Joined(joined) = join(&invite)? else {
+        Way::Join(ticket) => {
+            tracing::info!(network = %ticket.network(), "joining");
+            let Outcome::Joined(joined) = join(ticket)? else {
                 return Ok(None);
             };
             let membership = begin(*joined);
@@ -171,8 +213,8 @@ pub fn obtain(
             save(&membership, store)?;
             membership
         }
-        Way::Found(state) => {
-            let membership = found(name, identity, config, &state)?;
+        Way::Found { state, password } => {
+            let membership = found(name, identity, config, password.as_ref(), &state)?;
             save(&membership, store)?;
             membership
         }
@@ -223,6 +265,7 @@ fn begin(joined: Joined) -> Membership {
         records: joined.records,
         notices: joined.notices,
         redemptions: Vec::new(),
+        password: None,
         time_floor: joined.time,
         is_founded_now: false,
     }
@@ -244,6 +287,10 @@ fn restore(stored: &StoredMembership, identity: &Identity, store: &Store) -> Res
         .iter()
         .map(|bytes| Redemption::decode(bytes))
         .collect::<Result<_, _>>();
+    let password = store.password()?;
+    let password = password
+        .map(|bytes| PasswordRecord::decode(&bytes))
+        .transpose();
     Ok(Membership {
         name: certificate.name.clone(),
         ipv4: certificate.ipv4,
@@ -255,12 +302,21 @@ fn restore(stored: &StoredMembership, identity: &Identity, store: &Store) -> Res
         redemptions: redemptions.context(
             "the list of used invites is damaged: restore the state directory from a backup",
         )?,
+        password: password.context(
+            "the record of the network's password is damaged: restore the state directory from a backup",
+        )?,
         time_floor,
         is_founded_now: false,
     })
 }
 
-fn found(name: &str, identity: &Identity, config: &Config, state: &Path) -> Result<Membership> {
+fn found(
+    name: &str,
+    identity: &Identity,
+    config: &Config,
+    password: Option<&Password>,
+    state: &Path,
+) -> Result<Membership> {
     let signer = identity.signer()?;
     let authority = Signer::new(identity::load_or_create_authority(state)?)?;
     let founding = Founding {
@@ -307,6 +363,7 @@ fn found(name: &str, identity: &Identity, config: &Config, state: &Path) -> Resu
         records: Vec::new(),
         notices: Vec::new(),
         redemptions: Vec::new(),
+        password: password.map(Password::record).transpose()?,
         time_floor: unix,
         is_founded_now: true,
     })
@@ -314,6 +371,8 @@ fn found(name: &str, identity: &Identity, config: &Config, state: &Path) -> Resu
 
 fn save(membership: &Membership, store: &Store) -> Result<()> {
     store.save_time_floor(membership.time_floor.0)?;
+    let password = membership.password.as_ref().map(PasswordRecord::encode);
+    store.save_password(password.as_ref().map(|bytes| bytes.as_slice()))?;
     for notice in &membership.notices {
         store.save_notice(&Notice::id_of(notice), notice)?;
     }

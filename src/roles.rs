@@ -168,6 +168,13 @@ pub fn rule(request: &Request) -> Rule {
         Request::Delegates => ("delegate list", Role::Metrics, None),
         Request::Revoked => ("revoked", Role::Metrics, None),
         Request::Change(change) => change_rule(change),
+        Request::SetPassword { record } => {
+            let name = match record {
+                Some(_) => "password set",
+                None => "password clear",
+            };
+            (name, Role::Keys, None)
+        }
         Request::Down => ("down", Role::Config, None),
     };
     Rule {

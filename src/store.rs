@@ -1,7 +1,7 @@
 //! What survives a restart: the only file that knows sled.
 //!
 //! ```text
-//! self         format │ network │ credential │ delegation │ time_floor │ descriptor_seq
+//! self         format │ network │ credential │ delegation │ password │ time_floor │ descriptor_seq
 //! records      peer id → member record
 //! redemptions  invite id → who used it, and the certificate it was answered with
 //! notices      id → who was expelled, who may act for the authority, which policy is in force
@@ -97,6 +97,21 @@ impl Store {
     /// Replaces our certificate by a renewed one.
     pub fn save_credential(&self, credential: &[u8]) -> Result<()> {
         self.own.insert("credential", credential)?;
+        self.flush()
+    }
+
+    /// What we keep of the password that admits others.
+    pub fn password(&self) -> Result<Option<Zeroizing<Vec<u8>>>> {
+        let kept = self.own.get("password")?;
+        Ok(kept.map(|bytes| Zeroizing::new(bytes.to_vec())))
+    }
+
+    /// Replaces it, or forgets it, and returns once that is on the disk.
+    pub fn save_password(&self, record: Option<&[u8]>) -> Result<()> {
+        match record {
+            Some(record) => self.own.insert("password", record)?,
+            None => self.own.remove("password")?,
+        };
         self.flush()
     }
 
@@ -232,6 +247,16 @@ mod tests {
             (found.network.as_slice(), found.credential, found.delegation),
             (&[1, 2][..], vec![3], Some(vec![4]))
         );
+    }
+
+    #[test]
+    fn a_password_that_was_cleared_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.save_password(Some(b"record")).unwrap();
+        assert_eq!(store.password().unwrap().unwrap().as_slice(), b"record");
+        store.save_password(None).unwrap();
+        assert!(store.password().unwrap().is_none());
     }
 
     #[test]

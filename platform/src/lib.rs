@@ -18,6 +18,7 @@
 //! - [`privileges`]: whether we may, giving up the rest, who asks over a local socket, no core dumps.
 //! - [`secret_file`], [`lock`], [`mod@hand_over`]: keys that only we can read, a state directory that only one process uses,
 //!   and giving it to another user.
+//! - [`command_line`], [`terminal`]: secrets that were typed, shown to nobody.
 //! - [`host_name`]: a name for this node.
 //! - [`disk_space`]: whether there is room for what we keep.
 //!
@@ -27,12 +28,14 @@
 //!
 //! | | Linux | other unix | Windows |
 //! |---|---|---|---|
-//! | [`udp`], [`addresses`], [`secret_file`], [`host_name`], [`disk_space`], [`lock`], [`poll::wait`] | yes | common code, never run there | no |
+//! | [`udp`], [`addresses`], [`secret_file`], [`terminal`], [`host_name`], [`disk_space`], [`lock`], [`poll::wait`] | yes | common code, never run there | no |
 //! | [`tun`], [`routes`], [`poll::Waker`], [`privileges::peer_credentials`], giving up [`privileges`], [`network_change`] | yes | an error that says so | no |
+//! | [`command_line`] | yes | an error that says so | no |
 //! | [`boot_time`] | yes | does not count sleep everywhere | no |
 
 pub mod addresses;
 pub mod boot_time;
+pub mod command_line;
 pub mod disk_space;
 pub mod hand_over;
 pub mod host_name;
@@ -43,6 +46,7 @@ pub mod priority;
 pub mod privileges;
 pub mod routes;
 pub mod secret_file;
+pub mod terminal;
 pub mod tun;
 pub mod udp;
 

@@ -9,10 +9,14 @@ use crate::{
     cli::{self, Cli, UpArgs},
     config::Config,
     daemon::{self, Launch},
+    password,
 };
 
 /// Brings this node up, in one network or several, and stays until told to stop.
 pub fn run(args: &UpArgs, cli: &Cli) -> Result<()> {
+    if let Some(network) = &args.network {
+        password::hide(network.as_str());
+    }
     let launches = match args.config.as_slice() {
         [] | [_] => vec![Launch {
             name: None,

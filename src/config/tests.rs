@@ -47,6 +47,7 @@ fn every_option_in_the_example_is_an_option() {
     let config = from_text(&uncommented.replace(shortened, "")).unwrap();
     assert!(config.address.is_some() && config.name.is_some());
     assert!(!config.bootstrap.is_empty() && !config.external.is_empty());
+    assert!(config.password.is_some());
     assert!(config.relay_rate.is_some() && config.relay_members.is_some());
 }
 
@@ -177,6 +178,79 @@ fn the_command_line_wins_over_the_file() {
     };
     config.apply_arguments(&args).unwrap();
     assert_eq!((config.port, config.relay), (Some(2), RelayMode::Always));
+}
+
+fn given(password: &str) -> Option<PasswordSource> {
+    Some(PasswordSource::Given(Password::new(password).unwrap()))
+}
+
+fn up(network: &str) -> UpArgs {
+    UpArgs {
+        network: Some(network.parse().unwrap()),
+        ..UpArgs::default()
+    }
+}
+
+#[test]
+fn a_network_may_bring_its_password() {
+    let mut config = Config::default();
+    config.apply_arguments(&up("lab:a:b c")).unwrap();
+    assert_eq!(
+        (config.network.as_str(), &config.password),
+        ("lab", &given("a:b c"))
+    );
+    // A name alone takes nothing away: the password may be in the file.
+    config.apply_arguments(&up("lab")).unwrap();
+    assert_eq!(config.password, given("a:b c"));
+    config.apply_arguments(&up("lab:-")).unwrap();
+    assert_eq!(config.password, Some(PasswordSource::File("-".into())));
+}
+
+#[test]
+fn no_error_shows_a_password() {
+    for wrong in [
+        "My Lab:sesame",
+        ":sesame",
+        &format!("lab:{}", "sesame".repeat(500)),
+    ] {
+        let mut config = Config::default();
+        let error = config.apply_arguments(&up(wrong)).unwrap_err();
+        let shown = format!("{error} {error:?} {:?}", up(wrong));
+        assert!(!shown.contains("sesame"), "{shown}");
+    }
+    let mut config = Config::default();
+    assert!(config.apply_arguments(&up("lab:")).is_err());
+}
+
+#[test]
+fn a_configuration_with_a_password_must_be_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("network.toml");
+    let load = |text: &str, mode| {
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        Config::load(&UpArgs {
+            config: Some(path.clone()),
+            ..UpArgs::default()
+        })
+    };
+    let with_password = "\n[network]\nname = \"lab:sesame\"\n";
+    let error = load(with_password, 0o644).unwrap_err().to_string();
+    assert!(
+        error.contains(":3: network.name: ") && error.contains("chmod 600"),
+        "{error}"
+    );
+    assert_eq!(
+        load(with_password, 0o600).unwrap().password,
+        given("sesame")
+    );
+    let elsewhere = "[network]\nname = \"lab\"\npassword_file = \"/etc/pw\"";
+    let config = load(elsewhere, 0o644).unwrap();
+    assert_eq!(
+        config.password,
+        Some(PasswordSource::File("/etc/pw".into()))
+    );
 }
 
 #[test]

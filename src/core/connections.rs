@@ -318,6 +318,11 @@ impl Connections {
             .map(|(id, connection)| (id, connection.link))
     }
 
+    /// How a peer is connected, authenticated or not.
+    pub fn links_of(&self, peer: &PeerId) -> impl Iterator<Item = Link> {
+        self.all_of(peer).map(|(_, connection)| connection.link)
+    }
+
     /// Whether there is a connection to this peer, authenticated or not.
     pub fn is_open(&self, peer: &PeerId) -> bool {
         self.all_of(peer).next().is_some()

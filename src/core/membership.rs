@@ -16,7 +16,8 @@
 //!
 //! A node becomes a member by an **invite**: a printable string with which it asks the node that
 //! made it ([`join`]); that node's [`issuer`] decides. Or a node is admitted without being there, by
-//! its key, and is handed the answer as a [`bundle`]. Nobody needs to be asked afterwards.
+//! its key, and is handed the answer as a [`bundle`]. Nobody needs to be asked afterwards. Where a node that may admit
+//! has a **password** ([`password`]), whoever proves it may join as well, and is worth less.
 //!
 //! Nothing here reads a clock or draws a random number: the caller passes both in. Everything that
 //! is refused is refused for one named reason, a [`Rejection`] or a [`JoinRefusal`].
@@ -42,6 +43,7 @@ pub mod name;
 pub mod network;
 pub mod notice;
 pub mod notices;
+pub mod password;
 pub mod record;
 pub mod refusal;
 pub mod rejection;
@@ -60,11 +62,13 @@ pub use directory::{Admitted, Change, Directory};
 pub use genesis::{Genesis, NetworkId};
 pub use invite::{Invite, InviteError};
 pub use issuer::{Applicant, Issuer, Offer, Redemption};
+pub use join::by_password::{PasswordJoin, PasswordProven, PasswordStep};
 pub use join::{JoinAnswer, JoinError, JoinMessage, JoinRequest, Joined, Renewal};
 pub use name::Name;
 pub use network::{Founded, Founding, Network};
 pub use notice::{DelegationEnd, Notice, NoticeId, PolicyUpdate, Revocation};
 pub use notices::Notices;
+pub use password::{PasswordRecord, UnusablePassword};
 pub use record::{Member, MemberRecord};
 pub use refusal::JoinRefusal;
 pub use rejection::Rejection;

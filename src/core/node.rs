@@ -6,9 +6,9 @@
 //! time matters ([`Node::poll_timeout`]).
 //!
 //! The shell calls one `handle_*`, then takes out everything that came out of it. What happens to members lives in
-//! `members.rs`, to connections in `links.rs`, how others join in `joining.rs`, what people see in `status.rs`. What an authority
-//! and its delegates decide lives in `trust.rs` and `delegates.rs`, how everybody learns it in `notices.rs`, what it means
-//! for ourselves in `standing.rs` and `renewal.rs`.
+//! `members.rs`, to connections in `links.rs`, how others join in `joining.rs` and `passwords.rs`, what people see in
+//! `status.rs`. What an authority and its delegates decide lives in `trust.rs` and `delegates.rs`, how everybody learns it
+//! in `notices.rs`, what it means for ourselves in `standing.rs` and `renewal.rs`.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -25,7 +25,7 @@ use crate::{
     connections::Connections,
     membership::{
         Certificate, Credential, Delegation, Directory, Issuer, MemberRecord, Name, Network,
-        Redemption, Rejection, Signer, SignerKey, TimeFloor, UnixTime, address,
+        PasswordRecord, Redemption, Rejection, Signer, SignerKey, TimeFloor, UnixTime, address,
     },
     output::Output,
     path::{Path, candidate::Candidate},
@@ -38,14 +38,17 @@ mod joining;
 mod links;
 mod members;
 mod notices;
+mod passwords;
 mod renewal;
 mod rotation;
 mod standing;
 mod status;
+mod tries;
 mod trust;
 
 pub use delegates::{CannotDelegate, CannotUndelegate, DelegateStatus, Undelegated};
 pub use joining::{CannotAdmit, InviteRequest, NoInvite};
+pub use passwords::NoPassword;
 pub use standing::Standing;
 pub use status::{MemberStatus, PeerStatus, Why};
 pub use trust::{CannotRestore, CannotRevoke, CannotSetPolicy, RevokedStatus};
@@ -103,6 +106,10 @@ pub struct Start {
     pub notices: Vec<Vec<u8>>,
     /// Invites that were used.
     pub redemptions: Vec<Redemption>,
+    /// The password that admits others, when we may.
+    pub password: Option<PasswordRecord>,
+    /// Fresh randomness, for all that must not be guessed.
+    pub random: Zeroizing<[u8; 32]>,
     /// On which terms we pass datagrams on for others, should we offer to.
     pub relay_terms: relay::Terms,
     /// Members to contact as long as none is connected, besides those that the records tell of.
@@ -152,6 +159,7 @@ pub struct Node {
     relays: Vec<(PeerId, Vec<Multiaddr>)>,
     relay_terms: relay::Terms,
     joins: joining::JoinLimit,
+    passwords: passwords::Passwords,
     strangers: BTreeMap<PeerId, Instant>,
     asking: renewal::Asking,
     bootstrap: Vec<(PeerId, Multiaddr)>,
@@ -183,6 +191,7 @@ impl Node {
             ipv6: address::ipv6(&genesis.id(), &start.signer.key()),
         };
         let wireguard_key = start.wireguard.public().0;
+        let decoy = PasswordRecord::decoy(&start.network.decoy_seed(&us));
         let mut node = Self {
             tunnels: Tunnels::new(
                 addresses,
@@ -210,6 +219,7 @@ impl Node {
             relays: Vec::new(),
             relay_terms: start.relay_terms,
             joins: joining::JoinLimit::default(),
+            passwords: passwords::Passwords::new(start.password, decoy, &start.random),
             strangers: BTreeMap::new(),
             asking: renewal::Asking::default(),
             bootstrap: start.bootstrap,
@@ -291,6 +301,7 @@ impl Node {
             self.tunnels.poll_timeout(),
             self.connections.poll_timeout(),
             self.next_resync,
+            self.passwords.poll_timeout(),
         ];
         others.into_iter().flatten().fold(rare, Instant::min)
     }
@@ -311,6 +322,7 @@ impl Node {
         self.tunnels.handle_timeout(now.instant);
         self.outputs
             .extend(self.connections.handle_timeout(now.instant));
+        self.passwords.handle_timeout(now.instant);
         if now.instant >= self.next_expiry {
             self.next_expiry = now.instant + EXPIRY_PERIOD;
             self.expire(now);

@@ -1,7 +1,7 @@
 //! Everything of one network that talks to other processes: sockets, swarm, control socket.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::{NonZeroU16, NonZeroU64},
     path::Path,
@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use hivevpn_core::{membership::Invite, node::Node};
+use hivevpn_core::node::Node;
 use hivevpn_platform::{
     host_name::host_name,
     network_change::NetworkChanges,
@@ -32,6 +32,7 @@ use crate::{
     event_loop::{Local, Parts, Socket},
     footprint::Footprint,
     identity::Identity,
+    joining::Asking,
     mailbox,
     membership::{self, Membership, Way},
     port_mapping::PortMapping,
@@ -153,9 +154,9 @@ impl NetworkSide {
         footprint: &Footprint,
     ) -> Result<Option<Membership>> {
         let name = config.name.clone().unwrap_or_else(host_name);
-        let join = |invite: &Invite| {
+        let join = |ticket| {
             crate::joining::Joining {
-                invite,
+                asking: Asking::with(ticket),
                 signer: &identity.signer()?,
                 name: &name,
                 ipv4: config.address,
@@ -166,7 +167,7 @@ impl NetworkSide {
                 sockets: &self.sockets,
                 early: &mut self.early,
                 received: RecvBatch::new(),
-                open: 0,
+                open: BTreeMap::new(),
                 footprint,
             }
             .run()

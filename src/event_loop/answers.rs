@@ -57,6 +57,10 @@ impl EventLoop {
                 }),
                 Err(message) => Reply::Error(message),
             },
+            Request::SetPassword { record } => match self.set_password(record, now) {
+                Ok(()) => Reply::of(&()),
+                Err(error) => Reply::Error(format!("{error:#}")),
+            },
             Request::Why { peer } => match self.why(&peer, now) {
                 Ok(why) => Reply::of(&why),
                 Err(message) => Reply::Error(message),

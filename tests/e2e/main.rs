@@ -33,6 +33,7 @@ mod nat_matrix;
 mod netcheck;
 mod networks;
 mod openai;
+mod password;
 mod paths;
 mod port_mapping;
 mod privileges;

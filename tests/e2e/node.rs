@@ -71,12 +71,12 @@ impl Host {
 
     /// Starts a node and waits until it answers.
     pub fn up(&self, arguments: &[&str]) -> Node {
-        self.answering(self.hivevpn_command(&[&["up"], arguments].concat()))
+        self.up_by(&mut self.hivevpn_command(&[&["up"], arguments].concat()))
     }
 
     /// As [`Host::up`], in an environment that the shell line `prepare` makes, which ends in `exec "$@"`.
     pub fn up_after(&self, prepare: &str, arguments: &[&str]) -> Node {
-        self.answering(self.prepared(prepare, &[&["up"], arguments].concat()))
+        self.up_by(&mut self.prepared(prepare, &[&["up"], arguments].concat()))
     }
 
     fn prepared(&self, prepare: &str, arguments: &[&str]) -> Command {
@@ -87,8 +87,9 @@ impl Host {
         command
     }
 
-    fn answering(&self, mut command: Command) -> Node {
-        let mut process = self.start(&mut command);
+    /// Starts a node by a command (see [`Host::hivevpn_command`]) and waits until it answers.
+    pub fn up_by(&self, command: &mut Command) -> Node {
+        let mut process = self.start(command);
         eventually(
             START,
             &format!("the node on {} answers", self.name()),
@@ -239,6 +240,18 @@ impl Node {
     fn kill(&self, signal: Signal) {
         nix::sys::signal::kill(self.process.pid(), signal)
             .expect("the process is ours and was not yet waited for");
+    }
+
+    /// What it wrote to its log so far.
+    pub fn log(&self) -> String {
+        self.process.stderr()
+    }
+
+    /// Its command line, as every user of the machine can see it.
+    pub fn command_line(&self) -> String {
+        let path = format!("/proc/{}/cmdline", self.process.pid());
+        let bytes = std::fs::read(path).expect("a process that was not waited for");
+        String::from_utf8_lossy(&bytes).replace('\0', " ")
     }
 
     /// What it holds of the machine's memory, in KiB; panics when it has ended.

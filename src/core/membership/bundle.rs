@@ -78,7 +78,7 @@ impl Bundle {
     pub fn of_answer(answer: &[u8]) -> Result<Bundle, Rejection> {
         match wire::decode_message(answer)? {
             JoinAnswer::Admitted(admission) => Bundle::open(admission),
-            JoinAnswer::Refused(_) | JoinAnswer::Renewed(_) => {
+            JoinAnswer::Refused(_) | JoinAnswer::Renewed(_) | JoinAnswer::Step(_) => {
                 Err(Rejection::Malformed("an answer that admits nobody"))
             }
         }

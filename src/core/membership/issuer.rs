@@ -28,7 +28,9 @@ use super::{
 };
 
 /// The tier of members that an administrator admitted, by invite or by hand.
-const TIER_INVITED: u8 = 1;
+pub const TIER_INVITED: u8 = 1;
+/// The tier of members that admitted themselves by the network's password.
+pub const TIER_PASSWORD: u8 = 0;
 
 /// Serials are times; one further ahead was not made by an honest clock.
 const PLAUSIBLY_AHEAD: Duration = Duration::from_secs(24 * 60 * 60);
@@ -68,6 +70,8 @@ pub struct Applicant {
     pub groups: BTreeSet<Name>,
     /// The address it must have; any, if none.
     pub ipv4: Option<Ipv4Addr>,
+    /// What its admission is worth: [`TIER_INVITED`] or [`TIER_PASSWORD`].
+    pub tier: u8,
 }
 
 /// That an invite was used, by whom, and what for. Kept for as long as the store is.
@@ -193,6 +197,7 @@ impl Issuer {
             name: terms.name.clone().unwrap_or_else(|| request.wanted_name()),
             groups: terms.groups.clone(),
             ipv4: terms.ipv4.or(request.wanted_ipv4()),
+            tier: TIER_INVITED,
         };
         Ok(Redemption {
             invite: terms.id,
@@ -238,7 +243,7 @@ impl Issuer {
             subject: applicant.key,
             serial: next_serial(known.as_ref(), now),
             name: directory.free_name(&applicant.name, &applicant.key),
-            tier: TIER_INVITED,
+            tier: applicant.tier,
             groups: applicant.groups,
             ipv4,
             admitted_at: known.as_ref().map_or(now, |known| known.admitted_at),
@@ -252,6 +257,39 @@ impl Issuer {
             .map_err(|_| JoinRefusal::IssuerMayNotAdmit)?;
         directory.promise(certificate);
         Ok(credential)
+    }
+
+    /// Certifies a node that proved the network's password: without groups, and worth less than an invite.
+    ///
+    /// A member loses nothing by proving it: it stays in its groups and is worth what it was. Who was expelled is not
+    /// admitted by it: only an administrator takes him back.
+    pub fn admit_by_password(
+        &self,
+        key: SignerKey,
+        name: Name,
+        ipv4: Option<Ipv4Addr>,
+        now: UnixTime,
+        directory: &mut Directory,
+    ) -> Result<Credential, JoinRefusal> {
+        if directory.notices().revocation_of(&key).is_some()
+            && directory.get(&key.peer_id()).is_none()
+        {
+            return Err(JoinRefusal::Expelled);
+        }
+        let known = directory.certificate_of(&key);
+        let applicant = Applicant {
+            key,
+            name,
+            groups: known.map(|known| known.groups.clone()).unwrap_or_default(),
+            ipv4,
+            tier: known.map_or(TIER_PASSWORD, |known| known.tier),
+        };
+        self.admit(applicant, now, directory)
+    }
+
+    /// Whether this node may admit members now.
+    pub fn may_admit(&self, now: UnixTime) -> bool {
+        self.may(Powers::ADMIT, &BTreeSet::new(), now).is_ok()
     }
 
     /// A certificate like this one, valid from now and for longer: the same member, name, groups and address.
@@ -286,6 +324,7 @@ impl Issuer {
             name: last.name.clone(),
             groups: last.groups.clone(),
             ipv4: None,
+            tier: last.tier,
         };
         let certificate = Certificate {
             serial: next_serial(Some(last), now),

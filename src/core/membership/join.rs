@@ -8,7 +8,8 @@
 //! 3. The joiner checks the [`JoinAnswer`] against its invite: the genesis must hash to the network
 //!    id that the invite names, and the credential must hold under that genesis.
 //!
-//! What a stranger sends is a [`JoinMessage`]: such a request is one kind of it.
+//! What a stranger sends is a [`JoinMessage`]: such a request is one kind of it. Joining by the network's name and
+//! password takes two of them: see [`by_password`].
 
 use std::net::Ipv4Addr;
 
@@ -34,6 +35,8 @@ use super::{
     wire,
 };
 
+pub mod by_password;
+
 /// What the join protocol carries to a member: all that a node may ask before it is one itself.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum JoinMessage {
@@ -44,6 +47,9 @@ pub enum JoinMessage {
     /// others any more. The connection proves who asks.
     #[n(1)]
     Renewal,
+    /// To be admitted by the network's password: a [`PasswordStep`](by_password::PasswordStep).
+    #[n(2)]
+    Password(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
 }
 
 impl JoinMessage {
@@ -198,13 +204,17 @@ impl JoinRequest {
 
     /// What it wants to be called; something, if it asks for nothing that is a name.
     pub(super) fn wanted_name(&self) -> Name {
-        Name::sanitised(&self.request.wanted_name)
-            .unwrap_or_else(|| Name::parse("node").expect("is a name"))
+        wanted_name(&self.request.wanted_name)
     }
 
     pub(super) fn wanted_ipv4(&self) -> Option<Ipv4Addr> {
         self.request.wanted_ipv4
     }
+}
+
+/// A name for who asks for this one: something, if it is none.
+fn wanted_name(text: &str) -> Name {
+    Name::sanitised(text).unwrap_or_else(|| Name::parse("node").expect("is a name"))
 }
 
 /// The issuer's answer to a [`JoinRequest`].
@@ -219,6 +229,9 @@ pub enum JoinAnswer {
     /// To a [`JoinMessage::Renewal`].
     #[n(2)]
     Renewed(#[n(0)] Renewal),
+    /// The next step of joining by password.
+    #[n(3)]
+    Step(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
 }
 
 /// What a member has for a node that may have missed something.
@@ -274,20 +287,7 @@ impl JoinAnswer {
         issuer: &PeerId,
         directory: &Directory,
     ) -> JoinAnswer {
-        let (relays, others): (Vec<&Member>, Vec<&Member>) = directory
-            .members()
-            .filter(|member| member.peer_id != *issuer)
-            .partition(|member| member.descriptor.features.include(Features::RELAY));
-        let others = relays.into_iter().chain(others);
-        let issuer_first = std::iter::once(issuer).chain(others.map(|member| &member.peer_id));
-        let beginning = directory.beginning(issuer_first);
-        JoinAnswer::Admitted(Admission {
-            genesis: network.genesis().envelope().to_vec(),
-            discovery_secret: network.discovery_secret().clone(),
-            credential,
-            records: beginning.records,
-            notices: Some(beginning.notices),
-        })
+        JoinAnswer::Admitted(Admission::new(network, credential, issuer, directory))
     }
 
     /// For the wire. May contain the discovery secret.
@@ -305,7 +305,9 @@ impl JoinAnswer {
         match wire::decode_message(bytes).map_err(JoinError::Malformed)? {
             JoinAnswer::Admitted(admission) => admission.accept(invite, own, now),
             JoinAnswer::Refused(refusal) => Err(JoinError::Refused(refusal)),
-            JoinAnswer::Renewed(_) => Err(JoinError::Malformed(ANOTHER_ANSWER)),
+            JoinAnswer::Renewed(_) | JoinAnswer::Step(_) => {
+                Err(JoinError::Malformed(ANOTHER_ANSWER))
+            }
         }
     }
 
@@ -314,7 +316,9 @@ impl JoinAnswer {
         match wire::decode_message(bytes).map_err(JoinError::Malformed)? {
             JoinAnswer::Renewed(renewal) => Ok(renewal),
             JoinAnswer::Refused(refusal) => Err(JoinError::Refused(refusal)),
-            JoinAnswer::Admitted(_) => Err(JoinError::Malformed(ANOTHER_ANSWER)),
+            JoinAnswer::Admitted(_) | JoinAnswer::Step(_) => {
+                Err(JoinError::Malformed(ANOTHER_ANSWER))
+            }
         }
     }
 }
@@ -322,6 +326,29 @@ impl JoinAnswer {
 const ANOTHER_ANSWER: Rejection = Rejection::Malformed("it answers another question");
 
 impl Admission {
+    /// What a new member that was given `credential` needs.
+    pub fn new(
+        network: &Network,
+        credential: Credential,
+        issuer: &PeerId,
+        directory: &Directory,
+    ) -> Admission {
+        let (relays, others): (Vec<&Member>, Vec<&Member>) = directory
+            .members()
+            .filter(|member| member.peer_id != *issuer)
+            .partition(|member| member.descriptor.features.include(Features::RELAY));
+        let others = relays.into_iter().chain(others);
+        let issuer_first = std::iter::once(issuer).chain(others.map(|member| &member.peer_id));
+        let beginning = directory.beginning(issuer_first);
+        Admission {
+            genesis: network.genesis().envelope().to_vec(),
+            discovery_secret: network.discovery_secret().clone(),
+            credential,
+            records: beginning.records,
+            notices: Some(beginning.notices),
+        }
+    }
+
     /// The genesis that is in it, of whatever network.
     pub(super) fn open_genesis(&self) -> Result<Genesis, Rejection> {
         Genesis::open(&self.genesis)
@@ -422,4 +449,9 @@ pub enum JoinError {
     /// The answer is not what the invite promised.
     #[error("the answer cannot be trusted ({0}): ask for a new invite, and tell who made this one")]
     Untrustworthy(Rejection),
+    /// The answer is not that of the node that knows the password.
+    #[error(
+        "the answer cannot be trusted ({0}): check the bootstrap string, and tell who runs that node"
+    )]
+    Unproven(Rejection),
 }

@@ -11,7 +11,7 @@ use super::{
     delegation::{Delegation, GroupGrant, Powers},
     directory::Directory,
     genesis::{Charter, Genesis, NetworkId},
-    issuer::{Applicant, Issuer},
+    issuer::{Applicant, Issuer, TIER_INVITED},
     name::Name,
     refusal::JoinRefusal,
     rejection::Rejection,
@@ -114,6 +114,7 @@ impl Network {
             name: founding.founder_name,
             groups: BTreeSet::new(),
             ipv4: founding.founder_ipv4,
+            tier: TIER_INVITED,
         };
         let nobody_else = &mut Directory::new(genesis.clone());
         let credential = issuer.admit(applicant, now, nobody_else)?;

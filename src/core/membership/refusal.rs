@@ -53,6 +53,16 @@ pub enum JoinRefusal {
     /// The issuer could not write down what it decided.
     #[error("the issuer cannot admit anyone at the moment: try again, and look at its log")]
     Unavailable = 12,
+    /// The name or the password is wrong: which of them nobody is told.
+    #[error(
+        "the network's name or its password is wrong: check both, and that the bootstrap string is of a node of that network"
+    )]
+    WrongPassword = 13,
+    /// The node that was asked may not admit members.
+    #[error(
+        "the node that was asked admits nobody: use the bootstrap string of the node that founded the network, or of another that may"
+    )]
+    MayNotAdmit = 14,
     /// The node's key was expelled.
     #[error(
         "this node was expelled from the network: ask an administrator to restore it, or join with a new identity"
@@ -66,7 +76,7 @@ pub enum JoinRefusal {
 }
 
 impl JoinRefusal {
-    const ALL: [JoinRefusal; 15] = [
+    const ALL: [JoinRefusal; 17] = [
         JoinRefusal::Unspecified,
         JoinRefusal::UsedUp,
         JoinRefusal::Expired,
@@ -80,6 +90,8 @@ impl JoinRefusal {
         JoinRefusal::Malformed,
         JoinRefusal::RateLimited,
         JoinRefusal::Unavailable,
+        JoinRefusal::WrongPassword,
+        JoinRefusal::MayNotAdmit,
         JoinRefusal::Expelled,
         JoinRefusal::NothingToRenew,
     ];
@@ -100,6 +112,8 @@ impl JoinRefusal {
             JoinRefusal::Malformed => "malformed",
             JoinRefusal::RateLimited => "rate-limited",
             JoinRefusal::Unavailable => "unavailable",
+            JoinRefusal::WrongPassword => "wrong-password",
+            JoinRefusal::MayNotAdmit => "may-not-admit",
             JoinRefusal::Expelled => "expelled",
             JoinRefusal::NothingToRenew => "nothing-to-renew",
         }

@@ -7,6 +7,7 @@
 use hmac::{Hmac, KeyInit, Mac};
 use libp2p_identity::PeerId;
 use sha2::Sha256;
+use zeroize::Zeroizing;
 
 use super::network::Network;
 
@@ -43,6 +44,12 @@ impl Network {
     pub fn record_key(&self, peer: &PeerId) -> [u8; 32] {
         let mac = self.mac(&[b"member", &peer.to_bytes()]);
         mac.finalize().into_bytes().into()
+    }
+
+    /// What the decoy of a node without a password is made from: the same in every run.
+    pub fn decoy_seed(&self, keeper: &PeerId) -> Zeroizing<[u8; 32]> {
+        let mac = self.mac(&[b"hivevpn/v1/password-decoy", &keeper.to_bytes()]);
+        Zeroizing::new(mac.finalize().into_bytes().into())
     }
 
     fn auth_mac(&self, prover: &PeerId, verifier: &PeerId, nonce: &[u8; 32]) -> Hmac<Sha256> {

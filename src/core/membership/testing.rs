@@ -10,7 +10,7 @@ use super::{
     directory::Directory,
     genesis::{DEFAULT_CERTIFICATE_LIFETIME, DEFAULT_IPV4_PREFIX},
     invite::Invite,
-    issuer::{Applicant, Issuer, Offer, Redemption},
+    issuer::{Applicant, Issuer, Offer, Redemption, TIER_INVITED},
     join::JoinRequest,
     name::Name,
     network::{Founding, Network},
@@ -64,6 +64,7 @@ pub fn applicant(node: &Signer, called: &str, ipv4: Option<Ipv4Addr>) -> Applica
         name: name(called),
         groups: BTreeSet::new(),
         ipv4,
+        tier: TIER_INVITED,
     }
 }
 

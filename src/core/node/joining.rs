@@ -14,7 +14,7 @@ use super::{Node, Now};
 use crate::{
     membership::{
         Applicant, GroupGrant, Invite, JoinAnswer, JoinMessage, JoinRefusal, JoinRequest, Name,
-        Offer, Rejection, SignerKey,
+        Offer, Rejection, SignerKey, issuer::TIER_INVITED,
     },
     output::{Output, RequestId},
 };
@@ -116,6 +116,9 @@ impl Node {
         } else {
             match JoinMessage::decode(body) {
                 Ok(JoinMessage::Invite(asked)) => self.decide_join(request, peer, &asked, now),
+                Ok(JoinMessage::Password(step)) => {
+                    self.take_password_step(request, peer, &step, now)
+                }
                 Ok(JoinMessage::Renewal) => {
                     let answer = self.answer_renewal(&peer, now);
                     answer.map(|answer| Output::Respond {
@@ -191,6 +194,7 @@ impl Node {
             name,
             groups,
             ipv4,
+            tier: TIER_INVITED,
         };
         let credential = issuer
             .admit(applicant, unix, &mut self.directory)

@@ -24,6 +24,7 @@ mod conflicts;
 mod delegates;
 mod expulsion;
 mod joining;
+mod passwords;
 mod policy;
 mod renewal;
 mod storage;
@@ -86,6 +87,8 @@ fn start(number: u8, network: Network, credential: Credential, records: Vec<Vec<
         records,
         notices: Vec::new(),
         redemptions: Vec::new(),
+        password: None,
+        random: Zeroizing::new([number; 32]),
         relay_terms: relay::Terms::default(),
         bootstrap: Vec::new(),
     }

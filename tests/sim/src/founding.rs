@@ -84,6 +84,8 @@ fn start(
         records,
         notices: Vec::new(),
         redemptions: Vec::new(),
+        password: None,
+        random: Zeroizing::new(seed(host)),
         relay_terms: relay::Terms::default(),
         bootstrap: Vec::new(),
     }

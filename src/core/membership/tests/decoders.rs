@@ -7,9 +7,13 @@ use crate::membership::{
     delegation::{Delegation, Powers},
     genesis::Genesis,
     issuer::Redemption,
-    join::{JoinAnswer, JoinMessage, JoinRequest, Renewal},
+    join::{
+        JoinAnswer, JoinMessage, JoinRequest, Renewal,
+        by_password::{PasswordJoin, PasswordStep, parties},
+    },
     network::Network,
     notice::{DelegationEnd, Notice, PolicyUpdate, Revocation, Signing},
+    password::{PasswordRecord, Random},
     record::MemberRecord,
     sync::SyncMessage,
     testing::{Hive, NOW, authority, founder, offer, signer},
@@ -26,9 +30,13 @@ fn decode_as_everything(hive: &Hive, bytes: &[u8]) {
     let _ = SyncMessage::decode(bytes);
     let _ = wire::decode_message::<JoinAnswer>(bytes);
     let _ = JoinAnswer::renewed(bytes);
-    let _ = JoinMessage::decode(bytes);
     let _ = hive.directory.clone().take_notice(bytes);
     let _ = hive.directory.clone().remember(bytes, NOW);
+    let _ = PasswordRecord::decode(bytes);
+    let _ = PasswordStep::decode(bytes);
+    if let Ok(JoinMessage::Password(step)) = JoinMessage::decode(bytes) {
+        let _ = PasswordStep::decode(&step);
+    }
     let _ = JoinRequest::open(bytes, &signer(1).peer_id());
     let _ = hive.directory.clone().admit(bytes, NOW);
     if let Ok(credential) = Credential::decode(bytes) {
@@ -70,6 +78,17 @@ fn notices(hive: &Hive) -> Vec<Vec<u8>> {
     .into()
 }
 
+/// What a message that begins a login brings for OPAQUE.
+fn begun_of(message: &[u8]) -> Vec<u8> {
+    let Ok(JoinMessage::Password(step)) = JoinMessage::decode(message) else {
+        panic!("it is a step of joining by password")
+    };
+    match PasswordStep::decode(&step) {
+        Ok(PasswordStep::Begin(begun)) => begun,
+        other => panic!("{other:?} does not begin"),
+    }
+}
+
 /// One encoding of each kind.
 fn specimens(hive: &mut Hive) -> Vec<Vec<u8>> {
     let invite = hive.invite(offer(), 9);
@@ -81,7 +100,25 @@ fn specimens(hive: &mut Hive) -> Vec<Vec<u8>> {
     let issuer = founder().peer_id();
     let empty = crate::membership::Directory::new(hive.network.genesis().clone());
     let notices = notices(hive);
+    let seed = |number| zeroize::Zeroizing::new([number; 32]);
+    let password = PasswordRecord::of(b"password", &seed(1)).unwrap();
+    let (us, name) = (signer(1).peer_id(), hive.network.genesis().name());
+    let (join, begun) =
+        PasswordJoin::begin(name, b"password", &us, &issuer, [seed(2), seed(3)]).unwrap();
+    let (_, challenge) = password
+        .challenge(
+            &begun_of(&begun),
+            &parties(name, &us, &issuer),
+            &mut Random::new(&seed(4)),
+        )
+        .unwrap();
+    let challenge = JoinAnswer::challenge(challenge).encode();
+    let (_, proof) = join.prove(&challenge, "gpu", None).unwrap();
     vec![
+        password.encode().to_vec(),
+        begun,
+        challenge.to_vec(),
+        proof,
         hive.network.genesis().envelope().to_vec(),
         hive.delegation.clone(),
         hive.network.encode().to_vec(),
@@ -122,6 +159,12 @@ fn what_is_encoded_decodes_to_the_same() {
         }
         if let Ok(notice) = Notice::decode(&bytes) {
             assert_eq!(notice.encode(), bytes);
+        }
+        if let Ok(password) = PasswordRecord::decode(&bytes) {
+            assert_eq!(*password.encode(), bytes);
+        }
+        if let Ok(message @ JoinMessage::Password(_)) = JoinMessage::decode(&bytes) {
+            assert_eq!(message.encode(), bytes);
         }
         if let Ok(answer) = wire::decode_message::<JoinAnswer>(&bytes) {
             assert_eq!(*answer.encode(), bytes);

@@ -12,7 +12,7 @@ use hivevpn_core::{
     connection::{ConnectionId, Link},
     membership::{
         Applicant, Descriptor, Directory, Features, Founding, Issuer, MemberRecord, Name, Network,
-        Signer, UnixTime, address, genesis,
+        Signer, UnixTime, address, genesis, issuer::TIER_INVITED,
     },
     node::{Node, Now, Reach, Start},
     output::Output,
@@ -22,6 +22,7 @@ use hivevpn_core::{
     tunnels::{OverlayAddresses, Tunnels},
 };
 use libp2p_identity::PeerId;
+use zeroize::Zeroizing;
 
 const UNIX: UnixTime = UnixTime(1_800_000_000);
 const MTU: u16 = 1420;
@@ -156,6 +157,7 @@ impl Cast {
                 name: called.clone(),
                 groups: BTreeSet::new(),
                 ipv4: Some(ipv4(number)),
+                tier: TIER_INVITED,
             };
             let identity = Identity::new(seed(number));
             let endpoint = endpoint(number);
@@ -204,6 +206,8 @@ impl Cast {
             records,
             notices: Vec::new(),
             redemptions: Vec::new(),
+            password: None,
+            random: Zeroizing::new(seed(0)),
             relay_terms: hivevpn_core::relay::Terms::default(),
             bootstrap: Vec::new(),
         };
