@@ -39,7 +39,7 @@ pub mod signer;
 pub mod sync;
 mod tag;
 pub mod time;
-mod wire;
+pub(crate) mod wire;
 
 pub use certificate::{Certificate, Credential};
 pub use descriptor::{Descriptor, Features};
