@@ -39,6 +39,12 @@ pub enum DropReason {
     ForgedSource,
     /// Inbound: the inner destination is none of our addresses.
     NotForUs,
+    /// Inbound: the policy does not let its sender begin this.
+    PolicyDenied,
+    /// Outbound: the destination's policy would refuse it, as far as is known here.
+    PolicyRefused,
+    /// Either way: an answer, an error or a part of a conversation that is not known here and may not begin.
+    NoFlow,
     /// Inbound: a message of another version's core, or a damaged one.
     UnknownSignal,
     /// Relayed: the channel is none of ours, or leads to nobody now.
@@ -49,7 +55,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of the counters.
-    pub const ALL: [DropReason; 20] = [
+    pub const ALL: [DropReason; 23] = [
         Self::NotIp,
         Self::NoOwner,
         Self::Multicast,
@@ -67,6 +73,9 @@ impl DropReason {
         Self::InnerNotIp,
         Self::ForgedSource,
         Self::NotForUs,
+        Self::PolicyDenied,
+        Self::PolicyRefused,
+        Self::NoFlow,
         Self::UnknownSignal,
         Self::UnknownChannel,
         Self::RelayLimit,
@@ -92,6 +101,9 @@ impl DropReason {
             Self::InnerNotIp => "inner_not_ip",
             Self::ForgedSource => "forged_source",
             Self::NotForUs => "not_for_us",
+            Self::PolicyDenied => "policy_denied",
+            Self::PolicyRefused => "policy_refused",
+            Self::NoFlow => "no_flow",
             Self::UnknownSignal => "unknown_signal",
             Self::UnknownChannel => "unknown_channel",
             Self::RelayLimit => "relay_limit",

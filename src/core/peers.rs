@@ -6,6 +6,7 @@ use libp2p_identity::PeerId;
 
 use crate::{
     peer::{Peer, PeerIndex, PeerKeys},
+    policy::Guard,
     session::{Identity, WireGuardKey},
 };
 
@@ -34,6 +35,7 @@ impl Peers {
     pub fn add(
         &mut self,
         keys: PeerKeys,
+        guard: Guard,
         identity: &Identity,
         mut draw: impl FnMut() -> u32,
     ) -> Option<PeerIndex> {
@@ -46,20 +48,19 @@ impl Peers {
         }
         self.by_index.insert(
             index,
-            Box::new(Peer::new(keys, identity, index, self.interface_mtu)),
+            Box::new(Peer::new(keys, guard, identity, index, self.interface_mtu)),
         );
         self.by_id.insert(keys.id, index);
         self.by_key.insert(keys.key, index);
         Some(index)
     }
 
-    /// Forgets a peer and its tunnel.
-    pub fn remove(&mut self, id: &PeerId) -> Option<PeerIndex> {
+    /// Forgets a peer and its tunnel. What is left is its guard.
+    pub fn remove(&mut self, id: &PeerId) -> Option<(PeerIndex, Guard)> {
         let index = self.by_id.remove(id)?;
-        if let Some(peer) = self.by_index.remove(&index) {
-            self.by_key.remove(&peer.keys().key);
-        }
-        Some(index)
+        let peer = self.by_index.remove(&index)?;
+        self.by_key.remove(&peer.keys().key);
+        Some((index, peer.into_guard()))
     }
 
     /// The peer with this index.
@@ -80,6 +81,11 @@ impl Peers {
     /// The indexes of all peers.
     pub fn indexes(&self) -> Vec<PeerIndex> {
         self.by_id.values().copied().collect()
+    }
+
+    /// All peers, in no order that means anything.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Peer> {
+        self.by_index.values_mut().map(Box::as_mut)
     }
 
     /// All peers.

@@ -21,9 +21,14 @@ use minicbor::{Decode, Encode};
 
 use crate::membership::{Rejection, wire};
 
+pub mod content;
+pub mod flows;
+pub mod guard;
+pub mod reset;
 pub mod rule;
 pub mod traffic;
 
+pub use guard::{Answer, Denial, Filter, Guard};
 pub use rule::{Action, Rule, Selector, Subject};
 pub use traffic::{Protocol, Reachable, Service, Traffic};
 
@@ -399,5 +404,7 @@ fn is_basic(traffic: Traffic) -> bool {
     BASIC.contains(&traffic)
 }
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,16 @@ pub struct Subject {
     pub groups: BTreeSet<Name>,
 }
 
+impl Subject {
+    /// Somebody of whom only the identity is known.
+    pub fn unknown(peer: PeerId) -> Self {
+        Self {
+            peer: Some(peer),
+            ..Self::default()
+        }
+    }
+}
+
 /// Whom a rule means. What it names need not exist: then it means nobody.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Selector {

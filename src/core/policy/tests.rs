@@ -2,7 +2,10 @@
 
 use proptest::{collection::vec, prelude::*, sample::subsequence};
 
-use super::*;
+use super::{
+    testing::{policy, rule},
+    *,
+};
 use crate::membership::Name;
 
 fn name(text: &str) -> Name {
@@ -15,29 +18,6 @@ fn member(name_: &str, groups: &[&str]) -> Subject {
         name: Some(name(name_)),
         groups: groups.iter().map(|group| name(group)).collect(),
     }
-}
-
-/// `allow group:dev gpu tcp/22 icmp`.
-pub(super) fn rule(text: &str) -> Rule {
-    let words: Vec<_> = text.split(' ').collect();
-    let [action, from, to, ports @ ..] = &words[..] else {
-        panic!("{text}")
-    };
-    Rule {
-        action: match *action {
-            "allow" => Action::Allow,
-            "deny" => Action::Deny,
-            other => panic!("{other}"),
-        },
-        from: from.split(',').map(|word| word.parse().unwrap()).collect(),
-        to: to.split(',').map(|word| word.parse().unwrap()).collect(),
-        ports: ports.iter().map(|word| word.parse().unwrap()).collect(),
-        note: None,
-    }
-}
-
-fn policy(mode: Mode, rules: &[&str]) -> Policy {
-    Policy::new(mode, rules.iter().map(|text| rule(text)), []).unwrap()
 }
 
 fn allows(policy: &Policy, from: &Subject, to: &Subject, port: &str) -> bool {

@@ -6,6 +6,7 @@ use crate::session::WireGuardKey;
 use crate::testing::epoch;
 
 mod mtu;
+mod policy;
 mod relaying;
 
 struct Host {
