@@ -1,12 +1,20 @@
 //! The command line: clap types and their help, nothing else. One file in [`commands`](crate::commands) runs each.
 
-use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{net::Ipv4Addr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     bench::{MAX_SECONDS, MAX_STREAMS},
-    config::{RelayMode, parse_span},
+    config::RelayMode,
+};
+
+pub mod membership;
+
+use membership::{
+    ADMIT_HELP, AUTHORITY_HELP, AdmitArgs, AuthorityArgs, DELEGATE_HELP, DelegateArgs, INVITE_HELP,
+    InviteArgs, KEYGEN_HELP, KeygenArgs, NodesArgs, RESTORE_HELP, REVOKE_HELP, RestoreArgs,
+    RevokeArgs, RotateArgs, WHOIS_HELP, WhoisArgs,
 };
 
 /// Where state lives unless `--state` says otherwise.
@@ -67,11 +75,32 @@ pub enum Command {
     /// Stop the daemon and undo what it did
     Down,
     /// Print an invite that lets one machine join
+    #[command(long_about = INVITE_HELP)]
     Invite(InviteArgs),
+    /// Admit a node by its key, without an invite
+    #[command(long_about = ADMIT_HELP)]
+    Admit(AdmitArgs),
+    /// Expel a node from the network
+    #[command(long_about = REVOKE_HELP)]
+    Revoke(RevokeArgs),
+    /// Take back a node that was revoked
+    #[command(long_about = RESTORE_HELP)]
+    Restore(RestoreArgs),
+    /// Say which nodes may admit, invite, revoke
+    #[command(long_about = DELEGATE_HELP)]
+    Delegate(DelegateArgs),
+    /// Keep the network's authority key where it is safe
+    #[command(long_about = AUTHORITY_HELP)]
+    Authority(AuthorityArgs),
+    /// Replace a key of this node
+    Rotate(RotateArgs),
     /// Show this node, its peers and the paths to them, or wait for one of them
     Status(StatusArgs),
     /// List the members of the network
-    Nodes(JsonArg),
+    Nodes(NodesArgs),
+    /// Show which member an overlay address belongs to
+    #[command(long_about = WHOIS_HELP)]
+    Whois(WhoisArgs),
     /// Ask a peer for a sign of life and show by which path it came
     Ping(PingArgs),
     /// Explain the path to a peer: every way that was tried, and what came of it
@@ -88,6 +117,9 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Show this node's identity
     Id(IdArgs),
+    /// Make a key, or bring one along
+    #[command(long_about = KEYGEN_HELP)]
+    Keygen(KeygenArgs),
     /// Show the version
     Version(JsonArg),
 }
@@ -117,7 +149,7 @@ pub struct UpArgs {
     #[arg(value_name = "NETWORK.TOML")]
     pub config: Option<PathBuf>,
 
-    /// Join with this invite; `-` reads it from standard input
+    /// Join with this invite or admission; `-` reads it from standard input
     #[arg(
         long,
         value_name = "INVITE",
@@ -161,26 +193,6 @@ pub struct UpArgs {
     /// MTU of the overlay interface in bytes [default: 1420]
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<u16>,
-}
-
-/// Arguments of `invite`.
-#[derive(Debug, Args)]
-pub struct InviteArgs {
-    /// Name for the machine that joins [default: it chooses]
-    #[arg(long, value_name = "NAME")]
-    pub name: Option<String>,
-
-    /// Overlay IPv4 address for the machine that joins
-    #[arg(long, value_name = "IPV4")]
-    pub address: Option<Ipv4Addr>,
-
-    /// How long the invite is good for, e.g. 30m, 24h, 7d
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_span)]
-    pub expires: Duration,
-
-    /// Print JSON for machines
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// Arguments of `status`.

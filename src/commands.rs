@@ -11,17 +11,24 @@ use crate::{
     control::{NoDaemon, Starting},
 };
 
+pub mod admit;
+pub mod authority;
 pub mod bench;
+pub mod delegate;
 pub mod doctor;
 pub mod down;
 pub mod id;
 pub mod invite;
+pub mod keygen;
 pub mod netcheck;
 pub mod nodes;
 pub mod ping;
+mod qr;
+pub mod rotate;
 pub mod status;
 pub mod up;
 pub mod version;
+pub mod whois;
 pub mod why;
 
 /// Waiting took too long.
@@ -41,14 +48,22 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Up(args) => up::run(args, &cli.state, &socket),
         Command::Down => down::run(&socket),
         Command::Invite(args) => invite::run(args, &socket),
+        Command::Admit(args) => admit::admit(args, &socket),
+        Command::Revoke(args) => admit::revoke(args, &socket),
+        Command::Restore(args) => admit::restore(args, &socket),
+        Command::Delegate(args) => delegate::run(args, &cli.state, &socket),
+        Command::Authority(args) => authority::run(args, &cli.state, &socket),
+        Command::Rotate(args) => rotate::run(args, &cli.state, &socket),
         Command::Status(args) => status::run(args, &socket),
         Command::Nodes(args) => nodes::run(args, &socket),
+        Command::Whois(args) => whois::run(args, &socket),
         Command::Ping(args) => ping::run(args, &socket),
         Command::Why(args) => why::run(args, &socket),
         Command::Bench(args) => bench::run(args, &socket),
         Command::Netcheck(args) => netcheck::run(args, &socket),
         Command::Doctor(args) => doctor::run(args, &cli.state, &socket),
         Command::Id(args) => id::run(args, &cli.state, &socket),
+        Command::Keygen(args) => keygen::run(args, &cli.state),
         Command::Version(args) => version::run(args),
     }
 }
@@ -180,6 +195,43 @@ impl Table {
     }
 }
 
+/// Names in a row, `-` for none.
+fn listed(names: &[String]) -> String {
+    if names.is_empty() {
+        "-".to_owned()
+    } else {
+        names.join(",")
+    }
+}
+
+/// A moment in the past, in seconds since 1970: "5 min ago".
+fn ago(moment: u64) -> String {
+    format!("{} ago", span(now().saturating_sub(moment)))
+}
+
+/// A moment to come, in seconds since 1970: "in 90 d"; or "over".
+fn ahead(moment: u64) -> String {
+    match moment.checked_sub(now()) {
+        Some(left) => format!("in {}", span(left)),
+        None => "over".to_owned(),
+    }
+}
+
+fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+/// Seconds in the unit that fits, rounded to the nearest.
+fn span(seconds: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(86_400, "d"), (3_600, "h"), (60, "min")];
+    let unit = UNITS.iter().find(|(length, _)| seconds >= 2 * length);
+    match unit {
+        Some((length, name)) => format!("{} {name}", (seconds + length / 2) / length),
+        None => format!("{seconds} s"),
+    }
+}
+
 /// 1234567 → "1.2 MB".
 fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
@@ -224,6 +276,14 @@ mod tests {
             shown,
             ["0 B", "999 B", "1.0 kB", "1.2 MB", "1.0 MB", "18446.7 PB"]
         );
+    }
+
+    #[test]
+    fn spans_are_shown_in_the_unit_that_fits() {
+        let shown: Vec<_> = [0, 119, 120, 7200, 86_399, 90 * 86_400 - 1]
+            .map(span)
+            .into();
+        assert_eq!(shown, ["0 s", "119 s", "2 min", "2 h", "24 h", "90 d"]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use hivevpn_core::membership::Invite;
+use hivevpn_core::membership::{Bundle, Invite};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -40,6 +40,8 @@ pub struct Config {
     pub network: String,
     /// The invite to join with.
     pub invite: Option<Invite>,
+    /// The admission to join with, which takes no invite.
+    pub admission: Option<Bundle>,
     /// This node's name; the host name without.
     pub name: Option<String>,
     /// Overlay IPv4 address to ask for.
@@ -75,6 +77,7 @@ impl Default for Config {
         Self {
             network: "home".to_owned(),
             invite: None,
+            admission: None,
             name: None,
             address: None,
             port: 7777,
@@ -261,12 +264,19 @@ impl Config {
     }
 
     fn set_invite(&mut self, text: &str, place: &str) -> Result<(), ConfigError> {
-        let invite = Invite::parse(text).map_err(|error| ConfigError::Value {
+        let wrong = |message| ConfigError::Value {
             place: place.to_owned(),
             option: "network.invite",
-            message: error.to_string(),
-        })?;
-        self.invite = Some(invite);
+            message,
+        };
+        // What is said last counts.
+        (self.invite, self.admission) = if Bundle::is_meant_by(text) {
+            let bundle = Bundle::parse(text).map_err(|error| wrong(error.to_string()))?;
+            (None, Some(bundle))
+        } else {
+            let invite = Invite::parse(text).map_err(|error| wrong(error.to_string()))?;
+            (Some(invite), None)
+        };
         Ok(())
     }
 

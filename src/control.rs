@@ -17,6 +17,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::bench::Place;
 
+pub mod membership;
+
+use membership::Change;
+
 /// A request or reply longer than this is nobody's honest message.
 pub const MAX_LINE: u64 = 16 << 20;
 
@@ -35,11 +39,26 @@ pub enum Request {
     Invite {
         /// Name for whoever joins.
         name: Option<String>,
+        /// The groups that whoever joins will be in.
+        groups: Vec<String>,
         /// Address for whoever joins.
         address: Option<Ipv4Addr>,
         /// Seconds until it expires.
         expires_s: u64,
     },
+    /// [`Whois`](membership::Whois).
+    Whois {
+        /// Overlay address, name or peer id.
+        who: String,
+    },
+    /// [`Authorities`](membership::Authorities).
+    Authorities,
+    /// A list of [`Delegate`](membership::Delegate).
+    Delegates,
+    /// A list of [`Revoked`](membership::Revoked).
+    Revoked,
+    /// A change of who may what.
+    Change(Change),
     /// [`Pong`], or a failure when nobody answered within a second.
     Ping {
         /// Name, address or peer id.
@@ -189,6 +208,12 @@ pub struct Node {
     pub online: bool,
     /// Whether it offers to relay.
     pub relays: bool,
+    /// The groups that its certificate puts it in.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// What it may do for the network: `admit`, `invite`, `revoke`, `policy`, `update`.
+    #[serde(default)]
+    pub powers: Vec<String>,
     /// When it was admitted, in seconds since 1970.
     pub admitted_at: u64,
 }

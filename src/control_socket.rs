@@ -150,6 +150,11 @@ async fn ask_loop(request: Request, to_loop: &mailbox::Sender<Local>) -> Result<
         | Request::Status
         | Request::Nodes
         | Request::Invite { .. }
+        | Request::Whois { .. }
+        | Request::Authorities
+        | Request::Delegates
+        | Request::Revoked
+        | Request::Change(_)
         | Request::Id
         | Request::Underlay
         | Request::Down => (LOOP_LIMIT, "the daemon is too busy to answer".to_owned()),

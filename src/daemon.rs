@@ -142,6 +142,7 @@ fn node(
         descriptor_seq: store.descriptor_seq()?,
         time_floor: membership.time_floor,
         records: membership.records,
+        notices: membership.notices,
         redemptions: membership.redemptions,
         relay_terms: relay::Terms {
             bytes_per_second: config.relay_rate.map(NonZeroU64::get),

@@ -9,7 +9,7 @@
 //! interface, sealed datagrams to socket or carrier, the rest as commands.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     io::ErrorKind,
     net::SocketAddr,
     os::fd::AsFd,
@@ -43,6 +43,7 @@ use crate::{
 
 mod answers;
 mod changes;
+mod members;
 mod messages;
 mod outputs;
 mod pace;
@@ -146,6 +147,8 @@ pub struct EventLoop {
     pings: HashMap<u64, oneshot::Sender<Reply>>,
     tokens: HashMap<Token, oneshot::Sender<SocketAddr>>,
     next_token: u64,
+    /// Tokens of our questions for a new certificate.
+    renewals: HashSet<u64>,
     stopping: bool,
     began: Instant,
     received: RecvBatch,
@@ -178,6 +181,7 @@ impl EventLoop {
             pings: HashMap::new(),
             tokens: HashMap::new(),
             next_token: 0,
+            renewals: HashSet::new(),
             stopping: false,
             began: Instant::now(),
             received: RecvBatch::new(),

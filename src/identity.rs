@@ -6,7 +6,7 @@
 //! | `wg.key` | x25519, base64 as `wg genkey` writes it | WireGuard; bound to the identity by the signed descriptor |
 //! | `authority.key` | ed25519, libp2p's protobuf encoding | founders only: signs delegations; may be taken off-line |
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
@@ -28,7 +28,7 @@ impl Identity {
     /// Loads the keys from `state`, or makes and saves them on the first start.
     pub fn load_or_create(state: &Path) -> Result<Self> {
         Ok(Self {
-            keypair: load_or_create_keypair(&state.join("identity.key"))?,
+            keypair: load_or_create_keypair(&path(state))?,
             wireguard: load_or_create_wireguard(&state.join("wg.key"))?,
         })
     }
@@ -39,9 +39,19 @@ impl Identity {
     }
 }
 
+/// Where this node's identity is.
+pub fn path(state: &Path) -> PathBuf {
+    state.join("identity.key")
+}
+
+/// Where the network authority's key is, if it is on this machine.
+pub fn authority_path(state: &Path) -> PathBuf {
+    state.join("authority.key")
+}
+
 /// Loads the node's identity without making one, for commands that need no daemon.
 pub fn load_keypair(state: &Path) -> Result<Option<Keypair>> {
-    let path = state.join("identity.key");
+    let path = path(state);
     if path
         .try_exists()
         .with_context(|| path.display().to_string())?
@@ -54,7 +64,7 @@ pub fn load_keypair(state: &Path) -> Result<Option<Keypair>> {
 
 /// Loads the network authority's key, or makes it: only a founder calls this.
 pub fn load_or_create_authority(state: &Path) -> Result<Keypair> {
-    load_or_create_keypair(&state.join("authority.key"))
+    load_or_create_keypair(&authority_path(state))
 }
 
 /// Fresh random bytes for secrets, salts and nonces.

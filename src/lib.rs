@@ -8,7 +8,7 @@
 //! - [`control`], [`control_socket`]: how commands and daemon talk
 //! - [`mod@bench`]: measuring the tunnel to a peer, both ends
 //! - [`doctor`], [`netcheck`], [`reflect`]: what keeps this node from working, and what its network lets it do
-//! - [`identity`], [`store`]: secret keys, and what survives a restart
+//! - [`identity`], [`key_file`], [`store`]: secret keys, here and for other programs, and what survives a restart
 //! - [`mailbox`]: into the loop from anywhere
 //!
 //! What decides lives in `hivevpn-core`, what differs per operating system in `hivevpn-platform`.
@@ -25,6 +25,7 @@ pub mod event_loop;
 pub mod footprint;
 pub mod identity;
 pub mod joining;
+pub mod key_file;
 pub mod mailbox;
 pub mod membership;
 pub mod netcheck;

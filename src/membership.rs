@@ -9,7 +9,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use hivevpn_core::membership::{
-    Credential, Founding, Invite, Name, Network, Redemption, Signer, UnixTime, address, genesis,
+    Bundle, Credential, Founding, Invite, Joined, Name, Network, Notice, Redemption, Signer,
+    UnixTime, address, genesis,
 };
 use ipnet::IpNet;
 
@@ -28,6 +29,8 @@ pub enum Way {
     Member(StoredMembership),
     /// Join with this invite.
     Join(Box<Invite>),
+    /// We were admitted by hand: begin with this.
+    Admitted(Box<Bundle>),
     /// Found a network; the authority's key goes into this directory.
     Found(PathBuf),
 }
@@ -44,6 +47,8 @@ pub struct Membership {
     pub name: Name,
     /// Records of members.
     pub records: Vec<Vec<u8>>,
+    /// Who was expelled, who may act for the authority, which policy is in force.
+    pub notices: Vec<Vec<u8>>,
     /// Used invites.
     pub redemptions: Vec<Redemption>,
     /// The latest moment known.
@@ -89,14 +94,17 @@ impl Membership {
 /// Decides by what there is: a stored membership, an invite, or neither.
 pub fn way(store: &Store, config: &Config, state: &Path) -> Result<Way> {
     if let Some(stored) = store.membership()? {
-        if let Some(invite) = &config.invite {
+        let invited = config.invite.as_ref().map(Invite::terms);
+        let invited = invited.map(|terms| (terms.network, &terms.network_name));
+        let admitted = config.admission.as_ref().map(Bundle::genesis);
+        let admitted = admitted.map(|genesis| (genesis.id(), genesis.name()));
+        if let Some((id, name)) = invited.or(admitted) {
             let network =
                 Network::decode(&stored.network).context("the stored network is damaged")?;
             ensure!(
-                invite.terms().network == network.id(),
+                id == network.id(),
                 BadUsage(format!(
-                    "the invite is for the network '{}', but {} belongs to '{}': choose another --state directory",
-                    invite.terms().network_name,
+                    "the invite is for the network '{name}', but {} belongs to '{}': choose another --state directory",
                     state.display(),
                     network.genesis().name(),
                 ))
@@ -108,6 +116,9 @@ pub fn way(store: &Store, config: &Config, state: &Path) -> Result<Way> {
     if let Some(invite) = &config.invite {
         invite.check_time(now().unix)?;
         return Ok(Way::Join(Box::new(invite.clone())));
+    }
+    if let Some(bundle) = &config.admission {
+        return Ok(Way::Admitted(Box::new(bundle.clone())));
     }
     ensure!(
         config.bootstrap.is_empty(),
@@ -135,17 +146,15 @@ pub fn obtain(
             let Outcome::Joined(joined) = join(&invite)? else {
                 return Ok(None);
             };
-            let membership = Membership {
-                name: joined.certificate.name.clone(),
-                ipv4: joined.certificate.ipv4,
-                network: joined.network,
-                credential: joined.credential,
-                delegation: None,
-                records: joined.records,
-                redemptions: Vec::new(),
-                time_floor: joined.time,
-                is_founded_now: false,
-            };
+            let membership = begin(*joined);
+            save(&membership, store)?;
+            membership
+        }
+        Way::Admitted(bundle) => {
+            let joined = bundle.accept(&identity.signer()?.key(), now().unix)?;
+            let network = joined.network.genesis().name();
+            tracing::info!(%network, "admitted by hand");
+            let membership = begin(joined);
             save(&membership, store)?;
             membership
         }
@@ -162,13 +171,29 @@ pub fn obtain(
     Ok(Some(membership))
 }
 
+fn begin(joined: Joined) -> Membership {
+    Membership {
+        name: joined.certificate.name.clone(),
+        ipv4: joined.certificate.ipv4,
+        network: joined.network,
+        credential: joined.credential,
+        delegation: None,
+        records: joined.records,
+        notices: joined.notices,
+        redemptions: Vec::new(),
+        time_floor: joined.time,
+        is_founded_now: false,
+    }
+}
+
 fn restore(stored: &StoredMembership, identity: &Identity, store: &Store) -> Result<Membership> {
     const DAMAGED: &str = "the stored membership is damaged: join again with a new invite and a new --state directory";
     let network = Network::decode(&stored.network).context(DAMAGED)?;
     let credential = Credential::decode(&stored.credential).context(DAMAGED)?;
     let time_floor = UnixTime(store.time_floor()?);
-    let unix = now().unix.max(time_floor);
-    let certificate = credential.verify(network.genesis(), unix, &identity.signer()?.peer_id()).map_err(|rejection| {
+    // Whether it is still good is for the node to find out, which asks for a new one if not.
+    let us = identity.signer()?.peer_id();
+    let certificate = credential.verify_untimed(network.genesis(), &us).map_err(|rejection| {
         anyhow::anyhow!("this node's certificate cannot be used ({rejection}): join again with a new invite and a new --state directory")
     })?;
     // A redemption that cannot be read would let its invite be used twice: better not to start.
@@ -184,6 +209,7 @@ fn restore(stored: &StoredMembership, identity: &Identity, store: &Store) -> Res
         credential,
         delegation: stored.delegation.clone(),
         records: store.records()?,
+        notices: store.notices()?,
         redemptions: redemptions.context(
             "the list of used invites is damaged: restore the state directory from a backup",
         )?,
@@ -237,6 +263,7 @@ fn found(name: &str, identity: &Identity, config: &Config, state: &Path) -> Resu
         credential: founded.credential,
         delegation: Some(founded.delegation),
         records: Vec::new(),
+        notices: Vec::new(),
         redemptions: Vec::new(),
         time_floor: unix,
         is_founded_now: true,
@@ -245,6 +272,9 @@ fn found(name: &str, identity: &Identity, config: &Config, state: &Path) -> Resu
 
 fn save(membership: &Membership, store: &Store) -> Result<()> {
     store.save_time_floor(membership.time_floor.0)?;
+    for notice in &membership.notices {
+        store.save_notice(&Notice::id_of(notice), notice)?;
+    }
     store.save_membership(&StoredMembership {
         network: membership.network.encode(),
         credential: membership.credential.encode(),

@@ -4,6 +4,7 @@
 //! self         format │ network │ credential │ delegation │ time_floor │ descriptor_seq
 //! records      peer id → member record
 //! redemptions  invite id → who used it, and the certificate it was answered with
+//! notices      id → who was expelled, who may act for the authority, which policy is in force
 //! ```
 //!
 //! Keys, secrets included, lie in a directory that only the owner may enter.
@@ -24,6 +25,7 @@ pub struct Store {
     own: sled::Tree,
     records: sled::Tree,
     redemptions: sled::Tree,
+    notices: sled::Tree,
 }
 
 /// What makes this node a member, as encoded by the core.
@@ -53,10 +55,12 @@ impl Store {
                 Some(_) => bail!("it was written by a newer hivevpn: update this one"),
             }
             let (records, redemptions) = (db.open_tree("records")?, db.open_tree("redemptions")?);
+            let notices = db.open_tree("notices")?;
             Ok(Self {
                 own,
                 records,
                 redemptions,
+                notices,
                 db,
             })
         };
@@ -114,6 +118,27 @@ impl Store {
     /// Forgets a member's record.
     pub fn remove_record(&self, peer: &[u8]) -> Result<()> {
         self.records.remove(peer)?;
+        Ok(())
+    }
+
+    /// Every notice.
+    pub fn notices(&self) -> Result<Vec<Vec<u8>>> {
+        self.notices
+            .iter()
+            .values()
+            .map(|value| Ok(value?.to_vec()))
+            .collect()
+    }
+
+    /// Saves a notice.
+    pub fn save_notice(&self, id: &[u8; 32], notice: &[u8]) -> Result<()> {
+        self.notices.insert(id, notice)?;
+        Ok(())
+    }
+
+    /// Forgets a notice that another one has replaced.
+    pub fn remove_notice(&self, id: &[u8; 32]) -> Result<()> {
+        self.notices.remove(id)?;
         Ok(())
     }
 

@@ -33,7 +33,7 @@ pub fn run(args: &IdArgs, state: &Path, socket: &Path) -> Result<()> {
 fn offline(state: &Path) -> Result<Identity> {
     let Some(keypair) = identity::load_keypair(state)? else {
         bail!(
-            "{} holds no identity yet: 'hivevpn up' makes one",
+            "{} holds no identity yet: 'hivevpn keygen' makes one, and so does the first 'hivevpn up'",
             state.display()
         );
     };

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use super::qr;
 use crate::{
-    cli::InviteArgs,
+    cli::membership::InviteArgs,
     control::{Invite, Request, ask},
 };
 
@@ -13,13 +14,14 @@ use crate::{
 pub fn run(args: &InviteArgs, socket: &Path) -> Result<()> {
     let request = Request::Invite {
         name: args.name.clone(),
+        groups: args.groups.iter().map(ToString::to_string).collect(),
         address: args.address,
         expires_s: args.expires.as_secs(),
     };
     let invite: Invite = ask(socket, &request)?;
     if args.json {
-        super::print_json(&invite)
-    } else {
-        super::print(&format!("{}\n", invite.invite))
+        return super::print_json(&invite);
     }
+    qr::show(&invite.invite, args.qr)?;
+    super::print(&format!("{}\n", invite.invite))
 }

@@ -6,17 +6,22 @@ use anyhow::Result;
 
 use super::{Paint, Table};
 use crate::{
-    cli::JsonArg,
-    control::{Node, Request, ask},
+    cli::membership::NodesArgs,
+    control::{Node, Request, ask, membership::Revoked},
 };
 
-/// Lists the members.
-pub fn run(args: &JsonArg, socket: &Path) -> Result<()> {
+/// Lists the members, or the keys that were revoked.
+pub fn run(args: &NodesArgs, socket: &Path) -> Result<()> {
+    if args.revoked {
+        return revoked(args, socket);
+    }
     let nodes: Vec<Node> = ask(socket, &Request::Nodes)?;
     if args.json {
         return super::print_json(&nodes);
     }
-    let mut table = Table::new(&["NAME", "IPV4", "IPV6", "STATE", "RELAYS", "PEER ID"]);
+    let mut table = Table::new(&[
+        "NAME", "IPV4", "IPV6", "STATE", "GROUPS", "POWERS", "RELAYS", "PEER ID",
+    ]);
     for node in nodes {
         let state = match (node.this, node.online) {
             (true, _) => "this node",
@@ -29,8 +34,33 @@ pub fn run(args: &JsonArg, socket: &Path) -> Result<()> {
                 .map_or("-".to_owned(), |address| address.to_string()),
             node.ipv6.to_string(),
             state.to_owned(),
+            super::listed(&node.groups),
+            super::listed(&node.powers),
             if node.relays { "yes" } else { "no" }.to_owned(),
             node.peer_id,
+        ]);
+    }
+    super::print(&table.render(Paint::for_stdout()))
+}
+
+fn revoked(args: &NodesArgs, socket: &Path) -> Result<()> {
+    let revoked: Vec<Revoked> = ask(socket, &Request::Revoked)?;
+    if args.json {
+        return super::print_json(&revoked);
+    }
+    let mut table = Table::new(&["NAME", "REVOKED", "BY", "STATE", "REASON", "PEER ID"]);
+    for key in revoked {
+        table.row(vec![
+            key.name.unwrap_or_else(|| "-".to_owned()),
+            super::ago(key.revoked_at),
+            key.by,
+            if key.restored { "restored" } else { "revoked" }.to_owned(),
+            if key.reason.is_empty() {
+                "-".to_owned()
+            } else {
+                key.reason
+            },
+            key.peer_id,
         ]);
     }
     super::print(&table.render(Paint::for_stdout()))

@@ -318,6 +318,11 @@ impl Connections {
             .map(|(id, connection)| (id, connection.link))
     }
 
+    /// Whether there is a connection to this peer, authenticated or not.
+    pub fn is_open(&self, peer: &PeerId) -> bool {
+        self.all_of(peer).next().is_some()
+    }
+
     fn all_of(&self, peer: &PeerId) -> impl Iterator<Item = (ConnectionId, &Connection)> {
         let (first, last) = (ConnectionId(0), ConnectionId(u64::MAX));
         self.by_peer

@@ -11,7 +11,8 @@
 //! Members bring their directories together by exchanging digests ([`sync`]).
 //!
 //! A node becomes a member by an **invite**: a printable string with which it asks the node that
-//! made it ([`join`]); that node's [`issuer`] decides. Nobody needs to be asked afterwards.
+//! made it ([`join`]); that node's [`issuer`] decides. Or a node is admitted without being there, by
+//! its key, and is handed the answer as a [`bundle`]. Nobody needs to be asked afterwards.
 //!
 //! Nothing here reads a clock or draws a random number: the caller passes both in. Everything that
 //! is refused is refused for one named reason, a [`Rejection`] or a [`JoinRefusal`].
@@ -20,18 +21,22 @@
 //! [`directory`]; then [`invite`], [`join`], [`issuer`]. The encoding is in [`envelope`] and `wire`.
 
 pub mod address;
+pub mod bundle;
 pub mod certificate;
 mod claims;
 pub mod delegation;
 pub mod descriptor;
 pub mod directory;
 pub mod envelope;
+pub mod former;
 pub mod genesis;
 pub mod invite;
 pub mod issuer;
 pub mod join;
 pub mod name;
 pub mod network;
+pub mod notice;
+pub mod notices;
 pub mod record;
 pub mod refusal;
 pub mod rejection;
@@ -41,15 +46,19 @@ mod tag;
 pub mod time;
 pub(crate) mod wire;
 
+pub use bundle::{Bundle, BundleError};
 pub use certificate::{Certificate, Credential};
+pub use delegation::{Delegation, GroupGrant, Powers};
 pub use descriptor::{Descriptor, Features};
 pub use directory::{Admitted, Change, Directory};
 pub use genesis::{Genesis, NetworkId};
 pub use invite::{Invite, InviteError};
 pub use issuer::{Applicant, Issuer, Offer, Redemption};
-pub use join::{JoinAnswer, JoinError, JoinMessage, JoinRequest, Joined};
+pub use join::{JoinAnswer, JoinError, JoinMessage, JoinRequest, Joined, Renewal};
 pub use name::Name;
 pub use network::{Founded, Founding, Network};
+pub use notice::{DelegationEnd, Notice, NoticeId, PolicyUpdate, Revocation};
+pub use notices::Notices;
 pub use record::{Member, MemberRecord};
 pub use refusal::JoinRefusal;
 pub use rejection::Rejection;

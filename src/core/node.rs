@@ -21,8 +21,8 @@ use crate::{
     batch::{DatagramBatch, PacketBatch},
     connections::Connections,
     membership::{
-        Certificate, Credential, Directory, Issuer, MemberRecord, Name, Network, Redemption,
-        Rejection, Signer, SignerKey, TimeFloor, UnixTime, address,
+        Certificate, Credential, Delegation, Directory, Issuer, MemberRecord, Name, Network,
+        Redemption, Rejection, Signer, SignerKey, TimeFloor, UnixTime, address,
     },
     output::Output,
     path::{Path, candidate::Candidate},
@@ -30,13 +30,22 @@ use crate::{
     tunnels::{OverlayAddresses, PingAnswer, Tunnels},
 };
 
+mod delegates;
 mod joining;
 mod links;
 mod members;
+mod notices;
+mod renewal;
+mod rotation;
+mod standing;
 mod status;
+mod trust;
 
-pub use joining::{InviteRequest, NoInvite};
+pub use delegates::{CannotDelegate, CannotUndelegate, DelegateStatus, Undelegated};
+pub use joining::{CannotAdmit, InviteRequest, NoInvite};
+pub use standing::Standing;
 pub use status::{MemberStatus, PeerStatus, Why};
+pub use trust::{CannotRestore, CannotRevoke, CannotSetPolicy, RevokedStatus};
 
 /// Certificates are looked through for expiry this often.
 const EXPIRY_PERIOD: Duration = Duration::from_secs(60);
@@ -85,6 +94,8 @@ pub struct Start {
     pub time_floor: UnixTime,
     /// Records of an earlier run or of the admission.
     pub records: Vec<Vec<u8>>,
+    /// Notices of an earlier run or of the admission.
+    pub notices: Vec<Vec<u8>>,
     /// Invites that were used.
     pub redemptions: Vec<Redemption>,
     /// On which terms we pass datagrams on for others, should we offer to.
@@ -119,6 +130,9 @@ pub struct Node {
     network: Network,
     credential: Credential,
     certificate: Certificate,
+    /// What our certificate rests on.
+    basis: Delegation,
+    standing: Standing,
     issuer: Option<Issuer>,
     name: Name,
     wireguard_key: [u8; 32],
@@ -134,6 +148,7 @@ pub struct Node {
     relay_terms: relay::Terms,
     joins: joining::JoinLimit,
     strangers: BTreeMap<PeerId, Instant>,
+    asking: renewal::Asking,
     bootstrap: Vec<(PeerId, Multiaddr)>,
     next_bootstrap: Instant,
     resync: BTreeMap<PeerId, Resync>,
@@ -144,21 +159,20 @@ pub struct Node {
 }
 
 impl Node {
-    /// A member of a network, with what it remembers. Fails when our own certificate is not (or no longer) good.
+    /// A member of a network, with what it remembers. Fails when our own certificate never was good; one that has run
+    /// out or was taken back leaves a node that asks for a new one ([`Standing`]).
     pub fn new(start: Start, now: Now) -> Result<Self, Rejection> {
         let mut time = TimeFloor::new(start.time_floor);
         let unix = time.now(now.unix);
         let genesis = start.network.genesis().clone();
         let us = start.signer.peer_id();
-        let certificate = start.credential.verify(&genesis, unix, &us)?;
-        let issuer = match start.delegation {
-            Some(delegation) => Some(Issuer::new(
-                start.signer.clone(),
-                delegation,
-                genesis.clone(),
-            )?),
-            None => None,
-        };
+        let (certificate, basis) = start.credential.open(&genesis)?;
+        if certificate.subject != start.signer.key() {
+            return Err(Rejection::WrongSubject);
+        }
+        if unix < certificate.not_before {
+            return Err(Rejection::NotYetValid);
+        }
         let addresses = OverlayAddresses {
             ipv4: Some(certificate.ipv4),
             ipv6: address::ipv6(&genesis.id(), &start.signer.key()),
@@ -178,7 +192,9 @@ impl Node {
             network: start.network,
             credential: start.credential,
             certificate,
-            issuer,
+            basis,
+            standing: Standing::Member,
+            issuer: None,
             name: start.name,
             wireguard_key,
             reach: Reach::default(),
@@ -190,6 +206,7 @@ impl Node {
             relay_terms: start.relay_terms,
             joins: joining::JoinLimit::default(),
             strangers: BTreeMap::new(),
+            asking: renewal::Asking::default(),
             bootstrap: start.bootstrap,
             next_bootstrap: now.instant,
             resync: BTreeMap::new(),
@@ -198,13 +215,9 @@ impl Node {
             next_anti_entropy: now.instant + ANTI_ENTROPY_PERIOD,
             next_publish: now.instant,
         };
+        node.restore_notices(start.notices, start.delegation, now)?;
         node.announce_ourselves(now);
-        for record in &start.records {
-            // A record that has expired or was damaged on the disk is news from nobody.
-            if let Err(reason) = node.admit(record, None, now) {
-                tracing::debug!(%reason, "a stored record is not taken");
-            }
-        }
+        node.restore_records(&start.records, now);
         for redemption in start.redemptions {
             if let Some(issuer) = &node.issuer {
                 issuer.remember(&redemption, unix, &mut node.directory);
@@ -305,6 +318,7 @@ impl Node {
         if now.instant >= self.next_bootstrap {
             self.next_bootstrap = now.instant + BOOTSTRAP_PERIOD;
             self.contact_bootstrap();
+            self.contact_for_renewal(now);
         }
         if now.instant >= self.next_publish {
             self.next_publish = now.instant + PUBLISH_PERIOD;

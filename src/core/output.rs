@@ -4,7 +4,11 @@
 use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
 
-use crate::{connection::ConnectionId, membership::UnixTime};
+use crate::{
+    connection::ConnectionId,
+    membership::{NoticeId, UnixTime},
+    node::Standing,
+};
 
 /// A request that came in and wants one answer. The shell gives out the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +76,27 @@ pub enum Output {
     },
     /// A member is no more.
     ForgetRecord(PeerId),
+    /// Keep a notice: who was expelled, who may act for the authority, which policy is in force.
+    SaveNotice {
+        /// What tells it from every other.
+        id: NoticeId,
+        /// Encoded.
+        notice: Vec<u8>,
+    },
+    /// A notice has been replaced by another.
+    ForgetNotice(NoticeId),
+    /// Send a message of the join protocol to a connected node. Its answer comes back by
+    /// `Node::handle_renewal_answer`, or none by `Node::handle_renewal_failed`.
+    AskRenewal {
+        /// Whom.
+        peer: PeerId,
+        /// The encoded message.
+        body: Vec<u8>,
+    },
+    /// Whether the others take us for a member has changed.
+    Standing(Standing),
+    /// Another policy is in force: its body. None when there is no policy any more, and the default applies.
+    PolicyChanged(Option<Vec<u8>>),
     /// Remember the sequence number of our descriptor before anybody sees it.
     SaveDescriptorSeq(u64),
     /// Remember the latest moment we know of, so that a clock set back revives nothing.

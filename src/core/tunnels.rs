@@ -200,6 +200,11 @@ impl Tunnels {
         Some(guard)
     }
 
+    /// Another key of ours, for the tunnels that are made from now on.
+    pub fn set_identity(&mut self, identity: Identity) {
+        self.identity = identity;
+    }
+
     /// The peer with this identity.
     pub fn peer(&self, id: &PeerId) -> Option<&Peer> {
         self.peers.get(self.peers.index_of(id)?)

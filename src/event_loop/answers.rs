@@ -16,7 +16,7 @@ use libp2p::PeerId;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
-use super::EventLoop;
+use super::{EventLoop, members};
 use crate::{
     bench::asking::Asking,
     control::{
@@ -37,11 +37,20 @@ impl EventLoop {
             Request::Status => Reply::of(&self.status()),
             Request::Nodes => Reply::of(&self.nodes()),
             Request::Id => Reply::of(&self.identity()),
+            Request::Whois { who } => match self.whois(&who) {
+                Ok(whois) => Reply::of(&whois),
+                Err(message) => Reply::Error(message),
+            },
+            Request::Authorities => Reply::of(&self.authorities()),
+            Request::Delegates => Reply::of(&self.delegates()),
+            Request::Revoked => Reply::of(&self.revoked()),
+            Request::Change(change) => self.change(change, now).unwrap_or_else(Reply::Error),
             Request::Invite {
                 name,
+                groups,
                 address,
                 expires_s,
-            } => match self.invite(name, address, Duration::from_secs(expires_s), now) {
+            } => match self.invite(name, &groups, address, Duration::from_secs(expires_s), now) {
                 Ok((invite, expires)) => Reply::of(&Invite {
                     invite: invite.to_string(),
                     expires_at: expires.0,
@@ -136,7 +145,10 @@ impl EventLoop {
 
     fn nodes(&self) -> Vec<Node> {
         let us = self.node.peer_id();
+        let powers = self.powers();
         let node = |member: MemberStatus| Node {
+            groups: members::names(&member.groups),
+            powers: powers.get(&member.peer_id).cloned().unwrap_or_default(),
             name: member.name.to_string(),
             peer_id: member.peer_id.to_string(),
             ipv4: member.ipv4,
@@ -162,6 +174,7 @@ impl EventLoop {
     fn invite(
         &mut self,
         name: Option<String>,
+        groups: &[String],
         ipv4: Option<Ipv4Addr>,
         lifetime: Duration,
         now: Now,
@@ -178,6 +191,7 @@ impl EventLoop {
         }
         let request = InviteRequest {
             name,
+            groups: members::groups(groups)?,
             ipv4,
             lifetime,
         };
@@ -192,7 +206,7 @@ impl EventLoop {
     pub(super) fn greet(&mut self, now: Now) {
         self.greet_at = None;
         // Without an address yet, the next one that is reported tries again.
-        if let Ok((invite, _)) = self.invite(None, None, FIRST_INVITE, now) {
+        if let Ok((invite, _)) = self.invite(None, &[], None, FIRST_INVITE, now) {
             self.greet = false;
             say(&format!(
                 "One machine may join within 24 hours with this invite ('hivevpn invite' prints more):\n  \
@@ -339,7 +353,7 @@ impl EventLoop {
     }
 }
 
-fn unknown(name: &str) -> String {
+pub(super) fn unknown(name: &str) -> String {
     format!("no member is called {name}: 'hivevpn nodes' lists them")
 }
 

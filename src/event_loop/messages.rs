@@ -77,9 +77,7 @@ impl EventLoop {
             Event::RefusedByPeer {
                 connection: _,
                 peer,
-            } => {
-                tracing::warn!(%peer, "the member does not accept our certificate");
-            }
+            } => node.handle_refused_by_peer(peer, now),
             Event::CarrierOpened {
                 connection,
                 peer: _,
@@ -113,6 +111,17 @@ impl EventLoop {
             } => {
                 node.handle_sync_request(request, peer, &body, now);
             }
+            Event::Response {
+                token,
+                peer,
+                outcome,
+            } if self.renewals.remove(&token) => match outcome {
+                Ok(body) => node.handle_renewal_answer(peer, &body, now),
+                Err(error) => {
+                    tracing::debug!(%peer, %error, "no answer about our certificate");
+                    node.handle_renewal_failed(peer, now);
+                }
+            },
             Event::Response {
                 token: _,
                 peer,

@@ -89,6 +89,23 @@ impl EventLoop {
                 self.store.remove_record(&peer.to_bytes()),
                 "a member's record",
             ),
+            Output::SaveNotice { id, notice } => {
+                report(self.store.save_notice(&id, &notice), "a notice");
+            }
+            Output::ForgetNotice(id) => report(self.store.remove_notice(&id), "a notice"),
+            Output::AskRenewal { peer, body } => {
+                let token = self.next_token();
+                self.renewals.insert(token);
+                self.command(Command::Request {
+                    peer,
+                    protocol: Protocol::Join,
+                    token,
+                    body,
+                });
+            }
+            // Whoever asks for the status is told; the core has said it in the log.
+            Output::Standing(_) => {}
+            Output::PolicyChanged(_) => {}
             Output::SaveDescriptorSeq(seq) => report(
                 self.store.save_descriptor_seq(seq),
                 "our descriptor's number",

@@ -13,6 +13,8 @@ fn node(name: &str, relays: bool) -> Node {
         this: name == "a",
         online: true,
         relays,
+        groups: Vec::new(),
+        powers: Vec::new(),
         admitted_at: 0,
     }
 }

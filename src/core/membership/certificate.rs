@@ -2,8 +2,8 @@
 //!
 //! The two travel together as a [`Credential`], so anyone who knows the genesis can check the whole
 //! chain without asking: authority → delegate → member. A certificate is short-lived and renewed at
-//! half its life. Revocations, once they exist, will be looked up by the subject's key and the
-//! certificate's generation.
+//! half its life. [`Notices`](super::notices::Notices) can void it earlier: a revocation by its subject
+//! and generation, the end of a delegation by what it rests on.
 
 use std::{collections::BTreeSet, net::Ipv4Addr, ops::RangeInclusive};
 
@@ -125,17 +125,28 @@ impl Credential {
         now: UnixTime,
         subject: &PeerId,
     ) -> Result<Certificate, Rejection> {
-        let certificate = self.open(genesis)?;
-        if certificate.subject.peer_id() != *subject {
-            return Err(Rejection::WrongSubject);
-        }
+        let certificate = self.verify_untimed(genesis, subject)?;
         certificate.check_time(now)?;
         Ok(certificate)
     }
 
+    /// Checks everything but the time: that `subject` is a member of this network, or once was.
+    pub fn verify_untimed(
+        &self,
+        genesis: &Genesis,
+        subject: &PeerId,
+    ) -> Result<Certificate, Rejection> {
+        let (certificate, _) = self.open(genesis)?;
+        if certificate.subject.peer_id() != *subject {
+            return Err(Rejection::WrongSubject);
+        }
+        Ok(certificate)
+    }
+
     /// Checks what does not depend on who presents it and when: the chain of signatures, and that
-    /// the certificate gives no more than its issuer has.
-    pub(super) fn open(&self, genesis: &Genesis) -> Result<Certificate, Rejection> {
+    /// the certificate gives no more than its issuer has. What was taken back since, the
+    /// [`Notices`](super::notices::Notices) know.
+    pub(crate) fn open(&self, genesis: &Genesis) -> Result<(Certificate, Delegation), Rejection> {
         let delegation = Delegation::open(&self.delegation, genesis)?;
         let opened = envelope::open::<Certificate>(Domain::Member, &self.certificate)?;
         let (certificate, signer) = (opened.payload, opened.signer);
@@ -167,6 +178,6 @@ impl Credential {
         if !address::is_usable(genesis.ipv4_prefix(), certificate.ipv4) {
             return Err(Rejection::AddressUnusable);
         }
-        Ok(certificate)
+        Ok((certificate, delegation))
     }
 }

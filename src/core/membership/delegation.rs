@@ -91,6 +91,19 @@ impl GroupGrant {
     }
 }
 
+impl fmt::Display for GroupGrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            GroupGrant::Any => f.write_str("any group"),
+            GroupGrant::Only(granted) if granted.is_empty() => f.write_str("no group"),
+            GroupGrant::Only(granted) => {
+                let names: Vec<_> = granted.iter().map(Name::as_str).collect();
+                write!(f, "no other groups than {}", names.join(", "))
+            }
+        }
+    }
+}
+
 /// What an authority lends to a delegate.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]

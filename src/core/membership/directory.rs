@@ -5,6 +5,9 @@
 //! records agree, in whatever order these came; the one exception is a WireGuard key that two
 //! members show, where the first comer keeps it.
 //!
+//! The directory knows the [`Notices`] as well, and believes no certificate that they void. Who is no
+//! member any more is remembered for a while ([`former`](super::former)).
+//!
 //! *Promises* are certificates that this node has issued and whose records have not come yet. Nobody
 //! else is given their names and addresses in the meantime; they take nothing from a member.
 
@@ -20,8 +23,11 @@ use super::{
     address,
     certificate::Certificate,
     claims::{Basis, Claim, Claims},
+    former::Former,
     genesis::Genesis,
     name::Name,
+    notice::Notice,
+    notices::{Notices, Taken},
     record::{Member, MemberRecord},
     rejection::Rejection,
     signer::SignerKey,
@@ -53,13 +59,15 @@ pub struct Admitted {
     pub disturbed: BTreeSet<PeerId>,
 }
 
-/// The outcome of [`Directory::expire`].
+/// The outcome of [`Directory::expire`] and [`Directory::enforce`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Expired {
+pub struct Departed {
     /// The members that are no more.
     pub gone: Vec<PeerId>,
     /// The members that gained an IPv4 address by it.
     pub disturbed: BTreeSet<PeerId>,
+    /// Of whom nothing is remembered any more, not even that they were members.
+    pub forgotten: Vec<PeerId>,
 }
 
 /// The members of one network.
@@ -73,6 +81,8 @@ pub struct Directory {
     tunnel_keys: BTreeMap<[u8; 32], PeerId>,
     /// Fingerprints of the records that are known.
     verified: BTreeMap<[u8; 32], PeerId>,
+    notices: Notices,
+    former: Former,
 }
 
 impl Directory {
@@ -86,6 +96,8 @@ impl Directory {
             names: Claims::new(),
             tunnel_keys: BTreeMap::new(),
             verified: BTreeMap::new(),
+            notices: Notices::default(),
+            former: Former::default(),
         }
     }
 
@@ -106,6 +118,8 @@ impl Directory {
             });
         }
         let mut member = MemberRecord::decode(record)?.verify(&self.genesis, now)?;
+        self.notices
+            .check(&member.certificate, &member.delegation)?;
         let peer = member.peer_id;
         let mut change = Change::New;
         if let Some(known) = self.members.get(&peer) {
@@ -155,6 +169,8 @@ impl Directory {
         self.promised
             .retain(|to, promise| *to != peer || promise.serial > serial);
         self.take_out(&peer);
+        self.former.came_back(&peer);
+        self.learn_delegation(&member);
         let (certified, chosen) = claims_of(&member);
         self.addresses.add(member.ipv4.into(), certified);
         self.addresses.add(member.ipv6.into(), certified);
@@ -191,25 +207,81 @@ impl Directory {
     }
 
     /// Drops the members and promises whose certificates have expired. Our own is no exception.
-    pub fn expire(&mut self, now: UnixTime) -> Expired {
+    pub fn expire(&mut self, now: UnixTime) -> Departed {
         let over = |certificate: &Certificate| now > certificate.not_after;
-        let gone: Vec<PeerId> = self
-            .members
-            .values()
-            .filter(|member| over(&member.certificate))
-            .map(|member| member.peer_id)
-            .collect();
-        let contested = gone
-            .iter()
-            .filter_map(|peer| self.members.get(peer))
-            .map(|member| member.ipv4)
-            .collect();
-        let before = self.holders(&contested);
-        gone.iter().for_each(|peer| self.take_out(peer));
         self.promised.retain(|_, promise| !over(promise));
-        let mut disturbed = changed_hands(&before, &self.holders(&contested));
-        disturbed.retain(|peer| self.members.contains_key(peer));
-        Expired { gone, disturbed }
+        let mut departed = self.drop_members(|member| over(&member.certificate), now);
+        departed.forgotten.extend(self.former.expire(now));
+        departed
+    }
+
+    /// Drops the members and promises whose certificates the notices void. Our own is no exception.
+    pub fn enforce(&mut self, now: UnixTime) -> Departed {
+        let notices = std::mem::take(&mut self.notices);
+        let is_void = |member: &Member| {
+            notices
+                .check(&member.certificate, &member.delegation)
+                .is_err()
+        };
+        let departed = self.drop_members(is_void, now);
+        self.promised
+            .retain(|_, promise| !notices.is_revoked(&promise.subject, promise.generation));
+        self.notices = notices;
+        departed
+    }
+
+    fn drop_members(&mut self, is_over: impl Fn(&Member) -> bool, now: UnixTime) -> Departed {
+        let over: Vec<Member> = self.members().filter(|m| is_over(m)).cloned().collect();
+        let contested = over.iter().map(|member| member.ipv4).collect();
+        let before = self.holders(&contested);
+        let mut departed = Departed::default();
+        for member in over {
+            self.take_out(&member.peer_id);
+            departed.gone.push(member.peer_id);
+            departed.forgotten.extend(self.former.remember(member, now));
+        }
+        departed.disturbed = changed_hands(&before, &self.holders(&contested));
+        departed
+            .disturbed
+            .retain(|peer| self.members.contains_key(peer));
+        departed
+    }
+
+    // ---- notices and former members ----------------------------------------------------------------------
+
+    /// Takes in an encoded notice. What follows from it for the members is for
+    /// [`enforce`](Directory::enforce) to say.
+    pub fn take_notice(&mut self, notice: &[u8]) -> Result<Taken, Rejection> {
+        self.notices.take(notice, &self.genesis)
+    }
+
+    /// All notices that are known.
+    pub fn notices(&self) -> &Notices {
+        &self.notices
+    }
+
+    /// A delegation that is in use must be known as such, so that no delegate can expel its owner.
+    fn learn_delegation(&mut self, member: &Member) {
+        let notice = Notice::Delegation(member.record.credential.delegation.clone()).encode();
+        // It has just been verified with the certificate.
+        let _ = self.take_notice(&notice);
+    }
+
+    /// A member that is none any more, as far as it is remembered.
+    pub fn former(&self, peer: &PeerId) -> Option<&Member> {
+        self.former.get(peer)
+    }
+
+    /// All that are remembered.
+    pub fn formers(&self) -> impl Iterator<Item = &Member> {
+        self.former.iter()
+    }
+
+    /// Remembers a former member by a stored record that is not good any more. Answers who is
+    /// forgotten.
+    pub fn remember(&mut self, record: &[u8], now: UnixTime) -> Result<Option<PeerId>, Rejection> {
+        let member = MemberRecord::decode(record)?.verify_untimed(&self.genesis, now)?;
+        Ok(self.former.remember(member, now))
     }
 
     /// Keeps the name and the address of a certificate for its subject until its record comes.
@@ -226,6 +298,12 @@ impl Directory {
         let peer = node.peer_id();
         let member = self.members.get(&peer).map(|member| &member.certificate);
         self.promised.get(&peer).or(member)
+    }
+
+    /// The same, of a former member as well.
+    pub(crate) fn last_certificate_of(&self, node: &SignerKey) -> Option<&Certificate> {
+        let former = || Some(&self.former(&node.peer_id())?.certificate);
+        self.certificate_of(node).or_else(former)
     }
 
     /// Whether there is room for one more member.

@@ -19,7 +19,7 @@ const PAYLOAD_TYPE: &[u8] = b"/hivevpn/cbor";
 
 /// What kind of object a signature is for.
 ///
-/// Revocations, policies, services, capabilities and updates will each have one of their own.
+/// Services, capabilities and updates will each have one of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Domain {
     /// A network's [`Genesis`](super::genesis::Genesis).
@@ -34,6 +34,12 @@ pub enum Domain {
     JoinRequest,
     /// A node's [`Descriptor`](super::descriptor::Descriptor) of itself.
     Descriptor,
+    /// A [`DelegationEnd`](super::notice::DelegationEnd) by an authority.
+    DelegationEnd,
+    /// A [`Revocation`](super::notice::Revocation) of a member's key.
+    Revocation,
+    /// A [`PolicyUpdate`](super::notice::PolicyUpdate).
+    Policy,
 }
 
 impl Domain {
@@ -46,6 +52,9 @@ impl Domain {
             Domain::Invite => "hivevpn/v1/invite",
             Domain::JoinRequest => "hivevpn/v1/join-request",
             Domain::Descriptor => "hivevpn/v1/descriptor",
+            Domain::DelegationEnd => "hivevpn/v1/delegation-end",
+            Domain::Revocation => "hivevpn/v1/revocation",
+            Domain::Policy => "hivevpn/v1/policy",
         }
     }
 }

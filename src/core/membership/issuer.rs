@@ -4,7 +4,7 @@
 //! used invite, written *before* the answer is sent. If the answer is lost, the same node may ask
 //! again and is given the same certificate; anyone else is told that the invite is used up.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
 use libp2p_core::Multiaddr;
 use minicbor::{Decode, Encode};
@@ -19,6 +19,7 @@ use super::{
     invite::{Invite, Terms},
     join::JoinRequest,
     name::Name,
+    notice::Signing,
     refusal::JoinRefusal,
     rejection::Rejection,
     signer::{Signer, SignerKey},
@@ -28,6 +29,9 @@ use super::{
 
 /// The tier of members that an administrator admitted, by invite or by hand.
 const TIER_INVITED: u8 = 1;
+
+/// Serials are times; one further ahead was not made by an honest clock.
+const PLAUSIBLY_AHEAD: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A node with a delegation.
 #[derive(Debug, Clone)]
@@ -113,6 +117,17 @@ impl Issuer {
         &self.delegation
     }
 
+    /// What notices are signed with, if the delegation includes these powers now.
+    pub fn signing(&self, powers: Powers, now: UnixTime) -> Result<Signing<'_>, Rejection> {
+        self.may(powers, &BTreeSet::new(), now)?;
+        Ok(Signing::Delegate(&self.signer, &self.envelope))
+    }
+
+    /// The delegation as it was signed.
+    pub fn envelope(&self) -> &[u8] {
+        &self.envelope
+    }
+
     /// Makes an invite. `secret` must be random and used for this invite only.
     pub fn invite(
         &self,
@@ -157,6 +172,14 @@ impl Issuer {
         if request.invited_by() != self.signer.key() {
             return Err(JoinRefusal::UnknownInvite);
         }
+        if directory
+            .notices()
+            .revocation_of(&request.joiner())
+            .is_some()
+            && directory.get(&request.joiner().peer_id()).is_none()
+        {
+            return Err(JoinRefusal::Expelled);
+        }
         if let Some(redeemed) = redeemed {
             return self.answer_again(request, now, directory, redeemed);
         }
@@ -190,23 +213,25 @@ impl Issuer {
         }
         match self.promise_again(redeemed, now, directory) {
             Ok(()) => Ok(redeemed.clone()),
+            Err(Rejection::Revoked) => Err(JoinRefusal::Expelled),
             Err(_) => Err(JoinRefusal::Expired),
         }
     }
 
     /// Certifies a node without an invite: the founder, or one admitted by hand.
     ///
-    /// A node that is a member already keeps its seniority, and its address unless it asks for one.
+    /// A node that is a member already keeps its seniority, and its address unless it asks for one. One
+    /// that was expelled begins a new life: its old certificates stay void.
     pub fn admit(
         &self,
         applicant: Applicant,
         now: UnixTime,
         directory: &mut Directory,
     ) -> Result<Credential, JoinRefusal> {
-        let known = directory.certificate_of(&applicant.key).cloned();
-        if known.is_none() && directory.is_full() {
+        if directory.certificate_of(&applicant.key).is_none() && directory.is_full() {
             return Err(JoinRefusal::NetworkFull);
         }
+        let known = directory.last_certificate_of(&applicant.key).cloned();
         let ipv4 = self.assign_ipv4(&applicant, known.as_ref(), directory)?;
         let certificate = Certificate {
             network: self.genesis.id(),
@@ -219,7 +244,7 @@ impl Issuer {
             admitted_at: known.as_ref().map_or(now, |known| known.admitted_at),
             not_before: now,
             not_after: now,
-            generation: known.as_ref().map_or(0, |known| known.generation),
+            generation: next_generation(&applicant.key, known.as_ref(), directory)?,
             issuer: self.signer.key(),
         };
         let (credential, certificate) = self
@@ -240,6 +265,55 @@ impl Issuer {
         Ok(self.certify(renewed, now)?.0)
     }
 
+    /// Makes a member of a node that was one, as what it was: the name and the address as far as they
+    /// are free, groups and seniority. If it was expelled, it begins a new life.
+    pub fn readmit(
+        &self,
+        last: &Certificate,
+        now: UnixTime,
+        directory: &mut Directory,
+    ) -> Result<Credential, JoinRefusal> {
+        if directory.certificate_of(&last.subject).is_none() && directory.is_full() {
+            return Err(JoinRefusal::NetworkFull);
+        }
+        let applicant = Applicant {
+            key: last.subject,
+            name: last.name.clone(),
+            groups: last.groups.clone(),
+            ipv4: None,
+        };
+        let certificate = Certificate {
+            serial: next_serial(Some(last), now),
+            name: directory.free_name(&last.name, &last.subject),
+            ipv4: self.assign_ipv4(&applicant, Some(last), directory)?,
+            generation: next_generation(&last.subject, Some(last), directory)?,
+            issuer: self.signer.key(),
+            ..last.clone()
+        };
+        let (credential, certificate) = self
+            .certify(certificate, now)
+            .map_err(|_| JoinRefusal::IssuerMayNotAdmit)?;
+        directory.promise(certificate);
+        Ok(credential)
+    }
+
+    /// The same member again, on our own delegation, when the one that its certificate rests on is to
+    /// end. Whoever had that one may have numbered certificates as high as numbers go: that is no
+    /// reason to follow.
+    pub fn reissue(
+        &self,
+        certificate: &Certificate,
+        now: UnixTime,
+    ) -> Result<Credential, Rejection> {
+        let is_plausible = certificate.serial < now.plus(PLAUSIBLY_AHEAD).0;
+        let reissued = Certificate {
+            serial: next_serial(Some(certificate).filter(|_| is_plausible), now),
+            issuer: self.signer.key(),
+            ..certificate.clone()
+        };
+        Ok(self.certify(reissued, now)?.0)
+    }
+
     /// Keeps the name and address of a node that was admitted before a restart, for the case that
     /// its record has not come. Call it with every redemption of the store, after the stored
     /// records.
@@ -255,7 +329,12 @@ impl Issuer {
         directory: &mut Directory,
     ) -> Result<(), Rejection> {
         let subject = redemption.subject.peer_id();
-        let certificate = redemption.credential.verify(&self.genesis, now, &subject)?;
+        let (certificate, delegation) = redemption.credential.open(&self.genesis)?;
+        if certificate.subject.peer_id() != subject {
+            return Err(Rejection::WrongSubject);
+        }
+        certificate.check_time(now)?;
+        directory.notices().check(&certificate, &delegation)?;
         directory.promise(certificate);
         Ok(())
     }
@@ -324,4 +403,20 @@ impl Issuer {
 fn next_serial(last: Option<&Certificate>, now: UnixTime) -> u64 {
     let after_last = last.map_or(0, |last| last.serial.saturating_add(1));
     now.0.max(after_last)
+}
+
+/// The generation of a key's next certificate: the one it is in, or the next one if that was expelled.
+fn next_generation(
+    node: &SignerKey,
+    last: Option<&Certificate>,
+    directory: &Directory,
+) -> Result<u32, JoinRefusal> {
+    let last = last.map_or(0, |last| last.generation);
+    match directory.notices().revocation_of(node) {
+        Some((revocation, _)) if revocation.generation >= last => {
+            let next = revocation.generation.checked_add(1);
+            next.ok_or(JoinRefusal::Expelled)
+        }
+        Some(_) | None => Ok(last),
+    }
 }

@@ -19,12 +19,14 @@ use zeroize::Zeroizing;
 
 use super::{
     certificate::{Certificate, Credential},
+    descriptor::Features,
     directory::Directory,
     envelope::{self, Domain},
     genesis::{Genesis, NetworkId},
     invite::{Invite, Terms},
     name::Name,
     network::Network,
+    record::Member,
     refusal::JoinRefusal,
     rejection::Rejection,
     signer::{Signer, SignerKey},
@@ -38,6 +40,10 @@ pub enum JoinMessage {
     /// To be admitted by an invite: a sealed [`JoinRequest`].
     #[n(0)]
     Invite(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
+    /// To be given one's newest certificate: by a node that is or was a member, and is not accepted by
+    /// others any more. The connection proves who asks.
+    #[n(1)]
+    Renewal,
 }
 
 impl JoinMessage {
@@ -210,10 +216,40 @@ pub enum JoinAnswer {
     /// It is not, for this reason.
     #[n(1)]
     Refused(#[n(0)] JoinRefusal),
+    /// To a [`JoinMessage::Renewal`].
+    #[n(2)]
+    Renewed(#[n(0)] Renewal),
+}
+
+/// What a member has for a node that may have missed something.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Renewal {
+    /// The newest credential of the node that asked; none when it was expelled.
+    #[n(0)]
+    pub credential: Option<Credential>,
+    /// Encoded notices that explain it: they prove themselves.
+    #[n(1)]
+    pub(super) notices: Vec<ByteVec>,
+}
+
+impl Renewal {
+    /// A credential, or the proof that there is none to have.
+    pub fn new(credential: Option<Credential>, notices: Vec<Vec<u8>>) -> Renewal {
+        Renewal {
+            credential,
+            notices: notices.into_iter().map(ByteVec::from).collect(),
+        }
+    }
+
+    /// The notices, encoded.
+    pub fn notices(&self) -> impl Iterator<Item = &[u8]> {
+        self.notices.iter().map(|notice| notice.as_slice())
+    }
 }
 
 /// All that a new member needs to take part. Contains the discovery secret.
-#[derive(Encode, Decode)]
+#[derive(Clone, Encode, Decode)]
 #[cbor(map)]
 pub struct Admission {
     #[cbor(n(0), with = "minicbor::bytes")]
@@ -222,9 +258,12 @@ pub struct Admission {
     discovery_secret: Zeroizing<[u8; 32]>,
     #[n(2)]
     credential: Credential,
-    /// Members to begin with, the issuer first. Synchronisation brings the rest.
+    /// Members to begin with, the issuer first, then those that relay. Synchronisation brings the rest.
     #[n(3)]
     records: Vec<ByteVec>,
+    /// Notices to begin with: who was expelled, who may admit, what the policy is.
+    #[n(4)]
+    notices: Option<Vec<ByteVec>>,
 }
 
 impl JoinAnswer {
@@ -235,13 +274,19 @@ impl JoinAnswer {
         issuer: &PeerId,
         directory: &Directory,
     ) -> JoinAnswer {
-        let others = directory.members().map(|member| &member.peer_id);
-        let issuer_first = std::iter::once(issuer).chain(others.filter(|p| *p != issuer));
+        let (relays, others): (Vec<&Member>, Vec<&Member>) = directory
+            .members()
+            .filter(|member| member.peer_id != *issuer)
+            .partition(|member| member.descriptor.features.include(Features::RELAY));
+        let others = relays.into_iter().chain(others);
+        let issuer_first = std::iter::once(issuer).chain(others.map(|member| &member.peer_id));
+        let beginning = directory.beginning(issuer_first);
         JoinAnswer::Admitted(Admission {
             genesis: network.genesis().envelope().to_vec(),
             discovery_secret: network.discovery_secret().clone(),
             credential,
-            records: directory.records_of(issuer_first).records,
+            records: beginning.records,
+            notices: Some(beginning.notices),
         })
     }
 
@@ -260,32 +305,88 @@ impl JoinAnswer {
         match wire::decode_message(bytes).map_err(JoinError::Malformed)? {
             JoinAnswer::Admitted(admission) => admission.accept(invite, own, now),
             JoinAnswer::Refused(refusal) => Err(JoinError::Refused(refusal)),
+            JoinAnswer::Renewed(_) => Err(JoinError::Malformed(ANOTHER_ANSWER)),
+        }
+    }
+
+    /// Reads the answer to a [`JoinMessage::Renewal`]. What is in it is still to be judged.
+    pub fn renewed(bytes: &[u8]) -> Result<Renewal, JoinError> {
+        match wire::decode_message(bytes).map_err(JoinError::Malformed)? {
+            JoinAnswer::Renewed(renewal) => Ok(renewal),
+            JoinAnswer::Refused(refusal) => Err(JoinError::Refused(refusal)),
+            JoinAnswer::Admitted(_) => Err(JoinError::Malformed(ANOTHER_ANSWER)),
         }
     }
 }
 
+const ANOTHER_ANSWER: Rejection = Rejection::Malformed("it answers another question");
+
 impl Admission {
+    /// The genesis that is in it, of whatever network.
+    pub(super) fn open_genesis(&self) -> Result<Genesis, Rejection> {
+        Genesis::open(&self.genesis)
+    }
+
+    /// What it certifies, whoever that is for and whenever it is valid.
+    pub(super) fn open_certificate(&self, genesis: &Genesis) -> Result<Certificate, Rejection> {
+        self.credential
+            .open(genesis)
+            .map(|(certificate, _)| certificate)
+    }
+
+    /// The same with the first record, and as many others as take up to `room` bytes. Notices come with the first
+    /// member that is met.
+    pub(super) fn with_records_up_to(&self, room: usize) -> Admission {
+        let mut left = room;
+        let (first, others) = self.records.split_at(self.records.len().min(1));
+        let fits = |record: &&ByteVec| {
+            let fits = record.len() <= left;
+            left = left.saturating_sub(record.len());
+            fits
+        };
+        Admission {
+            records: first
+                .iter()
+                .chain(others.iter().take_while(fits))
+                .cloned()
+                .collect(),
+            notices: None,
+            ..self.clone()
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn credential_mut(&mut self) -> &mut Credential {
+        &mut self.credential
+    }
+
     fn accept(self, invite: &Invite, own: &SignerKey, now: UnixTime) -> Result<Joined, JoinError> {
         let genesis = Genesis::open(&self.genesis).map_err(JoinError::Untrustworthy)?;
         if genesis.id() != invite.terms().network {
             return Err(JoinError::Untrustworthy(Rejection::WrongNetwork));
         }
-        let certificate = self
-            .credential
-            .open(&genesis)
-            .map_err(JoinError::Untrustworthy)?;
-        // A machine without a battery-backed clock starts in 1970. The issuer has just signed this
+        self.join(genesis, own, now)
+            .map_err(JoinError::Untrustworthy)
+    }
+
+    /// Takes part in the network of `genesis`, which is the right one as far as the caller can tell.
+    pub(super) fn join(
+        self,
+        genesis: Genesis,
+        own: &SignerKey,
+        now: UnixTime,
+    ) -> Result<Joined, Rejection> {
+        let (certificate, _) = self.credential.open(&genesis)?;
+        // A machine without a battery-backed clock starts in 1970. The issuer has signed this
         // under the genesis we were told to trust, so its not-before has come.
         let time = now.max(certificate.not_before);
-        let certificate = self
-            .credential
-            .verify(&genesis, time, &own.peer_id())
-            .map_err(JoinError::Untrustworthy)?;
+        let certificate = self.credential.verify(&genesis, time, &own.peer_id())?;
         Ok(Joined {
             network: Network::new(genesis, self.discovery_secret),
             credential: self.credential,
             certificate,
             records: self.records.into_iter().map(Vec::from).collect(),
+            notices: self.notices.into_iter().flatten().map(Vec::from).collect(),
             time,
         })
     }
@@ -302,6 +403,8 @@ pub struct Joined {
     pub certificate: Certificate,
     /// Records of members, the issuer's first; for [`Directory::admit`] to check.
     pub records: Vec<Vec<u8>>,
+    /// Notices; for [`Directory::take_notice`] to check.
+    pub notices: Vec<Vec<u8>>,
     /// The time this is valid at: later than the clock says if the clock is behind. For
     /// [`TimeFloor::saw`](super::time::TimeFloor::saw).
     pub time: UnixTime,

@@ -11,6 +11,7 @@ use minicbor::{Decode, Encode};
 use super::{
     address,
     certificate::{Certificate, Credential},
+    delegation::Delegation,
     descriptor::Descriptor,
     genesis::Genesis,
     rejection::Rejection,
@@ -54,6 +55,8 @@ pub struct Member {
     pub peer_id: PeerId,
     /// What it is.
     pub certificate: Certificate,
+    /// What its certificate rests on.
+    pub delegation: Delegation,
     /// What it says about itself.
     pub descriptor: Descriptor,
     /// The IPv4 address it was given. Whether it *holds* it, the directory knows.
@@ -77,8 +80,18 @@ impl MemberRecord {
 
     /// Checks everything that can be told from the record alone.
     pub fn verify(self, genesis: &Genesis, now: UnixTime) -> Result<Member, Rejection> {
-        let certificate = self.credential.open(genesis)?;
-        certificate.check_time(now)?;
+        let member = self.verify_untimed(genesis, now)?;
+        member.certificate.check_time(now)?;
+        Ok(member)
+    }
+
+    /// The same, but its certificate may have run out.
+    pub(crate) fn verify_untimed(
+        self,
+        genesis: &Genesis,
+        now: UnixTime,
+    ) -> Result<Member, Rejection> {
+        let (certificate, delegation) = self.credential.open(genesis)?;
         let subject = certificate.subject;
         let descriptor = Descriptor::open(&self.descriptor, &genesis.id(), &subject, now)?;
         Ok(Member {
@@ -86,6 +99,7 @@ impl MemberRecord {
             ipv4: certificate.ipv4,
             ipv6: address::ipv6(&genesis.id(), &subject),
             certificate,
+            delegation,
             descriptor,
             record: self,
         })
@@ -106,20 +120,24 @@ impl Member {
     pub(super) fn merged_with(&self, other: &Member) -> Result<Option<Member>, Rejection> {
         let (ours, theirs) = (self.version(), other.version());
         let (held, came) = (&self.record, &other.record);
-        if theirs.serial == ours.serial
-            && came.credential.certificate != held.credential.certificate
-        {
+        let is_tie = theirs.serial == ours.serial
+            && came.credential.certificate != held.credential.certificate;
+        if is_tie && other.certificate.issuer == self.certificate.issuer {
             return Err(Rejection::CertificateEquivocation);
         }
+        // Two delegates may renew one certificate in the same second: both are right, and everybody
+        // takes the same one.
+        let wins_tie = is_tie && other.certificate.issuer < self.certificate.issuer;
         if theirs.seq == ours.seq && came.descriptor != held.descriptor {
             return Err(Rejection::DescriptorEquivocation);
         }
-        if !theirs.has_news_for(&ours) {
+        if !theirs.has_news_for(&ours) && !wins_tie {
             return Ok(None);
         }
         let mut merged = self.clone();
-        if theirs.serial > ours.serial {
+        if theirs.serial > ours.serial || wins_tie {
             merged.certificate = other.certificate.clone();
+            merged.delegation = other.delegation.clone();
             merged.ipv4 = other.ipv4;
             merged.record.credential = came.credential.clone();
         }

@@ -53,10 +53,20 @@ pub enum JoinRefusal {
     /// The issuer could not write down what it decided.
     #[error("the issuer cannot admit anyone at the moment: try again, and look at its log")]
     Unavailable = 12,
+    /// The node's key was expelled.
+    #[error(
+        "this node was expelled from the network: ask an administrator to restore it, or join with a new identity"
+    )]
+    Expelled = 15,
+    /// There is no certificate to hand out.
+    #[error(
+        "the node that was asked has no newer certificate for this one: ask a node that may admit members, or join with a new invite"
+    )]
+    NothingToRenew = 16,
 }
 
 impl JoinRefusal {
-    const ALL: [JoinRefusal; 13] = [
+    const ALL: [JoinRefusal; 15] = [
         JoinRefusal::Unspecified,
         JoinRefusal::UsedUp,
         JoinRefusal::Expired,
@@ -70,6 +80,8 @@ impl JoinRefusal {
         JoinRefusal::Malformed,
         JoinRefusal::RateLimited,
         JoinRefusal::Unavailable,
+        JoinRefusal::Expelled,
+        JoinRefusal::NothingToRenew,
     ];
 
     /// A short, stable name for counters and logs.
@@ -88,6 +100,8 @@ impl JoinRefusal {
             JoinRefusal::Malformed => "malformed",
             JoinRefusal::RateLimited => "rate-limited",
             JoinRefusal::Unavailable => "unavailable",
+            JoinRefusal::Expelled => "expelled",
+            JoinRefusal::NothingToRenew => "nothing-to-renew",
         }
     }
 }
@@ -117,8 +131,11 @@ mod tests {
 
     #[test]
     fn every_refusal_survives_its_encoding() {
-        for (number, refusal) in JoinRefusal::ALL.into_iter().enumerate() {
-            assert_eq!(refusal as usize, number);
+        assert!(
+            JoinRefusal::ALL.is_sorted_by_key(|refusal| *refusal as u8),
+            "no number is used twice"
+        );
+        for refusal in JoinRefusal::ALL {
             assert_eq!(wire::decode(&wire::encode(&refusal)), Ok(refusal));
         }
     }

@@ -63,6 +63,20 @@ pub enum Rejection {
     #[error("the IPv4 address is not a usable one of this network")]
     AddressUnusable,
 
+    // What was taken back.
+    /// The key was expelled, in this generation of its certificates.
+    #[error("the node has been expelled from the network")]
+    Revoked,
+    /// An authority has ended the delegation that it rests on.
+    #[error("the delegation that it rests on has been ended by an authority")]
+    DelegationEnded,
+    /// Something only an authority may sign was signed by somebody else.
+    #[error("it is not signed by an authority of this network, as it must be")]
+    NotByAuthority,
+    /// A delegate expelled another delegate.
+    #[error("only an authority may expel a delegate: its delegation must be ended first")]
+    RevokesDelegate,
+
     // Time.
     /// Its validity has not begun.
     #[error("it is not valid yet; is this machine's clock right?")]
@@ -119,6 +133,10 @@ impl Rejection {
             Rejection::WrongSubject => "wrong-subject",
             Rejection::GroupNotGranted => "group-not-granted",
             Rejection::AddressUnusable => "address-unusable",
+            Rejection::Revoked => "revoked",
+            Rejection::DelegationEnded => "delegation-ended",
+            Rejection::NotByAuthority => "not-by-authority",
+            Rejection::RevokesDelegate => "revokes-delegate",
             Rejection::NotYetValid => "not-yet-valid",
             Rejection::Expired => "expired",
             Rejection::OutsideDelegation => "outside-delegation",

@@ -1,41 +1,53 @@
-//! How two members bring their directories together.
+//! How two members bring their directories together: the records of the members, and the
+//! [`Notices`](super::notices::Notices), of which both end up with the union.
 //!
 //! 0. One sends a [`Summary`], a hash of its digest. Mostly the other's is the same, and that is all.
-//! 1. Or else the other begins with a [`Digest`]: how new what it knows of each member is.
-//! 2. The other answers with the records that are newer on its side, and names those that are
-//!    newer on the first one's ([`SyncAnswer`]).
-//! 3. The first sends the records that were asked for.
+//! 1. Or else the other begins with a [`Digest`]: how new what it knows of each member is, and which
+//!    notices it has.
+//! 2. The other answers with the records that are newer on its side and the notices that are missing
+//!    on the first one's, and names what it is to be sent ([`SyncAnswer`]).
+//! 3. The first sends what was asked for.
 //!
-//! A member that has something new to say sends its record alone, unasked. Messages are bounded; what
+//! A member that has something new to say sends it alone, unasked. Within a message, notices come
+//! first: they say which records are void. Messages are bounded; what
 //! does not fit is left for the next round, and `more` says to begin that one at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use libp2p_identity::PeerId;
-use minicbor::{Decode, Encode, bytes::ByteVec};
+use minicbor::{
+    Decode, Encode,
+    bytes::{ByteArray, ByteVec},
+};
 use sha2::{Digest as _, Sha256};
 
 use super::{
     directory::{Directory, MAX_MEMBERS},
+    notice::{Notice, NoticeId},
+    notices::MAX_NOTICES,
     record::Version,
     rejection::Rejection,
     signer::SignerKey,
     wire,
 };
 
-/// Records in one message. Checking one takes about a quarter of a millisecond, so a message
-/// keeps its reader busy for no more than some 60 ms.
+/// Records and notices in one message, of each. Checking one takes about a quarter of a millisecond,
+/// so a message keeps its reader busy for no more than some 120 ms.
 pub const MAX_RECORDS: usize = 256;
 
-/// What everything in a message but its records takes at the most, generously: wants of every
-/// member (36 bytes each), or a genesis, a credential and a secret.
-const OVERHEAD: usize = 256 * 1024;
+/// What everything in a message but its records and notices takes at the most, generously: wants of
+/// every member and notice (36 bytes each), or a genesis, a credential and a secret.
+const OVERHEAD: usize = 320 * 1024;
 
 const RECORDS_BUDGET: usize = wire::MAX_MESSAGE - OVERHEAD;
 
-const _: () = assert!(MAX_MEMBERS * 36 < OVERHEAD);
+/// An id with its head.
+const NOTICE_ID: usize = 34;
+
+const _: () = assert!(MAX_MEMBERS * 36 + MAX_NOTICES * NOTICE_ID < OVERHEAD);
 // An entry of a digest: a key and two numbers, each with their heads, in a map.
-const _: () = assert!(MAX_MEMBERS * (1 + 35 + 10 + 10) < wire::MAX_MESSAGE);
+const _: () =
+    assert!(MAX_MEMBERS * (1 + 35 + 10 + 10) + MAX_NOTICES * NOTICE_ID < wire::MAX_MESSAGE);
 const _: () = assert!(RECORDS_BUDGET >= wire::MAX_OBJECT);
 
 /// What members send each other to agree on who is a member.
@@ -60,10 +72,15 @@ pub enum SyncMessage {
 #[cbor(transparent)]
 pub struct Summary(#[cbor(n(0), with = "minicbor::bytes")] [u8; 32]);
 
-/// How new what a node knows of each member is.
+/// How new what a node knows of each member is, and which notices it has.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-#[cbor(transparent)]
-pub struct Digest(#[n(0)] Vec<Entry>);
+#[cbor(map)]
+pub struct Digest {
+    #[n(0)]
+    members: Vec<Entry>,
+    #[n(1)]
+    notices: Vec<ByteArray<32>>,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
@@ -86,9 +103,13 @@ pub struct SyncAnswer {
     /// Of whom newer records are wanted.
     #[n(1)]
     wants: Vec<SignerKey>,
+    /// Which notices are wanted.
+    #[n(2)]
+    wanted_notices: Vec<ByteArray<32>>,
 }
 
-/// Encoded member records, each to be given to [`Directory::admit`].
+/// Encoded notices, each to be given to [`Directory::take_notice`], and encoded member records, each
+/// to be given to [`Directory::admit`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Records {
@@ -97,6 +118,8 @@ pub struct Records {
     /// Whether there would have been more: begin another round when these are admitted.
     #[n(1)]
     pub more: bool,
+    #[n(2)]
+    pub(super) notices: Vec<ByteVec>,
 }
 
 impl SyncMessage {
@@ -109,11 +132,15 @@ impl SyncMessage {
     pub fn decode(bytes: &[u8]) -> Result<SyncMessage, Rejection> {
         let message: SyncMessage = wire::decode_message(bytes)?;
         let is_bounded = match &message {
-            SyncMessage::Digest(digest) => digest.0.len() <= MAX_MEMBERS,
-            SyncMessage::Answer(answer) => {
-                answer.wants.len() <= MAX_MEMBERS && answer.news.records.len() <= MAX_RECORDS
+            SyncMessage::Digest(digest) => {
+                digest.members.len() <= MAX_MEMBERS && digest.notices.len() <= MAX_NOTICES
             }
-            SyncMessage::Records(records) => records.records.len() <= MAX_RECORDS,
+            SyncMessage::Answer(answer) => {
+                answer.wants.len() <= MAX_MEMBERS
+                    && answer.wanted_notices.len() <= MAX_NOTICES
+                    && answer.news.is_bounded()
+            }
+            SyncMessage::Records(records) => records.is_bounded(),
             SyncMessage::Summary(_) => true,
         };
         if !is_bounded {
@@ -126,8 +153,17 @@ impl SyncMessage {
     pub fn announcement(record: Vec<u8>) -> SyncMessage {
         SyncMessage::Records(Records {
             records: vec![record.into()],
-            more: false,
+            ..Records::default()
         })
+    }
+
+    /// A message with notices, as many as fit.
+    pub fn notices(notices: &[Vec<u8>]) -> SyncMessage {
+        let mut picked = Picked::default();
+        for notice in notices {
+            picked.notice(notice);
+        }
+        SyncMessage::Records(picked.records)
     }
 }
 
@@ -137,21 +173,65 @@ impl Records {
         self.records.iter().map(|record| record.as_slice())
     }
 
-    /// How many there are.
+    /// The notices, encoded.
+    pub fn notices(&self) -> impl Iterator<Item = &[u8]> {
+        self.notices.iter().map(|notice| notice.as_slice())
+    }
+
+    /// How many records there are.
     pub fn len(&self) -> usize {
         self.records.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are neither records nor notices.
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.records.is_empty() && self.notices.is_empty()
+    }
+
+    fn is_bounded(&self) -> bool {
+        self.records.len() <= MAX_RECORDS && self.notices.len() <= MAX_RECORDS
+    }
+}
+
+/// What goes into a message, as long as there is room.
+#[derive(Default)]
+struct Picked {
+    records: Records,
+    bytes: usize,
+}
+
+impl Picked {
+    fn notice(&mut self, notice: &[u8]) {
+        if self.records.notices.len() < MAX_RECORDS && self.has_room_for(notice) {
+            self.records.notices.push(notice.to_vec().into());
+        } else {
+            self.records.more = true;
+        }
+    }
+
+    fn record(&mut self, record: Vec<u8>) {
+        if self.records.records.len() < MAX_RECORDS && self.has_room_for(&record) {
+            self.records.records.push(record.into());
+        } else {
+            self.records.more = true;
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.records.more
+    }
+
+    fn has_room_for(&mut self, object: &[u8]) -> bool {
+        // A byte string's head takes five bytes at the most at this size.
+        self.bytes += object.len() + 5;
+        self.bytes <= RECORDS_BUDGET
     }
 }
 
 impl SyncAnswer {
     /// Whether nothing is left to send: both sides know the same.
     pub fn is_settled(&self) -> bool {
-        self.news.is_empty() && self.wants.is_empty()
+        self.news.is_empty() && self.wants.is_empty() && self.wanted_notices.is_empty()
     }
 
     /// Of whom newer records are wanted.
@@ -170,6 +250,11 @@ impl Directory {
             hash.update(version.serial.to_be_bytes());
             hash.update(version.seq.to_be_bytes());
         }
+        // A member takes 48 bytes and a notice 32, so their number tells the two apart.
+        hash.update((self.len() as u64).to_be_bytes());
+        for id in self.notices().ids() {
+            hash.update(id);
+        }
         Summary(hash.finalize().into())
     }
 
@@ -180,13 +265,16 @@ impl Directory {
             serial: member.version().serial,
             seq: member.version().seq,
         };
-        Digest(self.members().map(entry).collect())
+        Digest {
+            members: self.members().map(entry).collect(),
+            notices: self.notices().ids().map(|id| (*id).into()).collect(),
+        }
     }
 
     /// The answer to another member's digest.
     pub fn answer(&self, digest: &Digest) -> SyncAnswer {
         let theirs: BTreeMap<SignerKey, Version> = digest
-            .0
+            .members
             .iter()
             .map(|entry| (entry.member, entry.version()))
             .collect();
@@ -200,8 +288,16 @@ impl Directory {
             Some(known) => version.has_news_for(&known.version()),
             None => true,
         };
+        let has = digest
+            .notices
+            .iter()
+            .map(|id| **id)
+            .collect::<BTreeSet<NoticeId>>();
+        let missing = self.notices().ids().filter(|id| !has.contains(*id));
+        let wanted = has.iter().filter(|id| self.notices().get(id).is_none());
         SyncAnswer {
-            news: self.records_of(news.map(|member| &member.peer_id)),
+            news: self.pick(missing, news.map(|member| &member.peer_id)),
+            wanted_notices: wanted.map(|id| (*id).into()).collect(),
             wants: theirs
                 .iter()
                 .filter(|(member, version)| is_wanted(member, version))
@@ -213,24 +309,51 @@ impl Directory {
     /// What the other side of our digest asked for.
     pub fn records_wanted(&self, answer: &SyncAnswer) -> Records {
         let wanted: BTreeSet<PeerId> = answer.wants().collect();
-        self.records_of(&wanted)
+        let ids: Vec<NoticeId> = answer.wanted_notices.iter().map(|id| **id).collect();
+        self.pick(&ids, &wanted)
     }
 
-    /// As many records of these members as fit a message; of strangers there are none.
-    pub(super) fn records_of<'a>(&self, peers: impl IntoIterator<Item = &'a PeerId>) -> Records {
-        let mut picked = Records::default();
-        let mut bytes = 0;
+    /// As many notices and records of members as fit a message; of what is not known there is nothing.
+    fn pick<'a>(
+        &self,
+        notices: impl IntoIterator<Item = &'a NoticeId>,
+        peers: impl IntoIterator<Item = &'a PeerId>,
+    ) -> Records {
+        let picked = self.pick_notices(notices);
+        self.pick_records(picked, peers)
+    }
+
+    fn pick_records<'a>(
+        &self,
+        mut picked: Picked,
+        peers: impl IntoIterator<Item = &'a PeerId>,
+    ) -> Records {
         for member in peers.into_iter().filter_map(|peer| self.get(peer)) {
-            let record = member.record.encode();
-            // A byte string's head takes five bytes at the most at this size.
-            bytes += record.len() + 5;
-            if picked.records.len() == MAX_RECORDS || bytes > RECORDS_BUDGET {
-                picked.more = true;
+            if picked.is_full() {
                 break;
             }
-            picked.records.push(record.into());
+            picked.record(member.record.encode());
+        }
+        picked.records
+    }
+
+    fn pick_notices<'a>(&self, ids: impl IntoIterator<Item = &'a NoticeId>) -> Picked {
+        let mut picked = Picked::default();
+        for notice in ids.into_iter().filter_map(|id| self.notices().get(id)) {
+            if picked.is_full() {
+                break;
+            }
+            picked.notice(notice);
         }
         picked
+    }
+
+    /// What a new member begins with: as many notices as fit, and as many records of these members as
+    /// there is room for.
+    pub(super) fn beginning<'a>(&self, peers: impl IntoIterator<Item = &'a PeerId>) -> Records {
+        let first = self.notices().encoded().take(MAX_RECORDS);
+        let first: Vec<NoticeId> = first.map(Notice::id_of).collect();
+        self.pick_records(self.pick_notices(&first), peers)
     }
 }
 

@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 use super::{Node, Now};
 use crate::{
     membership::{
-        Invite, JoinAnswer, JoinMessage, JoinRefusal, JoinRequest, Name, Offer, Rejection,
-        SignerKey,
+        Applicant, GroupGrant, Invite, JoinAnswer, JoinMessage, JoinRefusal, JoinRequest, Name,
+        Offer, Rejection, SignerKey,
     },
     output::{Output, RequestId},
 };
@@ -27,6 +27,8 @@ const JOINS_PER_SECOND: u32 = 20;
 pub struct InviteRequest {
     /// Name for whoever joins; its own choice without.
     pub name: Option<Name>,
+    /// The groups that whoever joins will be in.
+    pub groups: BTreeSet<Name>,
     /// Address for whoever joins; its own choice without.
     pub ipv4: Option<Ipv4Addr>,
     /// How long it is good for.
@@ -34,14 +36,31 @@ pub struct InviteRequest {
 }
 
 /// Why there is no invite.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoInvite {
     /// Only nodes with a delegation may.
     #[error("this node may not invite: run 'hivevpn invite' on the node that founded the network")]
     NotDelegated,
+    /// Its delegation names other groups.
+    #[error("the invite cannot be made: this node may put members into {0}")]
+    GroupNotGranted(GroupGrant),
     /// What was asked for breaks a rule.
     #[error("the invite cannot be made: {0}")]
     Rejected(#[from] Rejection),
+}
+
+/// Why nobody was admitted by hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CannotAdmit {
+    /// This node's delegation does not include ADMIT or one of the groups, or it has none.
+    #[error(
+        "this node may not admit members, or not into these groups: run the command on a node that may \
+         ('hivevpn delegates' lists them)"
+    )]
+    NotDelegated,
+    /// The node cannot be what it was to be.
+    #[error(transparent)]
+    Refused(JoinRefusal),
 }
 
 /// Counts requests to join in the current second.
@@ -76,9 +95,13 @@ impl Node {
     ) -> Result<Invite, NoInvite> {
         let unix = self.time.now(now.unix);
         let issuer = self.issuer.as_ref().ok_or(NoInvite::NotDelegated)?;
+        let granted = &issuer.delegation().groups;
+        if !granted.covers(&request.groups) {
+            return Err(NoInvite::GroupNotGranted(granted.clone()));
+        }
         let offer = Offer {
             name: request.name,
-            groups: BTreeSet::new(),
+            groups: request.groups,
             ipv4: request.ipv4,
             expires: unix.plus(request.lifetime),
             addresses,
@@ -93,6 +116,13 @@ impl Node {
         } else {
             match JoinMessage::decode(body) {
                 Ok(JoinMessage::Invite(asked)) => self.decide_join(request, peer, &asked, now),
+                Ok(JoinMessage::Renewal) => {
+                    let answer = self.answer_renewal(&peer, now);
+                    answer.map(|answer| Output::Respond {
+                        request,
+                        body: answer.encode().to_vec(),
+                    })
+                }
                 Err(_) => Err(JoinRefusal::Malformed),
             }
         };
@@ -142,6 +172,36 @@ impl Node {
                 .encode()
                 .to_vec(),
         })
+    }
+
+    /// Admits a node without an invite: its key was brought here by a trusted hand, and the answer is brought back by
+    /// one. It holds all that the node needs, the network's secret included.
+    pub fn admit_applicant(
+        &mut self,
+        key: SignerKey,
+        name: Name,
+        groups: BTreeSet<Name>,
+        ipv4: Option<Ipv4Addr>,
+        now: Now,
+    ) -> Result<Zeroizing<Vec<u8>>, CannotAdmit> {
+        let unix = self.time.now(now.unix);
+        let issuer = self.issuer.as_ref().ok_or(CannotAdmit::NotDelegated)?;
+        let applicant = Applicant {
+            key,
+            name,
+            groups,
+            ipv4,
+        };
+        let credential = issuer
+            .admit(applicant, unix, &mut self.directory)
+            .map_err(|refusal| match refusal {
+                JoinRefusal::IssuerMayNotAdmit => CannotAdmit::NotDelegated,
+                refusal => CannotAdmit::Refused(refusal),
+            })?;
+        tracing::info!(peer = %key, "admitted by hand");
+        let us = self.signer.peer_id();
+        let admission = JoinAnswer::admitted(&self.network, credential, &us, &self.directory);
+        Ok(admission.encode())
     }
 
     /// The disk did not take the redemption: the invite is as good as before.

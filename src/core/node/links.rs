@@ -33,6 +33,7 @@ impl Node {
         now: Now,
     ) {
         self.connections.opened(id, peer, link, now.instant);
+        self.ask_if_needed(&peer, now);
     }
 
     /// The peer shows its record on this connection, after proving that it knows the network.

@@ -9,8 +9,8 @@ use super::{ANTI_ENTROPY_PERIOD, Node, Now, RESYNC_DELAY, Resync};
 use crate::{
     connection::Link,
     membership::{
-        Change, Descriptor, Features, MemberRecord, Rejection, SyncMessage, descriptor::next_seq,
-        sync::Records,
+        Certificate, Change, Descriptor, Features, MemberRecord, Rejection, SignerKey, SyncMessage,
+        UnixTime, descriptor::next_seq, sync::Records,
     },
     output::{Output, RequestId},
     path::{Path, PathKind, candidate::CandidateKind},
@@ -27,8 +27,11 @@ const FAN_OUT: usize = 8;
 const MAX_RENEWALS: usize = 16;
 
 impl Node {
-    /// Signs a new descriptor and tells everybody.
+    /// Signs a new descriptor and tells everybody, if we are a member: nobody would believe us.
     pub(super) fn announce_ourselves(&mut self, now: Now) {
+        if !self.is_member() {
+            return;
+        }
         let millis = self.time.now(now.unix).as_millis();
         self.descriptor_seq = next_seq(self.descriptor_seq, millis);
         self.outputs
@@ -80,14 +83,15 @@ impl Node {
             record: record.clone(),
         });
         if peer == self.peer_id() {
-            self.adopt_certificate(now);
+            self.adopt_from_directory(now);
             self.outputs.push_back(Output::Introduce(record.clone()));
         }
         self.apply(&peer, now);
         for disturbed in &admitted.disturbed {
             self.apply(disturbed, now);
         }
-        self.announce(&record, &peer, from);
+        let news = SyncMessage::announcement(record);
+        self.announce(news, Some(peer), from);
         if may_relay {
             self.offer_relays();
         }
@@ -95,7 +99,7 @@ impl Node {
     }
 
     /// Brings tunnels and connections in line with what the directory says of a member.
-    fn apply(&mut self, peer: &PeerId, now: Now) {
+    pub(super) fn apply(&mut self, peer: &PeerId, now: Now) {
         let Some(member) = self.directory.get(peer) else {
             return;
         };
@@ -108,13 +112,20 @@ impl Node {
             self.outputs.push_back(Output::SetIpv4(ipv4));
             return;
         }
+        let addresses = dialable(&member.descriptor.addresses, peer);
+        self.remember_contact(*peer, addresses.clone());
+        if !self.is_member() {
+            return;
+        }
+        let Some(member) = self.directory.get(peer) else {
+            return;
+        };
         self.tunnels.upsert(PeerKeys {
             id: *peer,
             key: WireGuardKey(member.descriptor.wireguard_key),
             ipv4,
             ipv6: member.ipv6,
         });
-        let addresses = dialable(&member.descriptor.addresses, peer);
         self.connections.want(*peer, addresses.clone(), now.instant);
         self.learn_endpoints(peer, &addresses, CandidateKind::Announced, now.instant);
         self.restore_paths(peer, now);
@@ -136,10 +147,15 @@ impl Node {
 
     /// Tells the connected members, but the one it came from and the one it is about. News from others are passed on
     /// to a few only: they told as many, and who is missed all the same learns it by anti-entropy.
-    fn announce(&mut self, record: &[u8], about: &PeerId, from: Option<PeerId>) {
+    pub(super) fn announce(
+        &mut self,
+        news: SyncMessage,
+        about: Option<PeerId>,
+        from: Option<PeerId>,
+    ) {
         let connected = self.connections.connected();
         let mut others: Vec<_> = connected
-            .filter(|peer| Some(*peer) != from && peer != about)
+            .filter(|peer| Some(*peer) != from && Some(*peer) != about)
             .collect();
         if others.is_empty() {
             return;
@@ -147,7 +163,7 @@ impl Node {
         if from.is_some() {
             self.tunnels.choose_some(&mut others, FAN_OUT);
         }
-        let body = SyncMessage::announcement(record.to_vec()).encode();
+        let body = news.encode();
         self.outputs
             .extend(others.into_iter().map(|peer| Output::Sync {
                 peer,
@@ -155,7 +171,7 @@ impl Node {
             }));
     }
 
-    fn offer_relays(&mut self) {
+    pub(super) fn offer_relays(&mut self) {
         let us = self.peer_id();
         let relays: Vec<_> = self
             .directory
@@ -300,17 +316,20 @@ impl Node {
         }
     }
 
-    /// Returns whether there was any news.
+    /// Returns whether there was any news. Notices come first: they may void a record.
     fn admit_all(&mut self, records: &Records, from: PeerId, now: Now) -> bool {
         let mut is_news = false;
-        for record in records.iter() {
-            let before = self.outputs.len();
-            match self.admit(record, Some(from), now) {
-                Ok(_) => is_news |= self.outputs.len() > before,
-                Err(reason) => tracing::debug!(peer = %from, %reason, "a record is not taken"),
+        let notices = records.notices();
+        let has_notices = self.take_notices_with(notices, Some(from), now, |node| {
+            for record in records.iter() {
+                let before = node.outputs.len();
+                match node.admit(record, Some(from), now) {
+                    Ok(_) => is_news |= node.outputs.len() > before,
+                    Err(reason) => tracing::debug!(peer = %from, %reason, "a record is not taken"),
+                }
             }
-        }
-        is_news
+        });
+        is_news || has_notices
     }
 
     // ---- expiry ------------------------------------------------------------------------------------------
@@ -321,22 +340,13 @@ impl Node {
         self.outputs
             .push_back(Output::SaveTimeFloor(self.time.floor()));
         self.renew(now);
-        let expired = self.directory.expire(unix);
-        for peer in &expired.gone {
-            if *peer == self.peer_id() {
-                tracing::error!("our certificate has expired: join again with a new invite");
-                continue;
-            }
+        let departed = self.directory.expire(unix);
+        for peer in departed.gone.iter().filter(|peer| **peer != self.peer_id()) {
             tracing::info!(%peer, "the member's certificate has expired");
-            self.tunnels.remove(peer);
-            self.outputs.extend(self.connections.unwant(peer));
-            self.outputs.push_back(Output::ForgetRecord(*peer));
-            self.resync.remove(peer);
         }
-        for peer in &expired.disturbed {
-            self.apply(peer, now);
-        }
-        self.offer_relays();
+        self.let_go(departed, now);
+        self.judge_ourselves(now);
+        self.renew_ourselves(now);
     }
 
     /// Renews the certificates that are past half their life, our own and those of the other members, if it is ours
@@ -344,21 +354,23 @@ impl Node {
     fn renew(&mut self, now: Now) {
         let unix = self.time.now(now.unix);
         let Some(issuer) = &self.issuer else { return };
+        let us = self.signer.key();
         let renewed: Vec<_> = self
             .directory
             .members()
-            .filter(|member| member.certificate.is_due_for_renewal(unix))
-            .take(MAX_RENEWALS)
-            .filter_map(|member| match issuer.renew(&member.certificate, unix) {
-                Ok(credential) => Some(MemberRecord {
-                    credential,
+            .filter(|member| is_ours_to_renew(&member.certificate, &us, unix))
+            .filter_map(|member| {
+                let renewed = issuer.renew(&member.certificate, unix);
+                // Groups that we may not give are another delegate's to renew.
+                let credential = renewed.inspect_err(|reason| {
+                    tracing::debug!(peer = %member.peer_id, %reason, "a certificate cannot be renewed");
+                });
+                Some(MemberRecord {
+                    credential: credential.ok()?,
                     descriptor: member.record.descriptor.clone(),
-                }),
-                Err(reason) => {
-                    tracing::warn!(peer = %member.peer_id, %reason, "a certificate cannot be renewed");
-                    None
-                }
+                })
             })
+            .take(MAX_RENEWALS)
             .collect();
         for record in renewed {
             if let Err(reason) = self.admit(&record.encode(), None, now) {
@@ -368,23 +380,59 @@ impl Node {
     }
 
     /// Takes over a newer certificate of our own, whoever brought it: the directory has verified it.
-    fn adopt_certificate(&mut self, now: Now) {
-        let us = self.peer_id();
-        let Some(member) = self.directory.get(&us) else {
+    fn adopt_from_directory(&mut self, now: Now) {
+        let Some(member) = self.directory.get(&self.peer_id()) else {
             return;
         };
-        if member.certificate.serial <= self.certificate.serial {
-            return;
+        let credential = member.record.credential.clone();
+        match self.adopt(credential, now) {
+            Ok(true) => self.judge_ourselves(now),
+            Ok(false) => {}
+            Err(reason) => {
+                tracing::error!(%reason, "the directory's certificate of ours is not good");
+            }
         }
-        self.certificate = member.certificate.clone();
-        self.credential = member.record.credential.clone();
-        let until = self.certificate.not_after;
-        tracing::info!(
-            days = until.since(now.unix).as_secs() / 86_400,
-            "our certificate was renewed"
-        );
-        self.outputs
-            .push_back(Output::SaveCredential(self.credential.encode()));
+    }
+
+    /// Where a member was whose record is not good any more: it may know of a newer certificate of ours.
+    fn restore_contact(&mut self, record: &[u8]) {
+        let genesis = self.network.genesis();
+        let Ok(record) = MemberRecord::decode(record) else {
+            return;
+        };
+        let unix = self.time.floor();
+        if let Ok(member) = record.verify_untimed(genesis, unix) {
+            let addresses = dialable(&member.descriptor.addresses, &member.peer_id);
+            self.remember_contact(member.peer_id, addresses);
+        }
+    }
+
+    /// What an earlier run knew of the members.
+    pub(super) fn restore_records(&mut self, records: &[Vec<u8>], now: Now) {
+        let unix = self.time.now(now.unix);
+        for record in records {
+            let Err(reason) = self.admit(record, None, now) else {
+                continue;
+            };
+            tracing::debug!(%reason, "a stored record is not taken");
+            self.restore_contact(record);
+            let Ok(forgotten) = self.directory.remember(record, unix) else {
+                continue;
+            };
+            self.outputs
+                .extend(forgotten.into_iter().map(Output::ForgetRecord));
+        }
+    }
+}
+
+/// Whose certificate we renew: of those that rest on our delegation at half its life, of the others when its issuer has
+/// let half of the rest pass. So a delegate that is gone is replaced, and two do not do the same at the same time.
+fn is_ours_to_renew(certificate: &Certificate, us: &SignerKey, now: UnixTime) -> bool {
+    let life = certificate.not_after.since(certificate.not_before);
+    let age = now.since(certificate.not_before);
+    match certificate.issuer == *us {
+        true => age >= life / 2,
+        false => age >= life / 4 * 3,
     }
 }
 

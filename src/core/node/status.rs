@@ -1,6 +1,7 @@
 //! What people may see of a node.
 
 use std::{
+    collections::BTreeSet,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     time::{Duration, Instant},
 };
@@ -30,6 +31,8 @@ pub struct MemberStatus {
     pub online: bool,
     /// Whether it offers to relay.
     pub relays: bool,
+    /// The groups that its certificate puts it in.
+    pub groups: BTreeSet<Name>,
     /// When it was admitted.
     pub admitted_at: UnixTime,
 }
@@ -80,6 +83,7 @@ impl Node {
             ipv6: member.ipv6,
             online: member.peer_id == self.peer_id() || self.is_online(&member.peer_id),
             relays: member.descriptor.features.include(Features::RELAY),
+            groups: member.certificate.groups.clone(),
             admitted_at: member.certificate.admitted_at,
         }
     }

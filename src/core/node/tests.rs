@@ -75,6 +75,7 @@ fn start(number: u8, network: Network, credential: Credential, records: Vec<Vec<
         descriptor_seq: 0,
         time_floor: UNIX,
         records,
+        notices: Vec::new(),
         redemptions: Vec::new(),
         relay_terms: relay::Terms::default(),
         bootstrap: Vec::new(),
@@ -132,6 +133,7 @@ impl World {
     fn invite(&mut self, secret: u8) -> Invite {
         let request = InviteRequest {
             name: None,
+            groups: Default::default(),
             ipv4: None,
             lifetime: Duration::from_secs(3600),
         };
@@ -271,6 +273,11 @@ impl World {
                         | Output::Redeem { .. }
                         | Output::SaveRecord { .. }
                         | Output::ForgetRecord(_)
+                        | Output::SaveNotice { .. }
+                        | Output::ForgetNotice(_)
+                        | Output::AskRenewal { .. }
+                        | Output::Standing(_)
+                        | Output::PolicyChanged(_)
                         | Output::SaveDescriptorSeq(_)
                         | Output::SaveTimeFloor(_)
                         | Output::SaveCredential(_)
@@ -300,6 +307,11 @@ impl World {
             | Output::Introduce(_)
             | Output::SaveRecord { .. }
             | Output::ForgetRecord(_)
+            | Output::SaveNotice { .. }
+            | Output::ForgetNotice(_)
+            | Output::AskRenewal { .. }
+            | Output::Standing(_)
+            | Output::PolicyChanged(_)
             | Output::SaveDescriptorSeq(_)
             | Output::SaveTimeFloor(_)
             | Output::SaveCredential(_)

@@ -81,6 +81,7 @@ fn start(
         descriptor_seq: 0,
         time_floor: UNIX,
         records,
+        notices: Vec::new(),
         redemptions: Vec::new(),
         relay_terms: relay::Terms::default(),
         bootstrap: Vec::new(),
@@ -122,6 +123,7 @@ pub fn join(founder: &mut Host, host: HostId, world: u64, now: Moment) -> (Optio
 fn invite(founder: &mut Host, host: HostId, now: Moment) -> Invite {
     let request = InviteRequest {
         name: None,
+        groups: Default::default(),
         ipv4: None,
         lifetime: Duration::from_secs(3600),
     };

@@ -461,6 +461,11 @@ fn order(output: Output) -> Option<Order> {
         Output::Lookup { key } => Order::Lookup(key),
         Output::SaveRecord { .. }
         | Output::ForgetRecord(_)
+        | Output::SaveNotice { .. }
+        | Output::ForgetNotice(_)
+        | Output::AskRenewal { .. }
+        | Output::Standing(_)
+        | Output::PolicyChanged(_)
         | Output::SaveDescriptorSeq(_)
         | Output::SaveTimeFloor(_)
         | Output::SaveCredential(_)

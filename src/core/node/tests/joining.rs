@@ -46,6 +46,7 @@ fn a_node_that_may_not_invite_says_who_may() {
     let b = world.join(2);
     let request = InviteRequest {
         name: None,
+        groups: Default::default(),
         ipv4: None,
         lifetime: Duration::from_secs(60),
     };

@@ -199,6 +199,7 @@ impl Cast {
             descriptor_seq: 0,
             time_floor: UNIX,
             records,
+            notices: Vec::new(),
             redemptions: Vec::new(),
             relay_terms: hivevpn_core::relay::Terms::default(),
             bootstrap: Vec::new(),
