@@ -229,6 +229,7 @@ fn found(name: &str, identity: &Identity, config: &Config, state: &Path) -> Resu
             format!("'{name}' cannot be this node's name: give one with --name")
         })?,
         founder_ipv4: config.address,
+        policy_mode: Some(config.policy),
     };
     let random = identity::random_bytes();
     let mut salt = [0; 16];

@@ -35,6 +35,7 @@ mod joining;
 mod links;
 mod members;
 mod notices;
+mod policy;
 mod renewal;
 mod rotation;
 mod standing;

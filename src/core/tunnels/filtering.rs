@@ -36,6 +36,11 @@ impl Tunnels {
         }
     }
 
+    /// Who a peer is, as rules see it.
+    pub fn subject(&self, id: &PeerId) -> Option<&Subject> {
+        self.peer(id).map(|peer| peer.guard().subject())
+    }
+
     /// The policy in force, who we are, what we publish.
     pub fn filter(&self) -> &Filter {
         &self.filter
