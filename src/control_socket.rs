@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Requests are short; only answers may be long.
-const MAX_REQUEST: u64 = 64 << 10;
+const MAX_REQUEST: u64 = 256 << 10;
 /// The loop answers at once.
 const LOOP_LIMIT: Duration = Duration::from_secs(5);
 /// A ping goes through the tunnel.

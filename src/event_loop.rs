@@ -47,6 +47,7 @@ mod members;
 mod messages;
 mod outputs;
 mod pace;
+mod policy;
 mod surveys;
 mod underlay;
 

@@ -8,6 +8,7 @@
 //! - [`control`], [`control_socket`]: how commands and daemon talk
 //! - [`mod@bench`]: measuring the tunnel to a peer, both ends
 //! - [`doctor`], [`netcheck`], [`reflect`]: what keeps this node from working, and what its network lets it do
+//! - [`policy`]: who may reach what, as people write it
 //! - [`identity`], [`key_file`], [`store`]: secret keys, here and for other programs, and what survives a restart
 //! - [`mailbox`]: into the loop from anywhere
 //!
@@ -29,6 +30,7 @@ pub mod key_file;
 pub mod mailbox;
 pub mod membership;
 pub mod netcheck;
+pub mod policy;
 pub mod port_mapping;
 pub mod reach;
 pub mod reflect;

@@ -19,7 +19,7 @@ use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use minicbor::{Decode, Encode};
 
-use crate::membership::{Rejection, wire};
+use crate::membership::{Rejection, notice::MAX_POLICY, wire};
 
 pub mod content;
 pub mod flows;
@@ -32,8 +32,8 @@ pub use guard::{Answer, Denial, Filter, Guard};
 pub use rule::{Action, Rule, Selector, Subject};
 pub use traffic::{Protocol, Reachable, Service, Traffic};
 
-/// The longest encoded policy in bytes. Signed it must fit the limit for one object with room to spare.
-pub const MAX_BODY: usize = 48 * 1024;
+/// The longest encoded policy in bytes.
+pub const MAX_BODY: usize = MAX_POLICY;
 /// More rules than people can keep in their heads; each peer's first packet after a change walks through them.
 pub const MAX_RULES: usize = 1024;
 /// Of one rule, who, whom or what.
