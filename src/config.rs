@@ -12,7 +12,10 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use hivevpn_core::membership::{Bundle, Invite};
+use hivevpn_core::{
+    membership::{Bundle, Invite},
+    policy::{Exposed, Mode},
+};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -46,6 +49,10 @@ pub struct Config {
     pub name: Option<String>,
     /// Overlay IPv4 address to ask for.
     pub address: Option<Ipv4Addr>,
+    /// What members of a network that we found may reach of each other, until a policy is set.
+    pub policy: Mode,
+    /// What everybody may reach here when the policy's mode is "published".
+    pub publish: Exposed,
     /// UDP and TCP port; 0 takes any.
     pub port: u16,
     /// Members to contact first.
@@ -80,6 +87,8 @@ impl Default for Config {
             admission: None,
             name: None,
             address: None,
+            policy: Mode::Open,
+            publish: Exposed::new(),
             port: 7777,
             bootstrap: Vec::new(),
             external: Vec::new(),
@@ -172,6 +181,14 @@ impl Config {
         }
         if let Some(name) = node.name {
             self.set_name(name.get_ref(), &place(name.span()))?;
+        }
+        if let Some(mode) = network.policy {
+            self.policy = worded(mode.get_ref(), "network.policy", &place(mode.span()))?;
+        }
+        for service in node.publish {
+            let place = place(service.span());
+            let service = worded(service.get_ref(), "node.publish", &place)?;
+            self.publish.insert(service);
         }
         if let Some(address) = node.address {
             self.address = Some(parse(
@@ -398,6 +415,18 @@ fn parse<T: std::str::FromStr>(
     })
 }
 
+/// A value that says itself what would be right.
+fn worded<T>(text: &str, option: &'static str, place: &str) -> Result<T, ConfigError>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    text.parse().map_err(|error: T::Err| ConfigError::Value {
+        place: place.to_owned(),
+        option,
+        message: error.to_string(),
+    })
+}
+
 /// `50 MB/s` in bytes a second.
 fn parse_rate(text: &str, place: &str) -> Result<NonZeroU64, ConfigError> {
     const UNITS: [(&str, u64); 4] = [
@@ -516,6 +545,7 @@ struct File {
 struct NetworkSection {
     name: Option<Spanned<String>>,
     invite: Option<Spanned<String>>,
+    policy: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -523,6 +553,7 @@ struct NetworkSection {
 struct NodeSection {
     name: Option<Spanned<String>>,
     address: Option<Spanned<String>>,
+    publish: Vec<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
