@@ -31,6 +31,7 @@ mod nat_matrix;
 mod netcheck;
 mod openai;
 mod paths;
+mod policy;
 mod port_mapping;
 mod reach;
 mod relays;
