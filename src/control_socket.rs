@@ -155,6 +155,7 @@ async fn ask_loop(request: Request, to_loop: &mailbox::Sender<Local>) -> Result<
         | Request::Delegates
         | Request::Revoked
         | Request::Change(_)
+        | Request::Policy(_)
         | Request::Id
         | Request::Underlay
         | Request::Down => (LOOP_LIMIT, "the daemon is too busy to answer".to_owned()),
