@@ -17,6 +17,7 @@ use crate::{
 };
 
 pub mod membership;
+pub mod policy;
 
 use membership::{
     ADMIT_HELP, AUTHORITY_HELP, AdmitArgs, AuthorityArgs, DELEGATE_HELP, DelegateArgs, INVITE_HELP,
@@ -153,6 +154,9 @@ pub enum Command {
     /// Show which member an overlay address belongs to
     #[command(long_about = WHOIS_HELP)]
     Whois(WhoisArgs),
+    /// Say who may reach what
+    #[command(long_about = policy::POLICY_HELP)]
+    Policy(policy::PolicyArgs),
     /// Ask a peer for a sign of life and show by which path it came
     Ping(PingArgs),
     /// Explain the path to a peer: every way that was tried, and what came of it

@@ -25,6 +25,7 @@ pub mod netcheck;
 pub mod nodes;
 pub mod password;
 pub mod ping;
+pub mod policy;
 mod qr;
 pub mod rotate;
 pub mod status;
@@ -61,6 +62,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Nodes(args) => nodes::run(args, &socket),
         Command::Whois(args) => whois::run(args, &socket),
         Command::Ping(args) => ping::run(args, &socket),
+        Command::Policy(args) => policy::run(args, &socket),
         Command::Why(args) => why::run(args, &socket),
         Command::Bench(args) => bench::run(args, &socket),
         Command::Netcheck(args) => netcheck::run(args, &socket),

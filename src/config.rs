@@ -12,7 +12,10 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use hivevpn_core::membership::{Bundle, Invite, address, genesis::DEFAULT_IPV4_PREFIX};
+use hivevpn_core::{
+    membership::{Bundle, Invite, address, genesis::DEFAULT_IPV4_PREFIX},
+    policy::{Exposed, Mode},
+};
 use hivevpn_platform::secret_file;
 use ipnet::Ipv4Net;
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
@@ -46,7 +49,7 @@ pub use values::parse_span;
 
 mod values;
 
-use values::{check_name, checked_member, parse, parse_rate, parse_reservation};
+use values::{check_name, checked_member, parse, parse_rate, parse_reservation, worded};
 
 /// Everything an operator may set, validated.
 #[derive(Debug, Clone)]
@@ -65,6 +68,11 @@ pub struct Config {
     pub address: Option<Ipv4Addr>,
     /// IPv4 network of the overlay to found.
     pub ipv4_prefix: Ipv4Net,
+    /// What members of a network that we found may reach of each other, until a policy is set. Without, what the node
+    /// publishes if the network has a password, else everything.
+    pub policy: Option<Mode>,
+    /// What everybody may reach here when the policy's mode is "published".
+    pub publish: Exposed,
     /// The user that the daemon becomes when root starts it; `hivevpn` without, if there is one.
     pub user: Option<String>,
     /// UDP and TCP port; 0 takes any. Without, [`DEFAULT_PORT`], or the next that is free if a network of the same daemon
@@ -104,6 +112,8 @@ impl Default for Config {
             name: None,
             address: None,
             ipv4_prefix: DEFAULT_IPV4_PREFIX,
+            policy: None,
+            publish: Exposed::new(),
             user: None,
             port: None,
             bootstrap: Vec::new(),
@@ -229,6 +239,15 @@ impl Config {
         }
         if let Some(name) = node.name {
             self.set_name(name.get_ref(), &place(name.span()))?;
+        }
+        if let Some(mode) = network.policy {
+            let mode = worded(mode.get_ref(), "network.policy", &place(mode.span()))?;
+            self.policy = Some(mode);
+        }
+        for service in node.publish {
+            let place = place(service.span());
+            let service = worded(service.get_ref(), "node.publish", &place)?;
+            self.publish.insert(service);
         }
         if let Some(address) = node.address {
             self.address = Some(parse(
@@ -549,6 +568,7 @@ struct NetworkSection {
     invite: Option<Spanned<Secret>>,
     password_file: Option<String>,
     ipv4_prefix: Option<Spanned<String>>,
+    policy: Option<Spanned<String>>,
 }
 
 /// Wiped when it is dropped, and never shown.
@@ -572,6 +592,7 @@ struct NodeSection {
     name: Option<Spanned<String>>,
     address: Option<Spanned<String>>,
     user: Option<String>,
+    publish: Vec<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::bench::Place;
 
 pub mod membership;
+pub mod policy;
 
 use membership::{Change, Expulsion};
 
@@ -59,6 +60,8 @@ pub enum Request {
     Revoked,
     /// A change of who may what.
     Change(Change),
+    /// About the access policy.
+    Policy(policy::Ask),
     /// [`Pong`], or a failure when nobody answered within a second.
     Ping {
         /// Name, address or peer id.

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Requests are short; only answers may be long.
-const MAX_REQUEST: u64 = 64 << 10;
+const MAX_REQUEST: u64 = 256 << 10;
 /// The loop answers at once.
 const LOOP_LIMIT: Duration = Duration::from_secs(5);
 /// A ping goes through the tunnel.
@@ -188,6 +188,7 @@ async fn ask_loop(request: Request, to_loop: &mailbox::Sender<Local>) -> Result<
         | Request::Delegates
         | Request::Revoked
         | Request::Change(_)
+        | Request::Policy(_)
         | Request::Id
         | Request::Underlay
         | Request::Down => (LOOP_LIMIT, "the daemon is too busy to answer".to_owned()),

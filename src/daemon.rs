@@ -319,10 +319,12 @@ fn node(
         },
         bootstrap: config.bootstrap.clone(),
     };
-    Node::new(start, now()).map_err(|rejection| {
+    let mut node = Node::new(start, now()).map_err(|rejection| {
         anyhow::anyhow!(
             "this node's certificate is not good any more ({rejection}): join again with a new invite and a new \
              --state directory"
         )
-    })
+    })?;
+    node.set_exposed(config.publish.clone());
+    Ok(node)
 }

@@ -50,6 +50,7 @@ mod messages;
 mod outputs;
 mod pace;
 mod passwords;
+mod policy;
 mod surveys;
 mod underlay;
 

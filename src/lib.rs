@@ -9,6 +9,7 @@
 //! - [`roles`], [`audit`]: who may ask what, and what was asked
 //! - [`mod@bench`]: measuring the tunnel to a peer, both ends
 //! - [`doctor`], [`netcheck`], [`reflect`]: what keeps this node from working, and what its network lets it do
+//! - [`policy`]: who may reach what, as people write it
 //! - [`identity`], [`key_file`], [`store`]: secret keys, here and for other programs, and what survives a restart
 //! - [`password`]: the network's password, and how it gets here
 //! - [`mailbox`]: into the loop from anywhere
@@ -33,6 +34,7 @@ pub mod mailbox;
 pub mod membership;
 pub mod netcheck;
 pub mod password;
+pub mod policy;
 pub mod port_mapping;
 pub mod reach;
 pub mod reflect;

@@ -9,9 +9,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use hivevpn_core::membership::{
-    Bundle, Credential, Founding, Joined, Name, Network, Notice, PasswordRecord, Redemption,
-    Signer, UnixTime, address, genesis,
+use hivevpn_core::{
+    membership::{
+        Bundle, Credential, Founding, Joined, Name, Network, Notice, PasswordRecord, Redemption,
+        Signer, UnixTime, address, genesis,
+    },
+    policy::Mode,
 };
 use ipnet::IpNet;
 
@@ -327,6 +330,10 @@ fn found(
             format!("'{name}' cannot be this node's name: give one with --name")
         })?,
         founder_ipv4: config.address,
+        policy_mode: Some(config.policy.unwrap_or(match password {
+            Some(_) => Mode::Published,
+            None => Mode::Open,
+        })),
     };
     let random = identity::random_bytes();
     let mut salt = [0; 16];

@@ -21,7 +21,7 @@ use libp2p::PeerId;
 
 use crate::{
     audit::{Audit, Outcome},
-    control::{Reply, Request, membership::Change},
+    control::{Reply, Request, membership::Change, policy::Ask},
 };
 
 mod pace;
@@ -168,6 +168,10 @@ pub fn rule(request: &Request) -> Rule {
         Request::Delegates => ("delegate list", Role::Metrics, None),
         Request::Revoked => ("revoked", Role::Metrics, None),
         Request::Change(change) => change_rule(change),
+        Request::Policy(Ask::Set { .. }) => ("policy set", Role::Keys, None),
+        Request::Policy(Ask::Show | Ask::Test { .. } | Ask::Trace { .. }) => {
+            ("policy", Role::Metrics, None)
+        }
         Request::SetPassword { record } => {
             let name = match record {
                 Some(_) => "password set",

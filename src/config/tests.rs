@@ -46,9 +46,23 @@ fn every_option_in_the_example_is_an_option() {
     assert!(uncommented.contains(shortened));
     let config = from_text(&uncommented.replace(shortened, "")).unwrap();
     assert!(config.address.is_some() && config.name.is_some());
+    assert!(config.publish.len() == 2);
     assert!(!config.bootstrap.is_empty() && !config.external.is_empty());
     assert!(config.password.is_some());
     assert!(config.relay_rate.is_some() && config.relay_members.is_some());
+}
+
+#[test]
+fn a_wrong_mode_or_service_is_named_with_its_line() {
+    assert_eq!(
+        error("[network]\npolicy = \"shut\""),
+        "network.toml:2: network.policy: 'shut' is none of open, published, closed"
+    );
+    let wrong = error("[node]\npublish = [\"tcp/22\",\n  \"tcp/0\"]");
+    assert!(
+        wrong.starts_with("network.toml:3: node.publish: 'tcp/0' is no port"),
+        "{wrong}"
+    );
 }
 
 #[test]

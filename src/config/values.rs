@@ -10,6 +10,18 @@ use super::ConfigError;
 const RESERVATIONS: RangeInclusive<Duration> =
     Duration::from_secs(60)..=Duration::from_secs(24 * 60 * 60);
 
+/// A value that says itself what would be right.
+pub(super) fn worded<T>(text: &str, option: &'static str, place: &str) -> Result<T, ConfigError>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    text.parse().map_err(|error: T::Err| ConfigError::Value {
+        place: place.to_owned(),
+        option,
+        message: error.to_string(),
+    })
+}
+
 pub(super) fn parse<T: std::str::FromStr>(
     text: &str,
     option: &'static str,

@@ -41,6 +41,12 @@ pub enum DropReason {
     NotForUs,
     /// Inbound: a packet in the session that keys are exchanged in, which carries none.
     Downgraded,
+    /// Inbound: the policy does not let its sender begin this.
+    PolicyDenied,
+    /// Outbound: the destination's policy would refuse it, as far as is known here.
+    PolicyRefused,
+    /// Either way: an answer, an error or a part of a conversation that is not known here and may not begin.
+    NoFlow,
     /// Inbound: a message of another version's core, or a damaged one.
     UnknownSignal,
     /// Relayed: the channel is none of ours, or leads to nobody now.
@@ -51,7 +57,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of the counters.
-    pub const ALL: [DropReason; 21] = [
+    pub const ALL: [DropReason; 24] = [
         Self::NotIp,
         Self::NoOwner,
         Self::Multicast,
@@ -70,6 +76,9 @@ impl DropReason {
         Self::ForgedSource,
         Self::NotForUs,
         Self::Downgraded,
+        Self::PolicyDenied,
+        Self::PolicyRefused,
+        Self::NoFlow,
         Self::UnknownSignal,
         Self::UnknownChannel,
         Self::RelayLimit,
@@ -96,6 +105,9 @@ impl DropReason {
             Self::ForgedSource => "forged_source",
             Self::NotForUs => "not_for_us",
             Self::Downgraded => "downgraded",
+            Self::PolicyDenied => "policy_denied",
+            Self::PolicyRefused => "policy_refused",
+            Self::NoFlow => "no_flow",
             Self::UnknownSignal => "unknown_signal",
             Self::UnknownChannel => "unknown_channel",
             Self::RelayLimit => "relay_limit",

@@ -1,7 +1,7 @@
-//! Telling the sender of a packet that it is too big for the path, as a router on the way would.
+//! Telling the sender of a packet that it is too big for the path, or forbidden, as a router on the way would.
 //!
-//! The answer goes into the overlay interface, so that the local kernel lowers its path MTU and the connection goes on
-//! with smaller packets. It speaks for the place where the packet got stuck, so its source is the packet's destination:
+//! Of a packet that is too big the local kernel is told, through the overlay interface, so that it lowers its path MTU and
+//! the connection goes on with smaller packets. The answer speaks for the place where the packet got stuck, so its source is the packet's destination:
 //! an answer from one of our own addresses would arrive *from outside* with a source that is local, and kernels refuse
 //! such packets as forged.
 
@@ -21,6 +21,10 @@ const ICMPV6: u8 = 58;
 const FRAGMENTATION_NEEDED: [u8; 2] = [3, 4];
 /// Type and code of "packet too big" (RFC 4443 §3.2).
 const PACKET_TOO_BIG: [u8; 2] = [2, 0];
+/// Type and code of "communication administratively prohibited" (RFC 1812 §5.2.7.1).
+const COMMUNICATION_PROHIBITED: [u8; 2] = [3, 13];
+/// Type and code of "communication with destination administratively prohibited" (RFC 4443 §3.1).
+const COMMUNICATION_PROHIBITED_BY_POLICY: [u8; 2] = [1, 1];
 /// An answer never exceeds what everybody can receive: RFC 1812 §4.3.2.3 and RFC 4443 §2.4 (c).
 const MAX_IPV4_ANSWER: usize = 576;
 const MAX_IPV6_ANSWER: usize = 1280;
@@ -34,6 +38,24 @@ const HOP_LIMIT: u8 = 64;
 /// Returns whether there is such an answer: errors are not answered with errors, nor is what no single node sent, nor
 /// a fragment but the first (RFC 1122 §3.2.2, RFC 4443 §2.4 (e)).
 pub fn packet_too_big(packet: &IpPacket<'_>, mtu: u16, answer: &mut Vec<u8>) -> bool {
+    let kinds = [FRAGMENTATION_NEEDED, PACKET_TOO_BIG];
+    write_error(packet, kinds, mtu, answer)
+}
+
+/// Replaces what is in `answer` by the message that somebody's policy forbids `packet`. Returns whether there is such an
+/// answer, as [`packet_too_big`] does.
+pub fn prohibited(packet: &IpPacket<'_>, answer: &mut Vec<u8>) -> bool {
+    let kinds = [COMMUNICATION_PROHIBITED, COMMUNICATION_PROHIBITED_BY_POLICY];
+    write_error(packet, kinds, 0, answer)
+}
+
+/// An error about `packet`, of the first kind over IPv4, of the second over IPv6.
+fn write_error(
+    packet: &IpPacket<'_>,
+    kinds: [[u8; 2]; 2],
+    parameter: u16,
+    answer: &mut Vec<u8>,
+) -> bool {
     if !may_be_answered(packet) {
         return false;
     }
@@ -49,7 +71,7 @@ pub fn packet_too_big(packet: &IpPacket<'_>, mtu: u16, answer: &mut Vec<u8>) -> 
             answer.extend(from.octets());
             answer.extend(to.octets());
             checksum::write_ipv4_header(answer);
-            push_message(FRAGMENTATION_NEEDED, mtu, quoted, Sum::default(), answer);
+            push_message(kinds[0], parameter, quoted, Sum::default(), answer);
         }
         (IpAddr::V6(from), IpAddr::V6(to)) => {
             let room = MAX_IPV6_ANSWER - IPV6_HEADER - ICMP_HEADER;
@@ -65,70 +87,48 @@ pub fn packet_too_big(packet: &IpPacket<'_>, mtu: u16, answer: &mut Vec<u8>) -> 
                 .add_bytes(&to.octets())
                 .add_word(length)
                 .add_word(ICMPV6.into());
-            push_message(PACKET_TOO_BIG, mtu, quoted, pseudo_header, answer);
+            push_message(kinds[1], parameter, quoted, pseudo_header, answer);
         }
         (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return false,
     }
     true
 }
 
-/// Both messages keep the MTU in the lower half of the second word; the upper is zero.
-fn push_message(kind: [u8; 2], mtu: u16, quoted: &[u8], sum: Sum, answer: &mut Vec<u8>) {
+/// The parameter, an MTU, is in the lower half of the second word; the upper is zero.
+fn push_message(kind: [u8; 2], parameter: u16, quoted: &[u8], sum: Sum, answer: &mut Vec<u8>) {
     let sum = sum
         .add_bytes(&kind)
-        .add_word(mtu)
+        .add_word(parameter)
         .add_bytes(quoted)
         .checksum();
     answer.extend(kind);
     answer.extend(sum.to_be_bytes());
     answer.extend([0, 0]);
-    answer.extend(mtu.to_be_bytes());
+    answer.extend(parameter.to_be_bytes());
     answer.extend_from_slice(quoted);
 }
 
 fn may_be_answered(packet: &IpPacket<'_>) -> bool {
     let source = packet.source();
-    if source.is_multicast() || source.is_unspecified() || source.is_loopback() {
+    if source.is_multicast()
+        || source.is_unspecified()
+        || source.is_loopback()
+        || source == IpAddr::from([255; 4])
+    {
         return false;
     }
-    if packet.is_ipv4() {
-        let is_first = packet.bytes()[6] & 0x1f == 0 && packet.bytes()[7] == 0;
-        let is_broadcast = packet.source() == IpAddr::from([255; 4]);
+    let Some(upper) = packet.upper_layer().filter(|upper| upper.offset == 0) else {
+        return false;
+    };
+    let kind = upper.bytes.first();
+    let is_error = match (packet.is_ipv4(), upper.protocol) {
         // RFC 1122 §3.2.2: unreachable, source quench, redirect, time exceeded, parameter problem.
-        let is_error = packet.protocol() == ICMPV4
-            && matches!(packet.payload().first(), None | Some(3 | 4 | 5 | 11 | 12));
-        is_first && !is_broadcast && !is_error
-    } else {
-        may_answer_ipv6(packet.protocol(), packet.payload())
-    }
-}
-
-/// Walks the extension headers (RFC 8200 §4) to what the packet is about.
-fn may_answer_ipv6(mut next_header: u8, mut rest: &[u8]) -> bool {
-    const HOP_BY_HOP: u8 = 0;
-    const ROUTING: u8 = 43;
-    const FRAGMENT: u8 = 44;
-    const AUTHENTICATION: u8 = 51;
-    const DESTINATION_OPTIONS: u8 = 60;
-    loop {
-        let length = match (next_header, rest) {
-            (HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS, &[_, units, ..]) => {
-                (usize::from(units) + 1) * 8
-            }
-            (AUTHENTICATION, &[_, units, ..]) => (usize::from(units) + 2) * 4,
-            (FRAGMENT, &[_, _, high, low, ..]) => {
-                if u16::from_be_bytes([high, low]) >> 3 != 0 {
-                    return false;
-                }
-                8
-            }
-            // Errors have a type below 128 (RFC 4443 §2.1), and a redirect (137) counts as one.
-            (ICMPV6, _) => return rest.first().is_some_and(|&kind| kind >= 128 && kind != 137),
-            (_, _) => return true,
-        };
-        next_header = rest[0];
-        rest = rest.get(length..).unwrap_or_default();
-    }
+        (true, ICMPV4) => matches!(kind, None | Some(3 | 4 | 5 | 11 | 12)),
+        // Errors have a type below 128 (RFC 4443 §2.1), and a redirect (137) counts as one.
+        (false, ICMPV6) => kind.is_none_or(|&kind| kind < 128 || kind == 137),
+        (_, _) => false,
+    };
+    !is_error
 }
 
 /// Bounds how many answers leave (RFC 4443 §2.4 (f)): a hundred a second, and as many at once.
@@ -226,6 +226,20 @@ mod tests {
         assert_eq!(message[..2], PACKET_TOO_BIG);
         assert_eq!(message[4..8], 1300_u32.to_be_bytes());
         assert_eq!(message[8..], packet[..1232]);
+    }
+
+    #[test]
+    fn who_is_forbidden_a_packet_learns_it() {
+        for (packet, kind) in [(ipv4(17, &[7; 30]), [3, 13]), (ipv6(17, &[7; 30]), [1, 1])] {
+            let mut answer = Vec::new();
+            let packet = IpPacket::parse(&packet).unwrap();
+            assert!(prohibited(&packet, &mut answer));
+            let answer = IpPacket::parse(&answer).unwrap();
+            assert_eq!(answer.source(), packet.destination());
+            assert_eq!(answer.payload()[..2], kind);
+            assert_eq!(answer.payload()[4..8], [0; 4]);
+            assert_eq!(&answer.payload()[8..], packet.bytes());
+        }
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 const IPV4_HEADER: usize = 20;
 /// The IPv6 header (RFC 8200 §3).
 const IPV6_HEADER: usize = 40;
+/// Of the 16 bits that IPv4 keeps flags and fragment offset in.
+const IPV4_MAX_OFFSET: u16 = 0x1fff;
 
 /// An IPv4 or IPv6 packet whose header is complete and whose length field agrees with the buffer.
 #[derive(Debug, Clone, Copy)]
@@ -80,10 +82,71 @@ impl<'a> IpPacket<'a> {
         self.bytes[0] >> 4 == 4
     }
 
+    /// What the packet carries, behind IPv4 options or IPv6 extension headers. `None` when the extension headers make no
+    /// sense.
+    pub fn upper_layer(&self) -> Option<UpperLayer<'a>> {
+        if !self.is_ipv4() {
+            return ipv6_upper_layer(self.protocol(), self.payload());
+        }
+        Some(UpperLayer {
+            protocol: self.protocol(),
+            offset: u16::from_be_bytes(self.octets(6)) & IPV4_MAX_OFFSET,
+            bytes: self.payload(),
+        })
+    }
+
     fn octets<const N: usize>(&self, at: usize) -> [u8; N] {
         let mut octets = [0; N];
         octets.copy_from_slice(&self.bytes[at..at + N]);
         octets
+    }
+}
+
+/// What an IP packet carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpperLayer<'a> {
+    /// Its protocol number.
+    pub protocol: u8,
+    /// Where in the whole it begins, in units of 8 bytes; above 0 in all fragments but the first.
+    pub offset: u16,
+    /// Its bytes; of a fragmented packet, only those that are in this fragment.
+    pub bytes: &'a [u8],
+}
+
+/// Walks the extension headers (RFC 8200 §4). `None` when one of them is cut off.
+pub fn ipv6_upper_layer(mut next_header: u8, mut rest: &[u8]) -> Option<UpperLayer<'_>> {
+    const HOP_BY_HOP: u8 = 0;
+    const ROUTING: u8 = 43;
+    const FRAGMENT: u8 = 44;
+    const AUTHENTICATION: u8 = 51;
+    const DESTINATION_OPTIONS: u8 = 60;
+    loop {
+        let mut offset = 0;
+        let length = match next_header {
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => (usize::from(*rest.get(1)?) + 1) * 8,
+            AUTHENTICATION => (usize::from(*rest.get(1)?) + 2) * 4,
+            FRAGMENT => {
+                offset = u16::from_be_bytes([*rest.get(2)?, *rest.get(3)?]) >> 3;
+                8
+            }
+            _ => {
+                return Some(UpperLayer {
+                    protocol: next_header,
+                    offset,
+                    bytes: rest,
+                });
+            }
+        };
+        next_header = *rest.first()?;
+        rest = rest.get(length..)?;
+        if offset > 0 {
+            // What follows is the middle of something, whatever it is.
+            return Some(UpperLayer {
+                protocol: next_header,
+                offset,
+                bytes: rest,
+            });
+        }
     }
 }
 
@@ -122,11 +185,39 @@ mod tests {
         assert!(IpPacket::parse(&shorter_than_its_header).is_none());
     }
 
+    fn ipv6(next_header: u8, payload: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x60, 0, 0, 0, 0, payload.len() as u8, next_header, 64];
+        packet.extend([0xfd; 32]);
+        packet.extend_from_slice(payload);
+        packet
+    }
+
+    #[test]
+    fn extension_headers_are_walked_to_what_they_precede() {
+        // Destination options of 16 bytes, then the second fragment of a UDP datagram.
+        let mut payload = vec![44, 1];
+        payload.extend([0; 14]);
+        payload.extend([17, 0, 0, 9, 0, 0, 0, 7]);
+        payload.extend(b"middle");
+        let packet = ipv6(60, &payload);
+        let upper = IpPacket::parse(&packet).and_then(|packet| packet.upper_layer());
+        let expected = UpperLayer {
+            protocol: 17,
+            offset: 1,
+            bytes: b"middle",
+        };
+        assert_eq!(upper, Some(expected));
+        let cut_off = ipv6(60, &payload[..15]);
+        let cut_off = IpPacket::parse(&cut_off).expect("a packet");
+        assert_eq!(cut_off.upper_layer(), None);
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_parsed_or_refused_without_panic(bytes: Vec<u8>) {
             if let Some(packet) = IpPacket::parse(&bytes) {
                 let _ = (packet.source(), packet.destination(), packet.protocol(), packet.payload());
+                let _ = packet.upper_layer();
             }
         }
     }

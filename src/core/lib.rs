@@ -14,6 +14,7 @@
 //! - [`schedule`]: whose timers run when
 //! - [`batch`], [`ip_packet`], [`datagram`], [`drop_reason`]: what moves, and why it stopped
 //! - [`connection`], [`connections`]: libp2p connections, and which of them are wanted
+//! - [`policy`]: who may reach what, and the filter that enforces it
 //! - [`membership`]: who belongs to the network, proven by signatures alone
 //! - [`output`]: everything that the core may ask the shell to do
 
@@ -38,6 +39,7 @@ pub mod output;
 pub mod path;
 pub mod peer;
 pub mod peers;
+pub mod policy;
 pub mod relay;
 pub mod schedule;
 pub mod session;

@@ -51,7 +51,7 @@ pub mod signer;
 pub mod sync;
 mod tag;
 pub mod time;
-mod wire;
+pub(crate) mod wire;
 
 pub use bundle::{Bundle, BundleError};
 pub use capability::{Capability, Roles};

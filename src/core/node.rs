@@ -39,6 +39,7 @@ mod links;
 mod members;
 mod notices;
 mod passwords;
+mod policy;
 mod renewal;
 mod rotation;
 mod standing;

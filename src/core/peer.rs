@@ -16,6 +16,7 @@ use crate::{
     datagram::INITIATION,
     drop_reason::DropReason,
     path::{DueProbe, Path, Paths, candidate::Candidate},
+    policy::Guard,
     session::{MIN_BUFFER, Session, Timers, WireGuardKey, sealed_length},
     signal::{ASK_LENGTH, Signal},
     tunnel_key::Keyring,
@@ -84,6 +85,7 @@ pub struct Peer {
     keys: PeerKeys,
     sessions: Sessions,
     paths: Paths,
+    guard: Guard,
     waiting: VecDeque<Vec<u8>>,
     /// Since when the session does not answer a handshake.
     unanswered: Option<Instant>,
@@ -109,9 +111,11 @@ pub struct Sealing {
 }
 
 impl Peer {
-    /// A peer to which no path is known yet. `interface_mtu` is the longest packet in bytes that it may be sent.
-    pub fn new(keys: PeerKeys, index: PeerIndex, interface_mtu: u16) -> Self {
+    /// A peer to which no path is known yet. `guard` decides which of its packets pass; `interface_mtu` is the longest
+    /// packet in bytes that it may be sent.
+    pub fn new(keys: PeerKeys, guard: Guard, index: PeerIndex, interface_mtu: u16) -> Self {
         Self {
+            guard,
             sessions: Sessions::new(index),
             keys,
             paths: Paths::new(interface_mtu),
@@ -169,6 +173,21 @@ impl Peer {
     /// The paths, to report what happened to them.
     pub fn paths_mut(&mut self) -> &mut Paths {
         &mut self.paths
+    }
+
+    /// Which of its packets pass.
+    pub fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// Which of its packets pass, to ask for one.
+    pub fn guard_mut(&mut self) -> &mut Guard {
+        &mut self.guard
+    }
+
+    /// Gives up the guard, with all that it remembers of the peer's flows.
+    pub fn into_guard(self) -> Guard {
+        self.guard
     }
 
     /// Overlay bytes sent and received, without what WireGuard adds.

@@ -6,6 +6,7 @@ use libp2p_identity::PeerId;
 
 use crate::{
     peer::{Peer, PeerIndex, PeerKeys},
+    policy::Guard,
     session::WireGuardKey,
 };
 
@@ -31,7 +32,12 @@ impl Peers {
 
     /// Adds a peer under an unused index, drawn by `draw`. Two peers cannot share a WireGuard key: the one who
     /// announced it first keeps it.
-    pub fn add(&mut self, keys: PeerKeys, mut draw: impl FnMut() -> u32) -> Option<PeerIndex> {
+    pub fn add(
+        &mut self,
+        keys: PeerKeys,
+        guard: Guard,
+        mut draw: impl FnMut() -> u32,
+    ) -> Option<PeerIndex> {
         if self.by_key.contains_key(&keys.key) || self.by_id.contains_key(&keys.id) {
             return None;
         }
@@ -39,20 +45,19 @@ impl Peers {
         while self.by_index.contains_key(&index) {
             index = PeerIndex::new(draw());
         }
-        self.by_index
-            .insert(index, Box::new(Peer::new(keys, index, self.interface_mtu)));
+        let peer = Peer::new(keys, guard, index, self.interface_mtu);
+        self.by_index.insert(index, Box::new(peer));
         self.by_id.insert(keys.id, index);
         self.by_key.insert(keys.key, index);
         Some(index)
     }
 
-    /// Forgets a peer and its tunnel.
-    pub fn remove(&mut self, id: &PeerId) -> Option<PeerIndex> {
+    /// Forgets a peer and its tunnel. What is left is its guard.
+    pub fn remove(&mut self, id: &PeerId) -> Option<(PeerIndex, Guard)> {
         let index = self.by_id.remove(id)?;
-        if let Some(peer) = self.by_index.remove(&index) {
-            self.by_key.remove(&peer.keys().key);
-        }
-        Some(index)
+        let peer = self.by_index.remove(&index)?;
+        self.by_key.remove(&peer.keys().key);
+        Some((index, peer.into_guard()))
     }
 
     /// The peer with this index.
@@ -73,6 +78,11 @@ impl Peers {
     /// The indexes of all peers.
     pub fn indexes(&self) -> Vec<PeerIndex> {
         self.by_id.values().copied().collect()
+    }
+
+    /// All peers, in no order that means anything.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Peer> {
+        self.by_index.values_mut().map(Box::as_mut)
     }
 
     /// All peers.

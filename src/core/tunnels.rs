@@ -1,9 +1,9 @@
 //! Every tunnel of this node and the walks of packets through them.
 //!
-//! **Outbound:** [`Tunnels::handle_overlay_packet`] → who owns the destination? → does its path carry that much? → its
-//! session seals → its path chooses → [`outbox`](Tunnels::outbox).
+//! **Outbound:** [`Tunnels::handle_overlay_packet`] → who owns the destination? → would its policy let the packet in? →
+//! does its path carry that much? → its session seals → its path chooses → [`outbox`](Tunnels::outbox).
 //! **Inbound:** [`Tunnels::handle_datagram`] → which session? → it opens → the path was heard of → does the
-//! sender own the source? → [`inbox`](Tunnels::inbox).
+//! sender own the source? → does the policy let it in? → [`inbox`](Tunnels::inbox).
 //!
 //! A packet or datagram that goes no further is counted under its [`DropReason`] and never ends a batch.
 
@@ -27,6 +27,7 @@ use crate::{
     path::{Path, PathKind, candidate::Candidate},
     peer::{Peer, PeerIndex, PeerKeys, Sealing, sessions::Slot},
     peers::Peers,
+    policy::{Filter, Guard, Subject},
     relay,
     schedule::Schedule,
     session::{Identity, MIN_BUFFER, Opened},
@@ -35,6 +36,7 @@ use crate::{
 };
 
 mod addressee;
+mod filtering;
 mod observed;
 mod pings;
 mod relaying;
@@ -74,6 +76,7 @@ impl OverlayAddresses {
 pub struct Tunnels {
     us: OverlayAddresses,
     peers: Peers,
+    filter: Filter,
     allowed_ips: AllowedIps<PeerIndex>,
     carriers: HashMap<ConnectionId, PeerIndex>,
     sealing: Sealing,
@@ -106,6 +109,7 @@ impl Tunnels {
         Self {
             us,
             peers: Peers::new(mtu),
+            filter: Filter::default(),
             allowed_ips: AllowedIps::default(),
             carriers: HashMap::new(),
             sealing: Sealing {
@@ -135,8 +139,9 @@ impl Tunnels {
     // ---- peers -------------------------------------------------------------------------------------------
 
     /// Adds a peer, or brings its addresses up to date. A new WireGuard key means a new tunnel; paths that
-    /// connections vouch for must then be opened again.
+    /// connections vouch for must then be opened again; the flows go on.
     pub fn upsert(&mut self, keys: PeerKeys) {
+        let mut guard = None;
         let known = self.peers.index_of(&keys.id);
         if let Some(index) = known
             && let Some(peer) = self.peers.get_mut(index)
@@ -148,13 +153,16 @@ impl Tunnels {
                 peer.set_addresses(keys.ipv4);
                 self.allowed_ips.remove_owner(index);
             } else {
-                self.remove(&keys.id);
+                guard = self.take_out(&keys.id);
             }
         }
         let rng = &mut self.rng;
         let index = match self.peers.index_of(&keys.id) {
             Some(index) => Some(index),
-            None => self.peers.add(keys, || rng.u32(..)),
+            None => {
+                let guard = guard.unwrap_or_else(|| Guard::new(Subject::unknown(keys.id)));
+                self.peers.add(keys, guard, || rng.u32(..))
+            }
         };
         let Some(index) = index else { return };
         self.allowed_ips
@@ -166,9 +174,13 @@ impl Tunnels {
 
     /// Forgets a peer: its live flows end with this call.
     pub fn remove(&mut self, id: &PeerId) {
-        let Some(index) = self.peers.remove(id) else {
-            return;
-        };
+        if let Some(mut guard) = self.take_out(id) {
+            guard.leave(&mut self.filter);
+        }
+    }
+
+    fn take_out(&mut self, id: &PeerId) -> Option<Guard> {
+        let (index, guard) = self.peers.remove(id)?;
         self.allowed_ips.remove_owner(index);
         self.schedule.set(index, None);
         self.carriers.retain(|_, owner| *owner != index);
@@ -179,6 +191,7 @@ impl Tunnels {
         if let Some(switchboard) = &mut self.switchboard {
             switchboard.remove(index);
         }
+        Some(guard)
     }
 
     /// Another key of ours, for the tunnels that are made from now on.
@@ -325,6 +338,10 @@ impl Tunnels {
         if peer.is_stale(now) {
             self.tick_peer(index, now);
             peer = self.peers.get_mut(index).ok_or(DropReason::NoOwner)?;
+        }
+        if let Err(denial) = peer.guard_mut().release(&packet, &mut self.filter, now) {
+            self.answer_refused(&packet, denial, now);
+            return Err(denial.reason);
         }
         let is_at_rest = peer.is_at_rest();
         let wanted = peer.paths().current().is_none().then_some(peer.keys().id);
@@ -473,6 +490,10 @@ impl Tunnels {
             return Err(DropReason::NotForUs);
         }
         let length = packet.bytes().len();
+        if let Err(denial) = peer.guard_mut().admit(&packet, &mut self.filter, now) {
+            self.answer_denied(index, length, denial, now);
+            return Err(denial.reason);
+        }
         let is_at_rest = peer.is_at_rest();
         peer.received(length, now);
         mss::clamp(&mut self.inbox.slot(length)[..length], peer.paths().mtu());

@@ -45,6 +45,7 @@ impl EventLoop {
             Request::Delegates => Reply::of(&self.delegates()),
             Request::Revoked => Reply::of(&self.revoked()),
             Request::Change(change) => self.change(change, now).unwrap_or_else(Reply::Error),
+            Request::Policy(ask) => self.policy(&ask, now).unwrap_or_else(Reply::Error),
             Request::Invite {
                 name,
                 groups,

@@ -109,6 +109,7 @@ impl EventLoop {
             }
             // Whoever asks for the status is told; the core has said it in the log.
             Output::Standing(_) => {}
+            // The core enforces it, and has said so in the log.
             Output::PolicyChanged(_) => {}
             Output::SaveDescriptorSeq(seq) => report(
                 self.store.save_descriptor_seq(seq),

@@ -40,6 +40,7 @@ pub(super) fn network(number: u8) -> Network {
         certificate_lifetime: Duration::from_secs(24 * 60 * 60),
         founder_name: Name::parse("founder").unwrap(),
         founder_ipv4: None,
+        policy_mode: None,
     };
     let secret = Zeroizing::new([number; 32]);
     let now = UnixTime(1_700_000_000);

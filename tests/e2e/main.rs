@@ -35,6 +35,7 @@ mod networks;
 mod openai;
 mod password;
 mod paths;
+mod policy;
 mod port_mapping;
 mod privileges;
 mod reach;

@@ -15,6 +15,7 @@ use hivevpn_core::{
     ip_packet::IpPacket,
     path::{Path, PathKind},
     peer::PeerKeys,
+    policy::{Action, Mode, Policy, Rule, Selector, Service},
     session::{Identity, MIN_BUFFER, Session, sealed_length},
     tunnel_key::Keyring,
     tunnels::{OverlayAddresses, Tunnels},
@@ -93,6 +94,11 @@ pub const CASES: &[Entry] = &[
         case: || Box::new(Send::new(FULL)),
     },
     Entry {
+        name: "send-1420-closed",
+        per_run: BATCH,
+        case: || Box::new(Send::under(closed(), FULL)),
+    },
+    Entry {
         name: "send-64",
         per_run: BATCH,
         case: || Box::new(Send::new(SMALL)),
@@ -101,6 +107,11 @@ pub const CASES: &[Entry] = &[
         name: "accept-1420",
         per_run: BATCH,
         case: || Box::new(Accept::new()),
+    },
+    Entry {
+        name: "accept-1420-closed",
+        per_run: BATCH,
+        case: || Box::new(Accept::under(closed())),
     },
     Entry {
         name: "idle-second-among-1000",
@@ -316,6 +327,20 @@ fn hosts() -> (Host, Host, Instant) {
     (a, b, now)
 }
 
+/// One flow may pass, so each packet must be found to belong to it.
+fn closed() -> Policy {
+    let rule = Rule {
+        action: Action::Allow,
+        from: [Selector::Everyone].into(),
+        to: [Selector::Everyone].into(),
+        ports: ["tcp", "udp"]
+            .map(|word| word.parse::<Service>().expect("a service"))
+            .into(),
+        note: None,
+    };
+    Policy::new(Mode::Closed, [rule], []).expect("a policy")
+}
+
 struct Send {
     host: Host,
     packet: Vec<u8>,
@@ -324,7 +349,12 @@ struct Send {
 
 impl Send {
     fn new(length: u16) -> Self {
-        let (host, _, now) = hosts();
+        Self::under(Policy::default(), length)
+    }
+
+    fn under(policy: Policy, length: u16) -> Self {
+        let (mut host, _, now) = hosts();
+        host.tunnels.set_policy(policy);
         Self {
             host,
             packet: packet(A, B, length),
@@ -354,7 +384,12 @@ struct Accept {
 
 impl Accept {
     fn new() -> Self {
-        let (sender, receiver, now) = hosts();
+        Self::under(Policy::default())
+    }
+
+    fn under(policy: Policy) -> Self {
+        let (sender, mut receiver, now) = hosts();
+        receiver.tunnels.set_policy(policy);
         Self {
             sender,
             receiver,

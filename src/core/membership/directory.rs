@@ -409,6 +409,18 @@ impl Directory {
             .filter(|peer| self.members.contains_key(peer))
     }
 
+    /// Whether a member has this name by its certificate, and no older one does.
+    pub fn is_named(&self, peer: &PeerId, name: &Name) -> bool {
+        let member = self.members.get(peer);
+        member.is_some_and(|member| member.certificate.name == *name)
+            && self.names.holder(name) == Some(*peer)
+    }
+
+    /// Everybody who has this name or calls itself so, the one first who holds it.
+    pub fn namesakes(&self, name: &Name) -> impl Iterator<Item = PeerId> {
+        self.names.claimants(name)
+    }
+
     fn resolve_name(&self, name: &Name) -> Option<PeerId> {
         match self.names.holder(name) {
             Some(holder) => Some(holder),

@@ -19,6 +19,7 @@ use super::{
     time::UnixTime,
     wire,
 };
+use crate::policy::Mode;
 
 /// The IPv4 prefix of a network whose founder asked for none.
 pub const DEFAULT_IPV4_PREFIX: Ipv4Net =
@@ -91,6 +92,9 @@ pub struct Charter {
     /// The longest a certificate may be valid, in seconds.
     #[n(5)]
     pub certificate_lifetime_secs: u64,
+    /// What members may reach of each other before anybody has set a policy; everything, if it is not said.
+    #[n(6)]
+    pub policy_mode: Option<Mode>,
 }
 
 /// A genesis whose signature and rules were checked.
@@ -149,6 +153,11 @@ impl Genesis {
         Duration::from_secs(self.charter.certificate_lifetime_secs)
     }
 
+    /// What members may reach of each other before anybody has set a policy.
+    pub fn policy_mode(&self) -> Mode {
+        self.charter.policy_mode.unwrap_or_default()
+    }
+
     /// All that the founder decided.
     pub fn charter(&self) -> &Charter {
         &self.charter
@@ -181,6 +190,7 @@ mod tests {
             authorities: vec![authority().key()],
             ipv4_prefix: DEFAULT_IPV4_PREFIX,
             certificate_lifetime_secs: DEFAULT_CERTIFICATE_LIFETIME.as_secs(),
+            policy_mode: None,
         }
     }
 
@@ -189,6 +199,20 @@ mod tests {
         let genesis = Genesis::seal(&charter(), &authority()).unwrap();
         assert_eq!(genesis.charter(), &charter());
         assert_eq!(Genesis::open(genesis.envelope()), Ok(genesis));
+    }
+
+    #[test]
+    fn a_founder_that_says_nothing_of_a_policy_leaves_everything_open() {
+        let silent = Genesis::seal(&charter(), &authority()).unwrap();
+        assert_eq!(silent.policy_mode(), Mode::Open);
+        let charter = Charter {
+            policy_mode: Some(Mode::Closed),
+            ..charter()
+        };
+        let strict = Genesis::seal(&charter, &authority()).unwrap();
+        assert_eq!(strict.policy_mode(), Mode::Closed);
+        // What was signed before there were policies reads as before.
+        assert!(silent.envelope().len() < strict.envelope().len());
     }
 
     #[test]

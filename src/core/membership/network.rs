@@ -19,7 +19,7 @@ use super::{
     time::{CLOCK_SKEW, UnixTime},
     wire,
 };
-use crate::{session::Identity, tunnel_key::Keyring};
+use crate::{policy::Mode, session::Identity, tunnel_key::Keyring};
 
 /// How long the founder's delegation is valid: the authority's key need not be found again for
 /// as long as the founder's machine is likely to live.
@@ -45,6 +45,8 @@ pub struct Founding {
     pub founder_name: Name,
     /// The address the founding node wants; any, if none.
     pub founder_ipv4: Option<Ipv4Addr>,
+    /// What members may reach of each other until a policy is set; everything, if none.
+    pub policy_mode: Option<Mode>,
 }
 
 /// A network that has just been founded, with its first member.
@@ -96,6 +98,7 @@ impl Network {
             authorities: vec![authority.key()],
             ipv4_prefix: founding.ipv4_prefix,
             certificate_lifetime_secs: founding.certificate_lifetime.as_secs(),
+            policy_mode: founding.policy_mode,
         };
         let genesis = Genesis::seal(&charter, authority)?;
         let delegation = Delegation {

@@ -91,6 +91,7 @@ impl Hive {
             certificate_lifetime: DEFAULT_CERTIFICATE_LIFETIME,
             founder_name: name("founder"),
             founder_ipv4: Some(Ipv4Addr::new(10, 77, 0, 1)),
+            policy_mode: None,
         };
         let secret = Zeroizing::new([salt; 32]);
         let founded =

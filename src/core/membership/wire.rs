@@ -24,12 +24,12 @@ const MAX_DEPTH: usize = 8;
 const _: () = assert!(MAX_OBJECT <= MAX_MESSAGE);
 
 /// The CBOR encoding of one of our types.
-pub(super) fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
+pub(crate) fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
     minicbor::to_vec(value).expect("writing to memory does not fail")
 }
 
 /// Reads a signed object or a part of one.
-pub(super) fn decode<T: for<'b> Decode<'b, ()>>(bytes: &[u8]) -> Result<T, Rejection> {
+pub(crate) fn decode<T: for<'b> Decode<'b, ()>>(bytes: &[u8]) -> Result<T, Rejection> {
     decode_within(MAX_OBJECT, bytes)
 }
 

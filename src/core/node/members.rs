@@ -110,6 +110,7 @@ impl Node {
                 ipv6: member.ipv6,
             });
             self.outputs.push_back(Output::SetIpv4(ipv4));
+            self.identify(peer);
             return;
         }
         let addresses = dialable(&member.descriptor.addresses, peer);
@@ -126,6 +127,7 @@ impl Node {
             ipv4,
             ipv6: member.ipv6,
         });
+        self.identify(peer);
         self.connections.want(*peer, addresses.clone(), now.instant);
         self.learn_endpoints(peer, &addresses, CandidateKind::Announced, now.instant);
         self.restore_paths(peer, now);

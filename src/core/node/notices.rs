@@ -36,6 +36,7 @@ impl Node {
             self.directory.take_notice(&notice)?;
         }
         self.settle(now);
+        self.enforce_policy();
         self.tell_policy(None);
         Ok(())
     }
@@ -124,6 +125,7 @@ impl Node {
     pub(super) fn let_go(&mut self, departed: Departed, now: Now) {
         let us = self.peer_id();
         for peer in departed.gone.iter().filter(|peer| **peer != us) {
+            self.identify(peer);
             self.tunnels.remove(peer);
             self.outputs.extend(self.connections.unwant(peer));
             self.resync.remove(peer);
@@ -175,6 +177,7 @@ impl Node {
         if self.policy_hash() == before {
             return;
         }
+        self.enforce_policy();
         let policy = self.directory.notices().policy().map(|(policy, _)| policy);
         tracing::info!(
             version = policy.map(|policy| policy.version),

@@ -64,6 +64,7 @@ fn founded(name: &str) -> (Network, Credential, Vec<u8>) {
         certificate_lifetime: genesis::DEFAULT_CERTIFICATE_LIFETIME,
         founder_name: Name::parse(name).unwrap(),
         founder_ipv4: Some([10, 77, 0, 1].into()),
+        policy_mode: None,
     };
     let secret = Zeroizing::new([77; 32]);
     let founded =

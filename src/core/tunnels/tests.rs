@@ -9,6 +9,7 @@ use crate::testing::epoch;
 
 mod keys;
 mod mtu;
+mod policy;
 mod relaying;
 
 struct Host {

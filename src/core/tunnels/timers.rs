@@ -21,6 +21,7 @@ impl Tunnels {
             self.next_limiter_reset = None;
             self.sealing.keyring.identity().reset_limiter();
         }
+        self.sweep_flows(now);
         while let Some(index) = self.schedule.pop(now) {
             self.tick_peer(index, now);
         }

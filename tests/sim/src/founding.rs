@@ -52,6 +52,7 @@ pub fn found(seed: u64, epoch: Instant, now: Moment) -> Host {
         certificate_lifetime: genesis::DEFAULT_CERTIFICATE_LIFETIME,
         founder_name: name(0),
         founder_ipv4: Some(ipv4(0)),
+        policy_mode: None,
     };
     let authority = Signer::from_seed(&[200; 32]);
     let secret = Zeroizing::new([77; 32]);

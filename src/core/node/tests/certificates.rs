@@ -26,6 +26,7 @@ fn a_certificate_of_another_network_is_refused() {
         certificate_lifetime: genesis::DEFAULT_CERTIFICATE_LIFETIME,
         founder_name: Name::parse("n5").unwrap(),
         founder_ipv4: None,
+        policy_mode: None,
     };
     let other = Network::found(
         founding,

@@ -128,6 +128,7 @@ impl Cast {
             certificate_lifetime: genesis::DEFAULT_CERTIFICATE_LIFETIME,
             founder_name: name("founder"),
             founder_ipv4: Some([10, 77, 0, 1].into()),
+            policy_mode: None,
         };
         let authority = Signer::from_seed(&seed(usize::MAX - 1));
         let secret = zeroize::Zeroizing::new([77; 32]);
