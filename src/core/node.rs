@@ -335,8 +335,12 @@ impl Node {
         self.resync(now.instant);
         if now.instant >= self.next_bootstrap {
             self.next_bootstrap = now.instant + BOOTSTRAP_PERIOD;
-            self.contact_bootstrap();
-            self.contact_for_renewal(now);
+            match self.standing {
+                Standing::Member => self.contact_bootstrap(),
+                Standing::Lapsed | Standing::Unsupported | Standing::Expelled { .. } => {
+                    self.contact_for_renewal(now);
+                }
+            }
         }
         if now.instant >= self.next_publish {
             self.next_publish = now.instant + PUBLISH_PERIOD;

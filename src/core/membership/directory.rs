@@ -306,6 +306,13 @@ impl Directory {
         self.certificate_of(node).or_else(former)
     }
 
+    /// Whether the node's key was expelled, and not restored since.
+    pub(crate) fn is_expelled(&self, node: &SignerKey) -> bool {
+        let last = self.last_certificate_of(node);
+        let generation = last.map_or(0, |last| last.generation);
+        self.notices.is_revoked(node, generation)
+    }
+
     /// Whether there is room for one more member.
     pub(super) fn is_full(&self) -> bool {
         self.members.len() + self.promised.len() >= MAX_MEMBERS

@@ -176,12 +176,7 @@ impl Issuer {
         if request.invited_by() != self.signer.key() {
             return Err(JoinRefusal::UnknownInvite);
         }
-        if directory
-            .notices()
-            .revocation_of(&request.joiner())
-            .is_some()
-            && directory.get(&request.joiner().peer_id()).is_none()
-        {
+        if directory.is_expelled(&request.joiner()) {
             return Err(JoinRefusal::Expelled);
         }
         if let Some(redeemed) = redeemed {

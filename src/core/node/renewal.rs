@@ -90,9 +90,6 @@ impl Node {
 
     /// Whom to dial as long as we are no member: a few of those we knew, as their turn comes.
     pub(super) fn contact_for_renewal(&mut self, now: Now) {
-        if self.is_member() {
-            return;
-        }
         let is_due = |peer: &PeerId| {
             let asked = self.asking.asked.get(peer);
             asked.is_none_or(|asked| now.instant >= asked.next)
@@ -100,17 +97,24 @@ impl Node {
         let contacts = self.asking.contacts.keys();
         let mut due: Vec<PeerId> = contacts.copied().filter(is_due).collect();
         self.tunnels.choose_some(&mut due, DIALS);
+        let given = self.bootstrap.iter().map(|(peer, _)| *peer);
+        due.extend(given.filter(is_due));
         for peer in due {
-            let is_connected = self.connections.is_open(&peer);
-            if is_connected {
+            if self.connections.is_open(&peer) {
                 self.ask_for_renewal(&peer, now);
-            } else if let Some(addresses) = self.asking.contacts.get(&peer) {
-                self.outputs.push_back(Output::Dial {
-                    peer,
-                    addresses: addresses.clone(),
-                    even_if_connected: true,
-                });
+                continue;
             }
+            let known = self.asking.contacts.get(&peer).into_iter().flatten();
+            let given = self.bootstrap.iter().filter(|(id, _)| *id == peer);
+            let addresses: Vec<Multiaddr> = known
+                .chain(given.map(|(_, address)| address))
+                .cloned()
+                .collect();
+            self.outputs.push_back(Output::Dial {
+                peer,
+                addresses,
+                even_if_connected: true,
+            });
         }
     }
 
@@ -211,8 +215,8 @@ impl Node {
             let credential = Some(member.record.credential.clone());
             return Ok(JoinAnswer::Renewed(Renewal::new(credential, Vec::new())));
         }
-        let proof = self.directory.notices().proof_of_revocation(&key);
-        if !proof.is_empty() {
+        if self.directory.is_expelled(&key) {
+            let proof = self.directory.notices().proof_of_revocation(&key);
             return Ok(JoinAnswer::Renewed(Renewal::new(None, proof)));
         }
         if let Some(delegate) = self.asking.unsupported.get(peer) {

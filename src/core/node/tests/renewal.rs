@@ -126,3 +126,48 @@ fn a_new_wireguard_key_needs_nobodys_leave() {
     assert_eq!(world.send(b, 0, b"new"), [b"new".to_vec()]);
     assert_eq!(world.send(0, b, b"and back"), [b"and back".to_vec()]);
 }
+
+/// It was expelled and restored long ago: an invite admits it like anybody else.
+#[test]
+fn a_node_that_was_restored_once_may_be_invited_after_it_has_lapsed() {
+    let mut world = World::new();
+    let b = world.join(2);
+    world.connect(0, b);
+    world.unplug(b);
+    world.revoke(b);
+    let (peer, now) = (world.peer(b), world.now());
+    world.hosts[0].node.restore(&peer, now).unwrap();
+    world.settle();
+    world.sleep(40);
+    world.restart(0);
+    assert!(!world.knows(0, b));
+    let invite = world.invite(9);
+    let now = world.now();
+    let request = JoinRequest::seal(&invite, &signer(2), "n2", None);
+    let body = JoinMessage::Invite(request).encode();
+    let node = &mut world.hosts[0].node;
+    node.handle_join_request(RequestId(0), peer, &body, now);
+    world.settle();
+    let answer = world.hosts[0].answers.pop().unwrap();
+    let joined = JoinAnswer::accept(&answer, &invite, &signer(2).key(), now.unix).unwrap();
+    assert_eq!(joined.certificate.generation, 1);
+    assert_eq!(joined.certificate.admitted_at, UNIX);
+}
+
+#[test]
+fn a_node_without_a_certificate_looks_for_those_it_knew() {
+    let mut world = World::new();
+    let b = world.join(2);
+    world.connect(0, b);
+    world.unplug(b);
+    world.sleep(40);
+    world.restart(b);
+    let founder = world.peer(0);
+    let now = world.now();
+    let node = &mut world.hosts[b].node;
+    node.handle_timeout(now);
+    let dials: Vec<_> = std::iter::from_fn(|| node.poll_output())
+        .filter(|output| matches!(output, Output::Dial { peer, .. } if *peer == founder))
+        .collect();
+    assert_eq!(dials.len(), 1);
+}
