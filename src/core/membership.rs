@@ -52,7 +52,7 @@ pub use name::Name;
 pub use network::{Founded, Founding, Network};
 pub use record::{Member, MemberRecord};
 pub use refusal::JoinRefusal;
-pub use rejection::Rejection;
+pub use rejection::{Rejection, Rejections};
 pub use signer::{Signer, SignerKey};
 pub use sync::SyncMessage;
 pub use time::{TimeFloor, UnixTime};

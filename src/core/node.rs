@@ -6,7 +6,8 @@
 //! time matters ([`Node::poll_timeout`]).
 //!
 //! The shell calls one `handle_*`, then takes out everything that came out of it. What happens to members lives in
-//! `members.rs`, to connections in `links.rs`, how others join in `joining.rs`, what people see in `status.rs`.
+//! `members.rs`, to connections in `links.rs`, how others join in `joining.rs`, what one member may
+//! cost the others in `restraint.rs`, what people see in `status.rs`.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -22,7 +23,7 @@ use crate::{
     connections::Connections,
     membership::{
         Certificate, Credential, Directory, Issuer, MemberRecord, Name, Network, Redemption,
-        Rejection, Signer, SignerKey, TimeFloor, UnixTime, address,
+        Rejection, Rejections, Signer, SignerKey, TimeFloor, UnixTime, address,
     },
     output::Output,
     path::{Path, candidate::Candidate},
@@ -33,6 +34,7 @@ use crate::{
 mod joining;
 mod links;
 mod members;
+mod restraint;
 mod status;
 
 pub use joining::{InviteRequest, NoInvite};
@@ -134,6 +136,8 @@ pub struct Node {
     relay_terms: relay::Terms,
     joins: joining::JoinLimit,
     strangers: BTreeMap<PeerId, Instant>,
+    restraint: restraint::Restraint,
+    rejections: Rejections,
     bootstrap: Vec<(PeerId, Multiaddr)>,
     next_bootstrap: Instant,
     resync: BTreeMap<PeerId, Resync>,
@@ -190,6 +194,8 @@ impl Node {
             relay_terms: start.relay_terms,
             joins: joining::JoinLimit::default(),
             strangers: BTreeMap::new(),
+            restraint: restraint::Restraint::new(),
+            rejections: Rejections::default(),
             bootstrap: start.bootstrap,
             next_bootstrap: now.instant,
             resync: BTreeMap::new(),
@@ -272,6 +278,7 @@ impl Node {
         let others = [
             self.tunnels.poll_timeout(),
             self.connections.poll_timeout(),
+            self.restraint.next(),
             self.next_resync,
         ];
         others.into_iter().flatten().fold(rare, Instant::min)
@@ -302,6 +309,7 @@ impl Node {
             self.compare_directories();
         }
         self.resync(now.instant);
+        self.pass_on_held(now.instant);
         if now.instant >= self.next_bootstrap {
             self.next_bootstrap = now.instant + BOOTSTRAP_PERIOD;
             self.contact_bootstrap();

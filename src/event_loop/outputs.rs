@@ -84,11 +84,13 @@ impl EventLoop {
             Output::SaveRecord { peer, record } => {
                 let saved = self.store.save_record(&peer.to_bytes(), &record);
                 report(saved, "a member's record");
+                self.command(Command::Expect { peer });
             }
-            Output::ForgetRecord(peer) => report(
-                self.store.remove_record(&peer.to_bytes()),
-                "a member's record",
-            ),
+            Output::ForgetRecord(peer) => {
+                let removed = self.store.remove_record(&peer.to_bytes());
+                report(removed, "a member's record");
+                self.command(Command::Unexpect { peer });
+            }
             Output::SaveDescriptorSeq(seq) => report(
                 self.store.save_descriptor_seq(seq),
                 "our descriptor's number",

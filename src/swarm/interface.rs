@@ -53,6 +53,16 @@ pub enum Command {
         /// For the log; the peer does not learn it.
         reason: String,
     },
+    /// The directory knows this member: it is let in however many strangers there are.
+    Expect {
+        /// Who.
+        peer: PeerId,
+    },
+    /// It is no member any more.
+    Unexpect {
+        /// Who.
+        peer: PeerId,
+    },
     /// Connect to `peer` by whichever address answers first. The result is an [`Event::ConnectionOpened`] or an
     /// [`Event::DialFailed`], or nothing if the peer is connected or being dialed already.
     Dial {
