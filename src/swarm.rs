@@ -11,6 +11,7 @@
 //! - [`carrier`]: datagrams on a stream
 //! - [`relays`]: being one, and holding reservations with some
 //! - [`addresses`]: what we are reached at; [`reachability`]: whether that is true
+//! - `dht`: what members may leave here
 //! - [`discoveries`]: what mDNS finds, a few at a time
 //! - `bench`: members that measure the tunnel between them
 //! - `reflect`, `survey`: what members see that we cannot, and what commands are told of the underlay
@@ -25,6 +26,7 @@ mod bench;
 mod carrier;
 mod codec;
 mod commands;
+mod dht;
 mod discoveries;
 mod events;
 mod gate;
@@ -177,6 +179,7 @@ pub struct Swarm {
     requests: Requests,
     measurements: Measurements,
     reflections: Reflections,
+    quotas: dht::Quotas,
     reservations: Reservations,
     reachability: Reachability,
     discoveries: Discoveries,
@@ -252,6 +255,7 @@ impl Swarm {
             requests: Requests::default(),
             measurements: Measurements::default(),
             reflections: Reflections::default(),
+            quotas: dht::Quotas::default(),
             reservations: Reservations::new(local),
             reachability: Reachability::default(),
             discoveries: Discoveries::default(),

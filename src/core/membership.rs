@@ -50,7 +50,7 @@ pub use issuer::{Applicant, Issuer, Offer, Redemption};
 pub use join::{JoinAnswer, JoinError, JoinMessage, JoinRequest, Joined};
 pub use name::Name;
 pub use network::{Founded, Founding, Network};
-pub use record::{Member, MemberRecord};
+pub use record::{DhtVerdict, Member, MemberRecord};
 pub use refusal::JoinRefusal;
 pub use rejection::{Rejection, Rejections};
 pub use signer::{Signer, SignerKey};

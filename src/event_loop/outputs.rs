@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, time::Instant};
 
 use hivevpn_core::output::Output;
 
-use super::EventLoop;
+use super::{EventLoop, now};
 use crate::swarm::{Command, Protocol};
 
 impl EventLoop {
@@ -137,8 +137,17 @@ impl EventLoop {
         self.next_token
     }
 
+    /// What cannot be sent has failed, as far as the core can tell.
     pub(super) fn command(&mut self, command: Command) {
-        self.unsent.push_back(command);
+        let Err(lost) = self.unsent.push(command) else {
+            return;
+        };
+        tracing::debug!("the network side of this node is far behind: something is not sent");
+        match lost {
+            Command::Request { peer, .. } => self.node.handle_sync_failed(peer, now()),
+            Command::Dial { peer, .. } => self.node.handle_dial_failed(&peer, now()),
+            _ => {}
+        }
     }
 
     /// The swarm may be behind; commands keep their order.
@@ -147,7 +156,7 @@ impl EventLoop {
             let Ok(room) = self.commands.try_reserve() else {
                 return;
             };
-            if let Some(command) = self.unsent.pop_front() {
+            if let Some(command) = self.unsent.pop() {
                 room.send(command);
             }
         }

@@ -183,6 +183,8 @@ pub(super) fn kad(local: PeerId, suffix: &str) -> kad::Behaviour<MemoryStore> {
     let name = StreamProtocol::try_from_owned(format!("/hivevpn/kad/{suffix}/1"))
         .expect("the name begins with a slash");
     let mut config = kad::Config::new(name);
+    // What is put here is looked at first: see `dht.rs`.
+    config.set_record_filtering(kad::StoreInserts::FilterBoth);
     // The swarm inserts members when they are authenticated; nobody else gets in.
     config.set_kbucket_inserts(kad::BucketInserts::Manual);
     config.set_periodic_bootstrap_interval(Some(BOOTSTRAP_INTERVAL));

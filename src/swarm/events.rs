@@ -11,7 +11,6 @@ use libp2p::{
     Multiaddr, PeerId,
     core::ConnectedPoint,
     identify,
-    kad::{self, GetRecordOk, QueryResult},
     mdns, ping, relay, request_response,
     swarm::{self, DialError, ExternalAddrExpired, FromSwarm, NetworkBehaviour, SwarmEvent},
 };
@@ -410,21 +409,6 @@ impl Swarm {
                 peer,
                 outcome,
             });
-        }
-    }
-
-    fn on_kad(&mut self, event: kad::Event) {
-        let kad::Event::OutboundQueryProgressed { result, .. } = event else {
-            return;
-        };
-        if let QueryResult::GetRecord(Ok(GetRecordOk::FoundRecord(found))) = result {
-            self.tell(Event::Found {
-                key: found.record.key.to_vec(),
-                value: found.record.value,
-            });
-        } else {
-            // Whoever publishes or looks for something does so again.
-            tracing::trace!(?result, "a step of the DHT");
         }
     }
 

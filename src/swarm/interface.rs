@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 pub use hivevpn_core::output::RequestId;
 use hivevpn_core::{
     connection::{ConnectionId, Link},
-    membership::Network,
+    membership::{Network, Rejection},
 };
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::oneshot;
@@ -252,6 +252,8 @@ pub enum Event {
         /// What.
         value: Vec<u8>,
     },
+    /// A member put something into the DHT that broke a rule; it was not kept.
+    Rejected(Rejection),
     /// Our addresses changed: these are all.
     Addresses(Addresses),
     /// Whether we relay for others changed.

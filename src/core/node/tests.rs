@@ -19,6 +19,7 @@ use crate::{
 };
 
 mod certificates;
+mod hostile;
 mod joining;
 
 const UNIX: UnixTime = UnixTime(1_800_000_000);
