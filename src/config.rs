@@ -135,9 +135,16 @@ impl Config {
                 path: path.clone(),
                 error,
             })?;
-            config.apply_file(path, &text)?;
+            config = Self::of_text(path, &text)?;
         }
         config.apply_arguments(args)?;
+        Ok(config)
+    }
+
+    /// What the text of a file says, which lies at `path`.
+    pub fn of_text(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let mut config = Self::default();
+        config.apply_file(path, text)?;
         Ok(config)
     }
 

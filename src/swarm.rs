@@ -29,6 +29,8 @@ mod commands;
 mod dht;
 mod discoveries;
 mod events;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod gate;
 mod interface;
 mod numbers;
