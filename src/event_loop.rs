@@ -53,8 +53,8 @@ mod unsent;
 use changes::Changes;
 use pace::Pace;
 pub use underlay::Socket;
-use unsent::Unsent;
 use underlay::{demultiplex, send_datagrams};
+use unsent::Unsent;
 
 /// Frames taken from the interface before the sockets get their turn. Each may hold 64 KB of packets.
 const FRAMES: usize = 64;

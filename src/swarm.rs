@@ -376,7 +376,10 @@ impl Swarm {
     /// Sends those away who did not become members.
     fn look_after_strangers(&mut self) {
         for connection in self.inner.behaviour_mut().strangers.look(Instant::now()) {
-            tracing::debug!(?connection, "a stranger stays one: its connection is closed");
+            tracing::debug!(
+                ?connection,
+                "a stranger stays one: its connection is closed"
+            );
             self.inner.close_connection(connection);
         }
     }

@@ -10,8 +10,7 @@ use hivevpn_platform::addresses::local_addresses;
 use libp2p::{
     Multiaddr, PeerId,
     core::ConnectedPoint,
-    identify,
-    mdns, ping, relay, request_response,
+    identify, mdns, ping, relay, request_response,
     swarm::{self, DialError, ExternalAddrExpired, FromSwarm, NetworkBehaviour, SwarmEvent},
 };
 
@@ -113,7 +112,9 @@ impl Swarm {
             }
             BehaviourEvent::RelayServer(event) => tracing::trace!(?event, "relay"),
             BehaviourEvent::Ping(event) => self.on_ping(event),
-            BehaviourEvent::Limits(never) | BehaviourEvent::Strangers(never) => libp2p::core::util::unreachable(never),
+            BehaviourEvent::Limits(never) | BehaviourEvent::Strangers(never) => {
+                libp2p::core::util::unreachable(never)
+            }
         }
     }
 

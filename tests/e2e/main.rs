@@ -37,5 +37,6 @@ mod relays;
 mod reservations;
 mod services;
 mod soak;
+mod strangers;
 mod sums;
 mod why;

@@ -45,8 +45,9 @@ pub(super) struct Restraint {
 impl Restraint {
     pub fn new() -> Self {
         Self {
-            news: Allowances::new(NEWS_BURST, NEWS_PERIOD, MAX_MEMBERS),
-            work: Allowances::new(WORK_BURST, WORK_PERIOD, MAX_MEMBERS),
+            // Those who are no more are remembered for a while: nobody waits for their place.
+            news: Allowances::new(NEWS_BURST, NEWS_PERIOD, 2 * MAX_MEMBERS),
+            work: Allowances::new(WORK_BURST, WORK_PERIOD, 2 * MAX_MEMBERS),
             held: BTreeMap::new(),
             next: None,
         }

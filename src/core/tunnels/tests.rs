@@ -5,6 +5,7 @@ use crate::path::candidate::CandidateKind;
 use crate::session::WireGuardKey;
 use crate::testing::epoch;
 
+mod hostile_relay;
 mod mtu;
 mod relaying;
 

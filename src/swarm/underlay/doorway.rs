@@ -75,11 +75,7 @@ impl Doorway {
         Some(bounded.boxed())
     }
 
-    fn take_place(
-        &self,
-        source: Source,
-        now: Instant,
-    ) -> Option<(Place, oneshot::Receiver<()>)> {
+    fn take_place(&self, source: Source, now: Instant) -> Option<(Place, oneshot::Receiver<()>)> {
         let mut room = self.lock();
         if !room.allowances.take(source, 1, now) {
             return None;
@@ -173,9 +169,13 @@ mod tests {
     fn one_source_pushes_out_itself_alone() {
         let (doorway, now) = (Doorway::new(), Instant::now());
         let mut honest = silent(&doorway, 1, now).unwrap();
-        let mut flood: Vec<_> = (0..5000).filter_map(|_| silent(&doorway, 66, now)).collect();
+        let mut flood: Vec<_> = (0..5000)
+            .filter_map(|_| silent(&doorway, 66, now))
+            .collect();
         assert_eq!(flood.len(), BURST as usize, "and no more in this moment");
-        let over = flood.iter_mut().filter_map(|one| is_over(one).then_some(()));
+        let over = flood
+            .iter_mut()
+            .filter_map(|one| is_over(one).then_some(()));
         assert_eq!(over.count(), BURST as usize - MOST_FROM_ONE);
         assert!(!is_over(&mut honest));
         assert_eq!(doorway.lock().count, MOST_FROM_ONE + 1);

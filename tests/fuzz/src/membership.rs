@@ -164,10 +164,14 @@ pub fn signed(bytes: &[u8]) {
                     let _ = genesis.name();
                 }
             }
-            1 => drop(Delegation::open(&sealed(Domain::Delegation, payload), genesis)),
+            1 => drop(Delegation::open(
+                &sealed(Domain::Delegation, payload),
+                genesis,
+            )),
             2 => {
                 let sealed = sealed(Domain::Descriptor, payload);
-                if let Ok(descriptor) = Descriptor::open(&sealed, &genesis.id(), &subject.key(), UNIX)
+                if let Ok(descriptor) =
+                    Descriptor::open(&sealed, &genesis.id(), &subject.key(), UNIX)
                 {
                     assert!(descriptor.addresses.len() <= 64);
                 }
@@ -268,7 +272,10 @@ pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("objects", founded.credential.encode()),
         ("objects", founded.delegation.clone()),
         ("objects", record.clone()),
-        ("objects", SyncMessage::announcement(record.clone()).encode()),
+        (
+            "objects",
+            SyncMessage::announcement(record.clone()).encode(),
+        ),
         ("joins", request.clone()),
         ("joins", JoinMessage::Invite(request.clone()).encode()),
         ("invites", invite.to_printable().as_bytes().to_vec()),
@@ -285,8 +292,8 @@ pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     for (who, kind, envelope) in envelopes {
         if let Ok(envelope) = SignedEnvelope::from_protobuf_encoding(&envelope) {
             for domain in DOMAINS {
-                let opened = envelope
-                    .payload_and_signing_key(domain.as_str().to_owned(), b"/hivevpn/cbor");
+                let opened =
+                    envelope.payload_and_signing_key(domain.as_str().to_owned(), b"/hivevpn/cbor");
                 if let Ok((payload, _)) = opened {
                     seeds.push(("signed", [&[who, kind], payload].concat()));
                 }

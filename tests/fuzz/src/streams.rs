@@ -26,7 +26,10 @@ pub fn wires(bytes: &[u8]) {
     use bench::wire as b;
     use reflect::wire as r;
     if let Some(ask) = b::Ask::decode(bytes) {
-        assert_eq!(b::Ask::decode(&ask.encode()).map(b::Ask::encode), Some(ask.encode()));
+        assert_eq!(
+            b::Ask::decode(&ask.encode()).map(b::Ask::encode),
+            Some(ask.encode())
+        );
     }
     if let Some(answer) = b::Answer::decode(bytes) {
         let _ = answer.encode();
@@ -73,7 +76,10 @@ pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("carrier", vec![0, 0, 3, 1, 2, 3, 0, 1, 9]),
         ("carrier", vec![9, 0xff, 0xff, 1]),
         ("messages", b"\0\0\0\x04four".to_vec()),
-        ("wires", reflect::wire::Token([7; 16]).to_datagram().to_vec()),
+        (
+            "wires",
+            reflect::wire::Token([7; 16]).to_datagram().to_vec(),
+        ),
         ("wires", vec![0; 16]),
         ("wires", vec![1; 32]),
         ("addresses", addresses.to_vec()),

@@ -39,7 +39,13 @@ pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("config", b"[node]\nname = \"a\"\n".to_vec()),
         ("config", b"90m".to_vec()),
         ("control", b"{\"command\":\"status\"}".to_vec()),
-        ("control", b"{\"command\":\"bench\",\"peer\":\"b\",\"seconds\":3}".to_vec()),
-        ("control", b"{\"Ok\":{\"network\":{\"name\":\"home\"}}}".to_vec()),
+        (
+            "control",
+            b"{\"command\":\"bench\",\"peer\":\"b\",\"seconds\":3}".to_vec(),
+        ),
+        (
+            "control",
+            b"{\"Ok\":{\"network\":{\"name\":\"home\"}}}".to_vec(),
+        ),
     ]
 }

@@ -275,14 +275,26 @@ pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         [&[kind][..], &length, body].concat()
     };
     let mut seeds = vec![
-        ("datagrams", act(0, &[&[2, 1, 0, 0, 0][..], &[7; 144]].concat())),
-        ("datagrams", act(0, &[&[0, 4, 0, 0, 0][..], &[7; 44]].concat())),
+        (
+            "datagrams",
+            act(0, &[&[2, 1, 0, 0, 0][..], &[7; 144]].concat()),
+        ),
+        (
+            "datagrams",
+            act(0, &[&[0, 4, 0, 0, 0][..], &[7; 44]].concat()),
+        ),
         ("datagrams", act(1, &[0, 3, 1])),
         ("datagrams", act(1, &[6, 20, 1, 9])),
         ("datagrams", [act(2, &[0]), act(4, &[0; 9])].concat()),
         ("datagrams", act(3, &[1, 0, 0, 0, 7, 4, 0, 0, 0, 1])),
-        ("packets", act(2, &[6, 0, 1, 0, 2, 0, 0, 0, 1, 0, 0, 0, 1, 0x60, 2])),
-        ("packets", act(3, &[&[1, 8, 0, 0, 0][..], &[0; 60]].concat())),
+        (
+            "packets",
+            act(2, &[6, 0, 1, 0, 2, 0, 0, 0, 1, 0, 0, 0, 1, 0x60, 2]),
+        ),
+        (
+            "packets",
+            act(3, &[&[1, 8, 0, 0, 0][..], &[0; 60]].concat()),
+        ),
         ("packets", act(2, &[&[17][..], &[1; 1500]].concat())),
         ("packets", act(1, &[0x45; 20])),
     ];

@@ -10,7 +10,9 @@ const RANDOM: u64 = 200;
 #[test]
 fn every_corpus_is_read_without_a_panic() {
     for (name, target) in TARGETS {
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("corpus")
+            .join(name);
         let files: Vec<_> = fs::read_dir(&corpus)
             .expect("each target has a corpus")
             .map(|file| file.expect("it can be listed").path())

@@ -54,7 +54,10 @@ fn forged_empty_and_future_records_are_refused_by_every_door_and_counted() {
     world.connect(0, c);
     let two_days = 2 * 24 * 3600 * 1000;
     let bad = [
-        (signed(&world, c, 2, millis(&world)), Rejection::ForeignDescriptor),
+        (
+            signed(&world, c, 2, millis(&world)),
+            Rejection::ForeignDescriptor,
+        ),
         (Vec::new(), Rejection::Malformed("")),
         (
             signed(&world, b, 2, millis(&world) + two_days),
@@ -77,7 +80,10 @@ fn forged_empty_and_future_records_are_refused_by_every_door_and_counted() {
         assert_eq!(count(&outputs, is_save) + count(&outputs, is_sync), 0);
         assert!(matches!(
             outputs.last(),
-            Some(Output::Refuse { connection: ConnectionId(99), .. })
+            Some(Output::Refuse {
+                connection: ConnectionId(99),
+                ..
+            })
         ));
     }
     assert_eq!(world.names_known_to(0), before);
