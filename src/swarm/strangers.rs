@@ -27,10 +27,11 @@ use libp2p::{
 
 use super::{gate::Members, source::Source};
 
-/// Connections of strangers at once. Each may fill a receive window of 8 MiB (QUIC) or 16 MiB (TCP, circuits).
-pub const MOST: usize = 64;
+/// Connections of strangers at once. Each may fill what a connection buffers: 8 MiB over QUIC, and over TCP or a circuit
+/// as many windows of 256 KiB as it may have streams.
+pub const MOST: usize = 32;
 /// Of these, from one source.
-pub const MOST_FROM_ONE: usize = 16;
+pub const MOST_FROM_ONE: usize = 8;
 /// A stranger has this long to become a member, or after its last request to join was answered.
 pub const PROOF_LIMIT: Duration = Duration::from_secs(30);
 /// However often it asks to join.

@@ -34,9 +34,9 @@ pub mod doorway;
 /// What a transport yields for us: who is at the other end, and streams to it.
 pub type Output = (PeerId, StreamMuxerBox);
 
-/// The streams that one peer may have open on one TCP connection or circuit. Each may buffer a receive window
-/// of 256 KiB: this bounds what a peer makes us remember, to 16 MiB. The protocols of members use some dozens.
-const MAX_STREAMS: usize = 64;
+/// The streams that one peer may have open on one TCP connection or circuit; each circuit through a relay is one. Each
+/// may buffer a receive window of 256 KiB: this bounds what a peer makes us remember, strangers on few connections.
+const MAX_STREAMS: usize = 256;
 
 /// How long a TCP connection or a circuit may take to be set up, encryption included. The kernel alone would try an
 /// address behind a silent firewall for two minutes. (QUIC has a limit of its own.)

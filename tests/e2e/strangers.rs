@@ -134,7 +134,10 @@ fn connected(source: Ipv4Addr, target: SocketAddrV4) -> Option<OwnedFd> {
 
 /// First datagrams of QUIC clients that a node of this program would talk to.
 fn initials() -> Vec<Vec<u8>> {
-    let mut tls = rustls::ClientConfig::builder()
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
         .with_root_certificates(RootCertStore::empty())
         .with_no_client_auth();
     tls.alpn_protocols = vec![b"libp2p".to_vec()];
