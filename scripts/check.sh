@@ -59,6 +59,15 @@ simulation() { # a workspace of its own, for a feature that would stop the real 
   )
 }
 
+corpora() { # what fuzzers have kept, replayed; scripts/fuzz.sh looks for more
+  (
+    cd tests/fuzz
+    cargo fmt --check
+    cargo clippy --all-targets --quiet --locked -- -D warnings
+    tests --locked
+  )
+}
+
 step 'format' cargo fmt --all --check
 step 'lints' cargo clippy --workspace --all-targets --quiet -- -D warnings
 step 'lints without post-quantum keys' cargo clippy -p hivevpn-core --all-targets --no-default-features --quiet -- -D warnings
@@ -69,6 +78,7 @@ step 'dependencies' dependencies
 step 'unit and property tests' tests --workspace --lib --bins
 step 'examples in the documentation' tests --workspace --doc
 step 'simulation' simulation
+step 'corpora of the fuzzers' corpora
 # Two at a time: the tests wait more than they work, but some measure deadlines.
 [ "${1:-}" = fast ] || step 'end-to-end tests' tests --workspace --test '*' -- --test-threads 2
 

@@ -187,10 +187,17 @@ impl Config {
                 path: path.to_owned(),
                 error,
             })?;
-            config.apply_file(path, &text)?;
+            config = Self::of_text(path, &text)?;
             check_privacy(path, config.secret(), mode)?;
         }
         config.apply_arguments(args)?;
+        Ok(config)
+    }
+
+    /// What the text of a file says, which lies at `path`.
+    pub fn of_text(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let mut config = Self::default();
+        config.apply_file(path, text)?;
         Ok(config)
     }
 

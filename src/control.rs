@@ -137,6 +137,9 @@ pub struct Status {
     pub peers: Vec<Peer>,
     /// Packets and datagrams that went no further, by reason; only reasons that occurred.
     pub drops: BTreeMap<String, u64>,
+    /// What others sent that broke a rule, by rule; only rules that were broken.
+    #[serde(default)]
+    pub rejections: BTreeMap<String, u64>,
 }
 
 /// The network in `status --json`.

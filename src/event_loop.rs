@@ -53,11 +53,13 @@ mod passwords;
 mod policy;
 mod surveys;
 mod underlay;
+mod unsent;
 
 use changes::Changes;
 use pace::Pace;
 pub use underlay::Socket;
 use underlay::{demultiplex, send_datagrams};
+use unsent::Unsent;
 
 /// Frames taken from the interface before the sockets get their turn. Each may hold 64 KB of packets.
 const FRAMES: usize = 64;
@@ -138,7 +140,7 @@ pub struct EventLoop {
     sockets: Vec<Socket>,
     carriers: HashMap<ConnectionId, Carrier>,
     commands: mpsc::Sender<Command>,
-    unsent: VecDeque<Command>,
+    unsent: Unsent,
     swarm: mailbox::Receiver<swarm::Event>,
     early: VecDeque<swarm::Event>,
     local: mailbox::Receiver<Local>,
@@ -174,7 +176,7 @@ impl EventLoop {
             sockets: parts.sockets,
             carriers: HashMap::new(),
             commands: parts.commands,
-            unsent: VecDeque::new(),
+            unsent: Unsent::default(),
             swarm: parts.swarm,
             early: parts.early,
             local: parts.local,

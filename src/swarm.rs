@@ -7,10 +7,11 @@
 //!
 //! - [`underlay`]: the transports, with the overlay kept out of them
 //! - [`behaviour`]: which protocols there are, and the bounds of each
-//! - [`gate`]: keeps strangers from the protocols of members
+//! - [`gate`]: keeps strangers from the protocols of members; `strangers`: keeps them few, by their [`source`]
 //! - [`carrier`]: datagrams on a stream
 //! - [`relays`]: being one, and holding reservations with some
 //! - [`addresses`]: what we are reached at; [`reachability`]: whether that is true
+//! - `dht`: what members may leave here
 //! - [`discoveries`]: what mDNS finds, a few at a time
 //! - `bench`: members that measure the tunnel between them
 //! - `reflect`, `survey`: what members see that we cannot, and what commands are told of the underlay
@@ -25,8 +26,11 @@ mod bench;
 mod carrier;
 mod codec;
 mod commands;
+mod dht;
 mod discoveries;
 mod events;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod gate;
 mod interface;
 mod numbers;
@@ -35,6 +39,8 @@ mod reachability;
 mod reflect;
 mod relays;
 mod requests;
+mod source;
+mod strangers;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -87,6 +93,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// the mailbox is full, and the loop has seldom more than a few open.
 const MAX_WAITING: usize = 1024;
 
+/// Streams of one connection whose protocol is not agreed upon yet. More wait, unread.
+const NEGOTIATING: usize = 32;
+
 /// Events that a connection may have ready before it waits for the swarm. Datagrams do not come this way.
 const CONNECTION_EVENTS: usize = 16;
 
@@ -113,6 +122,8 @@ pub struct Config {
     /// How long a connection may idle that is not authenticated. The relay protocol keeps it for 10 s before that
     /// begins, and it is noticed with the next ping, after 30 s.
     pub patience: Duration,
+    /// How long a connection may live whose peer does not become a member, whatever it says meanwhile.
+    pub proof_limit: Duration,
 }
 
 impl Config {
@@ -129,6 +140,7 @@ impl Config {
             mdns: false,
             reservation: Duration::from_secs(60 * 60),
             patience: Duration::from_secs(5),
+            proof_limit: strangers::PROOF_LIMIT,
         }
     }
 }
@@ -169,6 +181,7 @@ pub struct Swarm {
     requests: Requests,
     measurements: Measurements,
     reflections: Reflections,
+    quotas: dht::Quotas,
     reservations: Reservations,
     reachability: Reachability,
     discoveries: Discoveries,
@@ -208,6 +221,7 @@ impl Swarm {
             relay_client,
             guests.clone(),
             config.reservation,
+            config.proof_limit,
             config.mdns,
             mailbox.clone(),
         )
@@ -218,6 +232,7 @@ impl Swarm {
             local,
             swarm::Config::with_tokio_executor()
                 .with_idle_connection_timeout(config.patience)
+                .with_max_negotiating_inbound_streams(NEGOTIATING)
                 .with_per_connection_event_buffer_size(CONNECTION_EVENTS),
         );
         for address in config.listen {
@@ -242,6 +257,7 @@ impl Swarm {
             requests: Requests::default(),
             measurements: Measurements::default(),
             reflections: Reflections::default(),
+            quotas: dht::Quotas::default(),
             reservations: Reservations::new(local),
             reachability: Reachability::default(),
             discoveries: Discoveries::default(),
@@ -267,6 +283,7 @@ impl Swarm {
             self.look_after_relaying();
             self.look_after_reservations();
             self.look_after_discoveries();
+            self.look_after_strangers();
             tokio::select! {
                 room = mailbox.reserve(), if !self.waiting.is_empty() => {
                     let Ok(room) = room else { return };
@@ -354,6 +371,17 @@ impl Swarm {
             server.on_swarm_event(confirmed);
         }
         self.relay_addresses = wanted;
+    }
+
+    /// Sends those away who did not become members.
+    fn look_after_strangers(&mut self) {
+        for connection in self.inner.behaviour_mut().strangers.look(Instant::now()) {
+            tracing::debug!(
+                ?connection,
+                "a stranger stays one: its connection is closed"
+            );
+            self.inner.close_connection(connection);
+        }
     }
 
     /// Tells what mDNS found, as fast as it can be dialed.

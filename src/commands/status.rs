@@ -105,13 +105,14 @@ fn render(status: &Status, paint: Paint) -> String {
         text.push('\n');
         text.push_str(&peers(status).render(paint));
     }
-    let drops: Vec<_> = status
-        .drops
-        .iter()
-        .map(|(reason, count)| format!("{reason} {count}"))
-        .collect();
-    if !drops.is_empty() {
-        text.push_str(&format!("\ndropped: {}\n", drops.join(", ")));
+    for (what, counts) in [("dropped", &status.drops), ("refused", &status.rejections)] {
+        let counts: Vec<_> = counts
+            .iter()
+            .map(|(reason, count)| format!("{reason} {count}"))
+            .collect();
+        if !counts.is_empty() {
+            text.push_str(&format!("\n{what}: {}\n", counts.join(", ")));
+        }
     }
     text
 }
@@ -219,6 +220,7 @@ mod tests {
                 post_quantum: true,
             }],
             drops: [("forged_source".to_owned(), 2)].into(),
+            rejections: [("from-the-future".to_owned(), 3)].into(),
         }
     }
 
@@ -250,9 +252,16 @@ mod tests {
     }
 
     #[test]
-    fn people_see_paths_relays_and_drops() {
+    fn people_see_paths_relays_and_what_went_wrong() {
         let text = render(&status(), Paint(false));
-        for part in ["home", "relay", "1.2 ms", "forged_source 2", "10.77.0.2"] {
+        for part in [
+            "home",
+            "relay",
+            "1.2 ms",
+            "dropped: forged_source 2",
+            "refused: from-the-future 3",
+            "10.77.0.2",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
     }

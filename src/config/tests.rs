@@ -244,10 +244,7 @@ fn a_configuration_with_a_password_must_be_private() {
     let load = |text: &str, mode| {
         std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-        Config::load(&UpArgs {
-            config: Some(path.clone()),
-            ..UpArgs::default()
-        })
+        Config::load(Some(&path), &UpArgs::default())
     };
     let with_password = "\n[network]\nname = \"lab:sesame\"\n";
     let error = load(with_password, 0o644).unwrap_err().to_string();

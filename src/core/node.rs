@@ -6,9 +6,10 @@
 //! time matters ([`Node::poll_timeout`]).
 //!
 //! The shell calls one `handle_*`, then takes out everything that came out of it. What happens to members lives in
-//! `members.rs`, to connections in `links.rs`, how others join in `joining.rs` and `passwords.rs`, what people see in
-//! `status.rs`. What an authority and its delegates decide lives in `trust.rs` and `delegates.rs`, how everybody learns it
-//! in `notices.rs`, what it means for ourselves in `standing.rs` and `renewal.rs`.
+//! `members.rs`, to connections in `links.rs`, how others join in `joining.rs` and `passwords.rs`, what one member may cost the
+//! others in `restraint.rs`, what people see in `status.rs`. What an authority and its delegates decide lives in `trust.rs`
+//! and `delegates.rs`, how everybody learns it in `notices.rs`, what it means for ourselves in `standing.rs` and
+//! `renewal.rs`.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -25,7 +26,7 @@ use crate::{
     connections::Connections,
     membership::{
         Certificate, Credential, Delegation, Directory, Issuer, MemberRecord, Name, Network,
-        PasswordRecord, Redemption, Rejection, Signer, SignerKey, TimeFloor, UnixTime, address,
+        PasswordRecord, Redemption, Rejection, Rejections, Signer, SignerKey, TimeFloor, UnixTime, address,
     },
     output::Output,
     path::{Path, candidate::Candidate},
@@ -41,6 +42,7 @@ mod notices;
 mod passwords;
 mod policy;
 mod renewal;
+mod restraint;
 mod rotation;
 mod standing;
 mod status;
@@ -163,6 +165,8 @@ pub struct Node {
     passwords: passwords::Passwords,
     strangers: BTreeMap<PeerId, Instant>,
     asking: renewal::Asking,
+    restraint: restraint::Restraint,
+    rejections: Rejections,
     bootstrap: Vec<(PeerId, Multiaddr)>,
     next_bootstrap: Instant,
     resync: BTreeMap<PeerId, Resync>,
@@ -223,6 +227,8 @@ impl Node {
             passwords: passwords::Passwords::new(start.password, decoy, &start.random),
             strangers: BTreeMap::new(),
             asking: renewal::Asking::default(),
+            restraint: restraint::Restraint::new(),
+            rejections: Rejections::default(),
             bootstrap: start.bootstrap,
             next_bootstrap: now.instant,
             resync: BTreeMap::new(),
@@ -301,6 +307,7 @@ impl Node {
         let others = [
             self.tunnels.poll_timeout(),
             self.connections.poll_timeout(),
+            self.restraint.next(),
             self.next_resync,
             self.passwords.poll_timeout(),
         ];
@@ -333,6 +340,7 @@ impl Node {
             self.compare_directories();
         }
         self.resync(now.instant);
+        self.pass_on_held(now.instant);
         if now.instant >= self.next_bootstrap {
             self.next_bootstrap = now.instant + BOOTSTRAP_PERIOD;
             match self.standing {

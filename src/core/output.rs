@@ -97,6 +97,8 @@ pub enum Output {
     Standing(Standing),
     /// Another policy is in force: its body. None when there is no policy any more, and the default applies.
     PolicyChanged(Option<Vec<u8>>),
+    /// This node is no member any more: it has no place reserved.
+    Departed(PeerId),
     /// Remember the sequence number of our descriptor before anybody sees it.
     SaveDescriptorSeq(u64),
     /// Remember the latest moment we know of, so that a clock set back revives nothing.

@@ -65,6 +65,7 @@ fn answers() -> Answers {
             },
             peers: vec![peer("b", "relay", 1420), peer("r", "direct", 1420)],
             drops: BTreeMap::new(),
+            rejections: BTreeMap::new(),
         },
         nodes: vec![node("a", false), node("b", false), node("r", true)],
         underlay: Underlay {

@@ -117,6 +117,12 @@ impl EventLoop {
                 .iter()
                 .map(|(reason, count)| (reason.to_string(), count))
                 .collect(),
+            rejections: self
+                .node
+                .rejections()
+                .iter()
+                .map(|(code, count)| (code.to_owned(), count))
+                .collect(),
         }
     }
 

@@ -141,6 +141,7 @@ impl EventLoop {
             }
             Event::Discovered { peer, addresses } => node.handle_discovered(peer, addresses, now),
             Event::Found { key: _, value } => node.handle_found_record(&value, now),
+            Event::Rejected(reason) => node.handle_rejected(reason),
             Event::Addresses(addresses) => {
                 self.addresses = addresses;
                 self.tell_reach(now);

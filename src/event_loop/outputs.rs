@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, time::Instant};
 
 use hivevpn_core::{membership::Redemption, output::Output};
 
-use super::EventLoop;
+use super::{EventLoop, now};
 use crate::audit::Outcome;
 use crate::swarm::{Command, Protocol};
 
@@ -88,11 +88,13 @@ impl EventLoop {
             Output::SaveRecord { peer, record } => {
                 let saved = self.store.save_record(&peer.to_bytes(), &record);
                 report(saved, "a member's record");
+                self.command(Command::Expect { peer });
             }
-            Output::ForgetRecord(peer) => report(
-                self.store.remove_record(&peer.to_bytes()),
-                "a member's record",
-            ),
+            Output::ForgetRecord(peer) => {
+                let removed = self.store.remove_record(&peer.to_bytes());
+                report(removed, "a member's record");
+            }
+            Output::Departed(peer) => self.command(Command::Unexpect { peer }),
             Output::SaveNotice { id, notice } => {
                 report(self.store.save_notice(&id, &notice), "a notice");
             }
@@ -170,8 +172,17 @@ impl EventLoop {
         self.next_token
     }
 
+    /// What cannot be sent has failed, as far as the core can tell.
     pub(super) fn command(&mut self, command: Command) {
-        self.unsent.push_back(command);
+        let Err(lost) = self.unsent.push(command) else {
+            return;
+        };
+        tracing::debug!("the network side of this node is far behind: something is not sent");
+        match lost {
+            Command::Request { peer, .. } => self.node.handle_sync_failed(peer, now()),
+            Command::Dial { peer, .. } => self.node.handle_dial_failed(&peer, now()),
+            _ => {}
+        }
     }
 
     /// The swarm may be behind; commands keep their order.
@@ -180,7 +191,7 @@ impl EventLoop {
             let Ok(room) = self.commands.try_reserve() else {
                 return;
             };
-            if let Some(command) = self.unsent.pop_front() {
+            if let Some(command) = self.unsent.pop() {
                 room.send(command);
             }
         }

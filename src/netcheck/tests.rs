@@ -71,6 +71,7 @@ fn facts() -> Facts {
                 peer("s", "direct", Some(1.0)),
             ],
             drops: BTreeMap::new(),
+            rejections: BTreeMap::new(),
         },
         nodes: vec![
             node("a", false),

@@ -16,6 +16,7 @@ fn every_request() -> Vec<Request> {
         Request::Nodes,
         Request::Invite {
             name: Some("laptop".into()),
+            groups: vec!["gpu".into()],
             address: Some([10, 77, 0, 4].into()),
             expires_s: 60,
         },

@@ -7,6 +7,8 @@
 //! | relay, both halves | it must be able to reach the node that invited it |
 //! | mDNS | finds the members of the same site |
 //!
+//! Strangers get all that for a short time, and few of them: see [`Strangers`].
+//!
 //! With members only, behind the [`Gate`]: the DHT, sync, bench, reflect, the carrier and hole punching.
 
 use std::{io, time::Duration};
@@ -30,6 +32,7 @@ use super::{
     codec::Codec,
     gate::{Gate, Members},
     relays,
+    strangers::Strangers,
 };
 use crate::{bench, mailbox, reflect};
 
@@ -82,6 +85,7 @@ const MAX_RECORD: usize = 16 << 10;
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     limits: connection_limits::Behaviour,
+    pub strangers: Strangers,
     pub identify: identify::Behaviour,
     ping: ping::Behaviour,
     pub join: request_response::Behaviour<Codec>,
@@ -110,6 +114,7 @@ impl Behaviour {
         relay_client: relay::client::Behaviour,
         guests: relays::Guests,
         reservation: Duration,
+        proof_limit: Duration,
         mdns: bool,
         mailbox: mailbox::Sender<Event>,
     ) -> io::Result<Self> {
@@ -120,6 +125,7 @@ impl Behaviour {
             .transpose()?;
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits()),
+            strangers: Strangers::new(members.clone(), proof_limit),
             identify: identify::Behaviour::new(
                 identify::Config::new(IDENTIFY.to_owned(), key)
                     .with_agent_version(AGENT.to_owned())
@@ -177,6 +183,8 @@ pub(super) fn kad(local: PeerId, suffix: &str) -> kad::Behaviour<MemoryStore> {
     let name = StreamProtocol::try_from_owned(format!("/hivevpn/kad/{suffix}/1"))
         .expect("the name begins with a slash");
     let mut config = kad::Config::new(name);
+    // What is put here is looked at first: see `dht.rs`.
+    config.set_record_filtering(kad::StoreInserts::FilterBoth);
     // The swarm inserts members when they are authenticated; nobody else gets in.
     config.set_kbucket_inserts(kad::BucketInserts::Manual);
     config.set_periodic_bootstrap_interval(Some(BOOTSTRAP_INTERVAL));

@@ -32,6 +32,8 @@ use libp2p::{
 
 use super::{Event, numbers};
 use crate::mailbox;
+#[cfg(feature = "fuzzing")]
+pub use frames::Decoder;
 pub use frames::Frames;
 use handler::Handler;
 pub use queue::{Carrier, Dropped};

@@ -28,8 +28,9 @@ impl Swarm {
                 credential,
             } => self.enter(network, credential),
             Command::Admit { connection } => {
-                let gate = &mut self.inner.behaviour_mut().gate;
-                gate.admit(numbers::libp2ps(connection));
+                let behaviour = self.inner.behaviour_mut();
+                behaviour.gate.admit(numbers::libp2ps(connection));
+                behaviour.strangers.admitted(numbers::libp2ps(connection));
             }
             Command::Refuse { connection, reason } => {
                 let gate = &mut self.inner.behaviour_mut().gate;
@@ -42,6 +43,8 @@ impl Swarm {
                     }
                 }
             }
+            Command::Expect { peer } => self.inner.behaviour_mut().strangers.expect(peer),
+            Command::Unexpect { peer } => self.inner.behaviour_mut().strangers.unexpect(&peer),
             Command::Dial {
                 peer,
                 addresses,
@@ -93,6 +96,8 @@ impl Swarm {
             }
         }
         gate.enter(Membership::new(local, network, credential));
+        let strangers = &mut self.inner.behaviour_mut().strangers;
+        strangers.entered(Instant::now());
     }
 
     fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, even_if_connected: bool) {

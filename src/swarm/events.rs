@@ -2,14 +2,15 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use hivevpn_core::connection::{ConnectionId, Link};
+use hivevpn_core::{
+    connection::{ConnectionId, Link},
+    membership::{JoinAnswer, JoinRefusal},
+};
 use hivevpn_platform::addresses::local_addresses;
 use libp2p::{
     Multiaddr, PeerId,
     core::ConnectedPoint,
-    identify,
-    kad::{self, GetRecordOk, QueryResult},
-    mdns, ping, relay, request_response,
+    identify, mdns, ping, relay, request_response,
     swarm::{self, DialError, ExternalAddrExpired, FromSwarm, NetworkBehaviour, SwarmEvent},
 };
 
@@ -111,7 +112,9 @@ impl Swarm {
             }
             BehaviourEvent::RelayServer(event) => tracing::trace!(?event, "relay"),
             BehaviourEvent::Ping(event) => self.on_ping(event),
-            BehaviourEvent::Limits(never) => libp2p::core::util::unreachable(never),
+            BehaviourEvent::Limits(never) | BehaviourEvent::Strangers(never) => {
+                libp2p::core::util::unreachable(never)
+            }
         }
     }
 
@@ -319,14 +322,21 @@ impl Swarm {
         match event {
             Happened::Message {
                 peer,
+                connection_id,
                 message:
                     Message::Request {
                         request_id,
                         request: body,
                         channel,
                     },
-                ..
             } => {
+                if protocol == Protocol::Join && !self.may_join(connection_id) {
+                    let refusal = JoinAnswer::Refused(JoinRefusal::RateLimited).encode();
+                    // Nobody waits for it any more, perhaps.
+                    let join = &mut self.inner.behaviour_mut().join;
+                    let _ = join.send_response(channel, refusal.to_vec());
+                    return;
+                }
                 let request = self.requests.received(protocol, request_id, channel);
                 self.tell(Event::Request {
                     request,
@@ -352,16 +362,37 @@ impl Swarm {
             } => self.on_response(protocol, peer, request_id, Err(error.to_string())),
             Happened::InboundFailure {
                 peer,
+                connection_id,
                 request_id,
                 error,
-                ..
             } => {
                 tracing::debug!(%peer, ?protocol, "a request was not answered: {error}");
-                self.requests.finished(protocol, request_id);
+                self.finished(protocol, request_id, connection_id);
             }
-            Happened::ResponseSent { request_id, .. } => {
-                self.requests.finished(protocol, request_id);
-            }
+            Happened::ResponseSent {
+                request_id,
+                connection_id,
+                ..
+            } => self.finished(protocol, request_id, connection_id),
+        }
+    }
+
+    /// Whether a request to join is looked at: one source has only so many.
+    fn may_join(&mut self, connection: swarm::ConnectionId) -> bool {
+        let strangers = &mut self.inner.behaviour_mut().strangers;
+        strangers.joining(connection, Instant::now())
+    }
+
+    fn finished(
+        &mut self,
+        protocol: Protocol,
+        request: request_response::InboundRequestId,
+        connection: swarm::ConnectionId,
+    ) {
+        let was_open = self.requests.finished(protocol, request);
+        if was_open && protocol == Protocol::Join {
+            let strangers = &mut self.inner.behaviour_mut().strangers;
+            strangers.joined(connection, Instant::now());
         }
     }
 
@@ -378,21 +409,6 @@ impl Swarm {
                 peer,
                 outcome,
             });
-        }
-    }
-
-    fn on_kad(&mut self, event: kad::Event) {
-        let kad::Event::OutboundQueryProgressed { result, .. } = event else {
-            return;
-        };
-        if let QueryResult::GetRecord(Ok(GetRecordOk::FoundRecord(found))) = result {
-            self.tell(Event::Found {
-                key: found.record.key.to_vec(),
-                value: found.record.value,
-            });
-        } else {
-            // Whoever publishes or looks for something does so again.
-            tracing::trace!(?result, "a step of the DHT");
         }
     }
 

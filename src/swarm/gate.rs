@@ -37,6 +37,8 @@ use libp2p::{
 };
 
 pub use exchange::{MAX_CREDENTIAL, Membership};
+#[cfg(feature = "fuzzing")]
+pub use exchange::{examine, show};
 pub use handler::Handler;
 pub use members::Members;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 pub use hivevpn_core::output::RequestId;
 use hivevpn_core::{
     connection::{ConnectionId, Link},
-    membership::Network,
+    membership::{Network, Rejection},
 };
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::oneshot;
@@ -52,6 +52,16 @@ pub enum Command {
         connection: ConnectionId,
         /// For the log; the peer does not learn it.
         reason: String,
+    },
+    /// The directory knows this member: it is let in however many strangers there are.
+    Expect {
+        /// Who.
+        peer: PeerId,
+    },
+    /// It is no member any more.
+    Unexpect {
+        /// Who.
+        peer: PeerId,
     },
     /// Connect to `peer` by whichever address answers first. The result is an [`Event::ConnectionOpened`] or an
     /// [`Event::DialFailed`], or nothing if the peer is connected or being dialed already.
@@ -242,6 +252,8 @@ pub enum Event {
         /// What.
         value: Vec<u8>,
     },
+    /// A member put something into the DHT that broke a rule; it was not kept.
+    Rejected(Rejection),
     /// Our addresses changed: these are all.
     Addresses(Addresses),
     /// Whether we relay for others changed.

@@ -36,11 +36,13 @@ impl Requests {
         self.to_answer.remove(&request)
     }
 
-    /// The peer has its answer, or does not wait for one any more.
-    pub fn finished(&mut self, protocol: Protocol, id: InboundRequestId) {
-        if let Some(request) = self.numbers.remove(&(protocol, id)) {
-            self.to_answer.remove(&request);
+    /// The peer has its answer, or does not wait for one any more. Returns whether it was known to wait.
+    pub fn finished(&mut self, protocol: Protocol, id: InboundRequestId) -> bool {
+        let request = self.numbers.remove(&(protocol, id));
+        if let Some(request) = &request {
+            self.to_answer.remove(request);
         }
+        request.is_some()
     }
 
     /// We asked.

@@ -5,9 +5,11 @@
 )]
 
 mod carrier;
+mod dht;
 mod gate;
 mod observed;
 mod relays;
+mod strangers;
 
 use std::{collections::BTreeSet, time::Duration};
 

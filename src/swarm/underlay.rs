@@ -8,7 +8,7 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::future::Either;
@@ -27,13 +27,16 @@ use libp2p::{
     noise, relay, tcp, yamux,
 };
 
-use super::addresses::Overlay;
+use super::{addresses::Overlay, source::Source};
+use doorway::Doorway;
+
+pub mod doorway;
 
 /// What a transport yields for us: who is at the other end, and streams to it.
 pub type Output = (PeerId, StreamMuxerBox);
 
-/// The streams that one peer may have open on one TCP connection or circuit. Each may buffer a receive window
-/// of 256 KiB: this bounds what a stranger makes us remember.
+/// The streams that one peer may have open on one TCP connection or circuit; each circuit through a relay is one. Each
+/// may buffer a receive window of 256 KiB: this bounds what a peer makes us remember, strangers on few connections.
 const MAX_STREAMS: usize = 256;
 
 /// Ports below are for privileged processes.
@@ -75,6 +78,7 @@ pub fn transport(
         overlay,
         port_is_low: false,
         hidden: HashSet::new(),
+        doorway: Doorway::new(),
     })
 }
 
@@ -98,6 +102,7 @@ pub struct Underlay {
     port_is_low: bool,
     /// Listen addresses that were not announced, so that their end is not announced either.
     hidden: HashSet<(ListenerId, Multiaddr)>,
+    doorway: Doorway,
 }
 
 impl Transport for Underlay {
@@ -147,14 +152,39 @@ impl Transport for Underlay {
             let Poll::Ready(event) = Pin::new(&mut self.inner).poll(cx) else {
                 return Poll::Pending;
             };
-            if !self.hides(&event) {
+            if !self.hides(&event)
+                && let Some(event) = self.let_in(event)
+            {
                 return Poll::Ready(event);
             }
         }
     }
 }
 
+type Happened = TransportEvent<<Underlay as Transport>::ListenerUpgrade, io::Error>;
+
 impl Underlay {
+    /// Bounds the handshakes of others; none if this one must not begin.
+    fn let_in(&self, event: Happened) -> Option<Happened> {
+        let TransportEvent::Incoming {
+            listener_id,
+            upgrade,
+            local_addr,
+            send_back_addr,
+        } = event
+        else {
+            return Some(event);
+        };
+        let source = Source::new(&local_addr, &send_back_addr);
+        let upgrade = self.doorway.enter(source, upgrade, Instant::now())?;
+        Some(TransportEvent::Incoming {
+            listener_id,
+            upgrade,
+            local_addr,
+            send_back_addr,
+        })
+    }
+
     fn hides(
         &mut self,
         event: &TransportEvent<<Self as Transport>::ListenerUpgrade, io::Error>,

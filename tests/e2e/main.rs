@@ -45,5 +45,6 @@ mod revocation;
 mod service_unit;
 mod services;
 mod soak;
+mod strangers;
 mod sums;
 mod why;

@@ -153,6 +153,11 @@ impl Directory {
         })
     }
 
+    /// Whether exactly this record is known, so that taking it in again costs nothing.
+    pub fn knows(&self, record: &[u8]) -> bool {
+        self.verified(record).is_some()
+    }
+
     /// The member of whom exactly this record is known.
     fn verified(&self, record: &[u8]) -> Option<&Member> {
         self.members.get(self.verified.get(&fingerprint(record))?)

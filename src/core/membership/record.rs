@@ -14,6 +14,7 @@ use super::{
     delegation::Delegation,
     descriptor::Descriptor,
     genesis::Genesis,
+    network::Network,
     rejection::Rejection,
     time::UnixTime,
     wire,
@@ -29,6 +30,15 @@ pub struct MemberRecord {
     /// The envelope of its [`Descriptor`].
     #[cbor(n(1), with = "minicbor::bytes")]
     pub descriptor: Vec<u8>,
+}
+
+/// What becomes of a record that somebody put into the DHT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DhtVerdict {
+    /// It is kept.
+    News,
+    /// What is kept is as new.
+    Known,
 }
 
 /// How new a record is, half by half.
@@ -76,6 +86,34 @@ impl MemberRecord {
     /// Reads a record; [`verify`](MemberRecord::verify) is what gives it meaning.
     pub fn decode(bytes: &[u8]) -> Result<MemberRecord, Rejection> {
         wire::decode(bytes)
+    }
+
+    /// What somebody put into the DHT under `key`, if it is a member's record that belongs there. It takes the place of
+    /// `kept`, what lies there already, only if it is newer.
+    pub fn verify_for_dht(
+        network: &Network,
+        key: &[u8],
+        record: &[u8],
+        kept: Option<&[u8]>,
+        now: UnixTime,
+    ) -> Result<DhtVerdict, Rejection> {
+        if kept == Some(record) {
+            return Ok(DhtVerdict::Known);
+        }
+        let member = MemberRecord::decode(record)?.verify(network.genesis(), now)?;
+        if network.record_key(&member.peer_id) != key {
+            return Err(Rejection::WrongSubject);
+        }
+        let known = kept.and_then(|kept| {
+            let kept = MemberRecord::decode(kept).ok()?;
+            kept.verify(network.genesis(), now).ok()
+        });
+        match known {
+            Some(known) if !member.version().has_news_for(&known.version()) => {
+                Ok(DhtVerdict::Known)
+            }
+            Some(_) | None => Ok(DhtVerdict::News),
+        }
     }
 
     /// Checks everything that can be told from the record alone.

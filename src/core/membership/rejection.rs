@@ -1,5 +1,7 @@
 //! Why something signed, or something that claims to be, was not believed.
 
+use std::collections::BTreeMap;
+
 /// The rule that an object from the network or a file broke.
 ///
 /// Each is counted under its [`code`](Rejection::code).
@@ -112,6 +114,9 @@ pub enum Rejection {
     /// The directory holds as many members as it may.
     #[error("the network has as many members as this version can hold")]
     DirectoryFull,
+    /// A member says more than it may.
+    #[error("the member says more than it may in this time")]
+    TooMuch,
 }
 
 impl Rejection {
@@ -147,6 +152,28 @@ impl Rejection {
             Rejection::CertificateEquivocation => "certificate-equivocation",
             Rejection::TunnelKeyTaken => "tunnel-key-taken",
             Rejection::DirectoryFull => "directory-full",
+            Rejection::TooMuch => "too-much",
         }
+    }
+}
+
+/// How often each rule was broken, by its [`code`](Rejection::code).
+#[derive(Debug, Clone, Default)]
+pub struct Rejections(BTreeMap<&'static str, u64>);
+
+impl Rejections {
+    /// Counts one.
+    pub fn count(&mut self, reason: &Rejection) {
+        *self.0.entry(reason.code()).or_default() += 1;
+    }
+
+    /// How often this rule was broken.
+    pub fn of(&self, reason: &Rejection) -> u64 {
+        self.0.get(reason.code()).copied().unwrap_or_default()
+    }
+
+    /// The rules that were broken, with how often.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.0.iter().map(|(code, count)| (*code, *count))
     }
 }

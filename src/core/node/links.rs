@@ -39,13 +39,10 @@ impl Node {
 
     /// The peer shows its record on this connection, after proving that it knows the network.
     pub fn handle_credential(&mut self, id: ConnectionId, peer: PeerId, record: &[u8], now: Now) {
-        let verdict = match self.admit(record, Some(peer), now) {
-            Ok(shown) if shown == peer => Output::Admit(id),
-            Ok(_) => Output::Refuse {
-                connection: id,
-                reason: "the record is another member's".to_owned(),
-            },
+        let verdict = match self.judge(peer, record, now) {
+            Ok(()) => Output::Admit(id),
             Err(rejection) => {
+                self.rejections.count(&rejection);
                 if rejection == Rejection::DelegationEnded {
                     self.remember_unsupported(peer, record);
                 }
@@ -56,6 +53,19 @@ impl Node {
             }
         };
         self.outputs.push_back(verdict);
+    }
+
+    fn judge(&mut self, peer: PeerId, record: &[u8], now: Now) -> Result<(), Rejection> {
+        let is_cheap = self.directory.knows(record);
+        // A stranger has few connections, and shows few credentials on each.
+        let is_known = self.directory.get(&peer).is_some();
+        if !is_cheap && is_known && !self.works_for(peer, 1, now) {
+            return Err(Rejection::TooMuch);
+        }
+        match self.admit(record, Some(peer), now)? {
+            shown if shown == peer => Ok(()),
+            _ => Err(Rejection::WrongSubject),
+        }
     }
 
     /// Both ends of the connection are members.

@@ -5,7 +5,10 @@ use std::{net::IpAddr, time::Instant};
 use libp2p_core::{Multiaddr, multiaddr::Protocol};
 use libp2p_identity::PeerId;
 
-use super::{ANTI_ENTROPY_PERIOD, Node, Now, RESYNC_DELAY, Resync};
+use super::{
+    ANTI_ENTROPY_PERIOD, Node, Now, RESYNC_DELAY, Resync,
+    restraint::{DIGEST_WORK, work_to_read},
+};
 use crate::{
     connection::Link,
     membership::{
@@ -74,24 +77,19 @@ impl Node {
         self.time.saw(member.certificate.not_before);
         let may_relay = member.descriptor.features.include(Features::RELAY)
             || self.relays.iter().any(|(relay, _)| *relay == peer);
-        let record = member.record.encode();
         if admitted.change == Change::New && peer != self.peer_id() {
             tracing::info!(member = %member.descriptor.name, %peer, "a member");
         }
-        self.outputs.push_back(Output::SaveRecord {
-            peer,
-            record: record.clone(),
-        });
         if peer == self.peer_id() {
+            let record = member.record.encode();
             self.adopt_from_directory(now);
-            self.outputs.push_back(Output::Introduce(record.clone()));
+            self.outputs.push_back(Output::Introduce(record));
         }
         self.apply(&peer, now);
         for disturbed in &admitted.disturbed {
             self.apply(disturbed, now);
         }
-        let news = SyncMessage::announcement(record);
-        self.announce(news, Some(peer), from);
+        self.pass_on(peer, from, now.instant);
         if may_relay {
             self.offer_relays();
         }
@@ -255,13 +253,11 @@ impl Node {
 
     /// A sync message from an authenticated member. It always gets an answer, if only an empty one.
     pub fn handle_sync_request(&mut self, request: RequestId, peer: PeerId, body: &[u8], now: Now) {
-        let message = match self.directory.get(&peer) {
-            Some(_) => SyncMessage::decode(body),
-            // Its connection outlived its certificate.
-            None => Err(Rejection::Expired),
-        };
-        let answer = match message {
-            Ok(SyncMessage::Digest(digest)) => SyncMessage::Answer(self.directory.answer(&digest)),
+        let answer = match self.sync_message(peer, body, now) {
+            Ok(SyncMessage::Digest(digest)) if self.works_for(peer, DIGEST_WORK, now) => {
+                SyncMessage::Answer(self.directory.answer(&digest))
+            }
+            Ok(SyncMessage::Digest(_)) => SyncMessage::Records(Records::default()),
             Ok(SyncMessage::Records(records)) => {
                 let is_news = self.admit_all(&records, peer, now);
                 if records.more && is_news {
@@ -281,6 +277,7 @@ impl Node {
             }
             Err(reason) => {
                 tracing::debug!(%peer, %reason, "a sync message is not taken");
+                self.rejections.count(&reason);
                 SyncMessage::Records(Records::default())
             }
         };
@@ -288,6 +285,22 @@ impl Node {
             request,
             body: answer.encode(),
         });
+    }
+
+    fn sync_message(
+        &mut self,
+        peer: PeerId,
+        body: &[u8],
+        now: Now,
+    ) -> Result<SyncMessage, Rejection> {
+        if self.directory.get(&peer).is_none() {
+            // Its connection outlived its certificate.
+            return Err(Rejection::Expired);
+        }
+        if !self.works_for(peer, work_to_read(body), now) {
+            return Ok(SyncMessage::Records(Records::default()));
+        }
+        SyncMessage::decode(body)
     }
 
     /// A member's answer to our sync message.
@@ -299,7 +312,10 @@ impl Node {
             Ok(SyncMessage::Digest(_) | SyncMessage::Summary(_)) => {
                 return tracing::debug!(%peer, "a question for an answer");
             }
-            Err(reason) => return tracing::debug!(%peer, %reason, "a sync answer is not taken"),
+            Err(reason) => {
+                self.rejections.count(&reason);
+                return tracing::debug!(%peer, %reason, "a sync answer is not taken");
+            }
         };
         let learnt = self.admit_all(&answer.news, peer, now);
         let wanted = self.directory.records_wanted(&answer);
@@ -316,7 +332,13 @@ impl Node {
     pub fn handle_found_record(&mut self, record: &[u8], now: Now) {
         if let Err(reason) = self.admit(record, None, now) {
             tracing::debug!(%reason, "a record from the DHT is not taken");
+            self.rejections.count(&reason);
         }
+    }
+
+    /// The swarm did not keep what a member put into the DHT.
+    pub fn handle_rejected(&mut self, reason: Rejection) {
+        self.rejections.count(&reason);
     }
 
     /// Returns whether there was any news. Notices come first: they may void a record.
@@ -325,10 +347,17 @@ impl Node {
         let notices = records.notices();
         let has_notices = self.take_notices_with(notices, Some(from), now, |node| {
             for record in records.iter() {
+                if !node.directory.knows(record) && !node.works_for(from, 1, now) {
+                    tracing::debug!(peer = %from, "it sends more than it may: the rest is not read");
+                    break;
+                }
                 let before = node.outputs.len();
                 match node.admit(record, Some(from), now) {
                     Ok(_) => is_news |= node.outputs.len() > before,
-                    Err(reason) => tracing::debug!(peer = %from, %reason, "a record is not taken"),
+                    Err(reason) => {
+                        tracing::debug!(peer = %from, %reason, "a record is not taken");
+                        node.rejections.count(&reason);
+                    }
                 }
             }
         });

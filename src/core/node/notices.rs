@@ -61,7 +61,7 @@ impl Node {
         admit_records: impl FnOnce(&mut Self),
     ) -> bool {
         let policy = self.policy_hash();
-        let is_news = self.learn_notices(notices, from);
+        let is_news = self.learn_notices(notices, from, now);
         admit_records(self);
         if is_news {
             self.settle(now);
@@ -75,14 +75,20 @@ impl Node {
         &mut self,
         notices: impl IntoIterator<Item = &'a [u8]>,
         from: Option<PeerId>,
+        now: Now,
     ) -> bool {
         let mut news = Vec::new();
         for notice in notices {
+            if from.is_some_and(|peer| !self.works_for(peer, 1, now)) {
+                tracing::debug!(peer = ?from, "it sends more than it may: the rest is not read");
+                break;
+            }
             let taken = match self.directory.take_notice(notice) {
                 Ok(taken) if taken.is_new => taken,
                 Ok(_) => continue,
                 Err(reason) => {
                     tracing::debug!(peer = ?from, %reason, "a notice is not taken");
+                    self.rejections.count(&reason);
                     continue;
                 }
             };
@@ -129,6 +135,7 @@ impl Node {
             self.tunnels.remove(peer);
             self.outputs.extend(self.connections.unwant(peer));
             self.resync.remove(peer);
+            self.outputs.push_back(Output::Departed(*peer));
         }
         for peer in &departed.disturbed {
             self.apply(peer, now);

@@ -11,7 +11,7 @@ use libp2p_identity::PeerId;
 use super::Node;
 use crate::{
     drop_reason::Drops,
-    membership::{Certificate, Features, Member, Name, UnixTime},
+    membership::{Certificate, Features, Member, Name, Rejections, UnixTime},
     path::{Path, PathView, view::CandidateView},
     tunnel_key,
 };
@@ -181,6 +181,11 @@ impl Node {
     /// What went no further, and why.
     pub fn drops(&self) -> &Drops {
         self.tunnels.drops()
+    }
+
+    /// How often which rule was broken by what others sent.
+    pub fn rejections(&self) -> &Rejections {
+        &self.rejections
     }
 
     /// A connection is open, or a path has answered lately.

@@ -23,6 +23,7 @@ mod certificates;
 mod conflicts;
 mod delegates;
 mod expulsion;
+mod hostile;
 mod joining;
 mod passwords;
 mod policy;
@@ -338,6 +339,7 @@ impl World {
             | Output::ForgetNotice(_)
             | Output::Standing(_)
             | Output::PolicyChanged(_)
+            | Output::Departed(_)
             | Output::SaveDescriptorSeq(_)
             | Output::SaveTimeFloor(_)
             | Output::SaveCredential(_)

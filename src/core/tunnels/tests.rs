@@ -7,6 +7,7 @@ use crate::path::candidate::CandidateKind;
 use crate::session::{Identity, WireGuardKey};
 use crate::testing::epoch;
 
+mod hostile_relay;
 mod keys;
 mod mtu;
 mod policy;

@@ -48,7 +48,7 @@ const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Exchanges that one side may start on one connection. A peer starts one when it connects, one when it enters
 /// the network, and one when its credential is renewed, every few days.
-const MAX_EXCHANGES: u32 = 64;
+const MAX_EXCHANGES: u32 = 16;
 
 /// Streams that the wrapped handler may want before the peer has admitted us; then it is not asked any more.
 const MAX_HELD: usize = 64;

@@ -8,7 +8,7 @@ use std::{
     net::SocketAddr,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::{
@@ -16,6 +16,7 @@ use futures::{
     future::BoxFuture,
     stream::{self, BoxStream},
 };
+use hivevpn_core::allowance::Allowances;
 use if_watch::{IfEvent, tokio::IfWatcher};
 use libp2p::{
     PeerId,
@@ -25,9 +26,11 @@ use quinn::Incoming;
 use tokio::sync::Semaphore;
 
 use super::{address::multiaddr, error::Error, handshake, muxer::Muxer, punch::Punches};
+use crate::swarm::{source::Source, underlay::doorway};
 
-/// Inbound handshakes at a time. More are not answered; clients repeat themselves.
-const HANDSHAKES: usize = 256;
+/// Inbound handshakes at a time, more than the [doorway](crate::swarm::underlay::doorway) has room for. Beyond, nobody is
+/// answered; clients repeat themselves.
+const HANDSHAKES: usize = 2 * doorway::MOST;
 
 /// Of these, how many to begin for a mere source address. It can be forged, so further clients are sent a token to
 /// come back with (Retry: one more round trip, RFC 9000, section 8.1.2).
@@ -47,6 +50,9 @@ pub(super) struct Listener {
     /// One permit for each inbound handshake.
     handshakes: Arc<Semaphore>,
     handshake_timeout: Duration,
+    /// What each address may begin. Without proof it can be forged, and must not use up what its owner needs.
+    unproved: Allowances<Source>,
+    proved: Allowances<Source>,
 }
 
 /// The addresses to report.
@@ -83,6 +89,8 @@ impl Listener {
             incoming: incoming.boxed(),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
             handshake_timeout,
+            unproved: allowances(),
+            proved: allowances(),
         })
     }
 
@@ -145,17 +153,23 @@ impl Listener {
         }
     }
 
-    fn admit(&self, incoming: Incoming, punches: &mut Punches) -> Option<Event> {
+    fn admit(&mut self, incoming: Incoming, punches: &mut Punches) -> Option<Event> {
         let remote = incoming.remote_address();
         let local_ip = incoming.local_ip().unwrap_or(self.bound.ip());
         if let Some(attempt) = punches.expecting(remote) {
             attempt.send(accept(incoming)?);
             return None;
         }
-        let under_way = HANDSHAKES - self.handshakes.available_permits();
-        if under_way >= UNPROVED_HANDSHAKES && !incoming.remote_address_validated() {
-            // Fails only for an address that is proved.
-            let _ = incoming.retry();
+        let (source, now) = (Source::from(remote.ip()), Instant::now());
+        if !incoming.remote_address_validated() {
+            let under_way = HANDSHAKES - self.handshakes.available_permits();
+            if under_way >= UNPROVED_HANDSHAKES || !self.unproved.take(source, 1, now) {
+                // Fails only for an address that is proved.
+                let _ = incoming.retry();
+                return None;
+            }
+        } else if !self.proved.take(source, 1, now) {
+            incoming.ignore();
             return None;
         }
         let Ok(permit) = Arc::clone(&self.handshakes).try_acquire_owned() else {
@@ -175,6 +189,10 @@ impl Listener {
             send_back_addr: multiaddr(remote),
         })
     }
+}
+
+fn allowances() -> Allowances<Source> {
+    Allowances::new(doorway::BURST, doorway::PRICE, doorway::SOURCES)
 }
 
 /// A first datagram that is no proper beginning is a stranger's mistake and no event of ours.

@@ -17,11 +17,14 @@ use libp2p::{
 };
 
 use super::Guests;
-use crate::swarm::gate::Members;
+use crate::swarm::{gate::Members, source::Source};
 
 /// Circuits a stranger may open within [`STRANGER_INTERVAL`]: enough to redeem an invite with some retries.
 const STRANGER_CIRCUITS: u32 = 6;
 const STRANGER_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Circuits that strangers from one source may open within [`STRANGER_INTERVAL`].
+const SOURCE_CIRCUITS: u32 = 15;
 
 /// Circuits that all strangers together may open within [`STRANGER_INTERVAL`]; peer ids are free to make.
 const ALL_STRANGERS_CIRCUITS: u32 = 60;
@@ -134,8 +137,9 @@ fn config(members: Members, guests: Guests, reservation: Duration) -> relay::Con
         max_circuit_duration: Duration::from_secs(u32::MAX.into()),
         max_circuit_bytes: 0,
         circuit_src_rate_limiters: vec![Box::new(
-            move |peer: PeerId, _: &Multiaddr, now: Instant| {
-                members.contains(&peer) || strangers.admit(peer, now)
+            move |peer: PeerId, address: &Multiaddr, now: Instant| {
+                members.contains(&peer)
+                    || strangers.admit(peer, Source::new(&Multiaddr::empty(), address), now)
             },
         )],
     }
@@ -147,10 +151,11 @@ struct Strangers {
     since: Option<Instant>,
     total: u32,
     each: HashMap<PeerId, u32>,
+    of_source: HashMap<Source, u32>,
 }
 
 impl Strangers {
-    fn admit(&mut self, peer: PeerId, now: Instant) -> bool {
+    fn admit(&mut self, peer: PeerId, source: Source, now: Instant) -> bool {
         let over = self
             .since
             .is_none_or(|since| now.saturating_duration_since(since) >= STRANGER_INTERVAL);
@@ -158,15 +163,15 @@ impl Strangers {
             self.since = Some(now);
             self.total = 0;
             self.each.clear();
+            self.of_source.clear();
         }
-        if self.total == ALL_STRANGERS_CIRCUITS {
+        let is_greedy = self.each.get(&peer) == Some(&STRANGER_CIRCUITS)
+            || self.of_source.get(&source) == Some(&SOURCE_CIRCUITS);
+        if is_greedy || self.total == ALL_STRANGERS_CIRCUITS {
             return false;
         }
-        let circuits = self.each.entry(peer).or_default();
-        if *circuits == STRANGER_CIRCUITS {
-            return false;
-        }
-        *circuits += 1;
+        *self.each.entry(peer).or_default() += 1;
+        *self.of_source.entry(source).or_default() += 1;
         self.total += 1;
         true
     }
@@ -219,26 +224,39 @@ mod tests {
         assert_eq!(notified(&mut server), 1);
     }
 
+    fn source(number: u32) -> Source {
+        Source::Ipv4(number.into())
+    }
+
     #[test]
     fn a_stranger_gets_a_few_circuits_and_then_waits() {
         let mut strangers = Strangers::default();
         let (peer, start) = (PeerId::random(), Instant::now());
         for _ in 0..STRANGER_CIRCUITS {
-            assert!(strangers.admit(peer, start));
+            assert!(strangers.admit(peer, source(1), start));
         }
-        assert!(!strangers.admit(peer, start));
+        assert!(!strangers.admit(peer, source(1), start));
         assert!(
-            strangers.admit(PeerId::random(), start),
+            strangers.admit(PeerId::random(), source(1), start),
             "others are not held liable"
         );
-        assert!(strangers.admit(peer, start + STRANGER_INTERVAL));
+        assert!(strangers.admit(peer, source(1), start + STRANGER_INTERVAL));
+    }
+
+    #[test]
+    fn a_stranger_of_many_names_does_not_take_what_others_get() {
+        let mut strangers = Strangers::default();
+        let start = Instant::now();
+        let admitted = (0..1000).filter(|_| strangers.admit(PeerId::random(), source(1), start));
+        assert_eq!(admitted.count() as u32, SOURCE_CIRCUITS);
+        assert!(strangers.admit(PeerId::random(), source(2), start));
     }
 
     #[test]
     fn many_strangers_together_do_not_take_more() {
         let mut strangers = Strangers::default();
         let start = Instant::now();
-        let admitted = (0..1000).filter(|_| strangers.admit(PeerId::random(), start));
+        let admitted = (0..1000).filter(|n| strangers.admit(PeerId::random(), source(*n), start));
         assert_eq!(admitted.count() as u32, ALL_STRANGERS_CIRCUITS);
         assert!(strangers.each.len() as u32 <= ALL_STRANGERS_CIRCUITS);
     }

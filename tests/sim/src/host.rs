@@ -466,6 +466,7 @@ fn order(output: Output) -> Option<Order> {
         | Output::AskRenewal { .. }
         | Output::Standing(_)
         | Output::PolicyChanged(_)
+        | Output::Departed(_)
         | Output::SaveDescriptorSeq(_)
         | Output::SaveTimeFloor(_)
         | Output::SaveCredential(_)

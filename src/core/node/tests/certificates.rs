@@ -14,7 +14,10 @@ fn a_member_cannot_pass_for_another_by_showing_its_record() {
     founder.handle_connection_opened(ConnectionId(50), thief, Link::Quic(endpoint(3)), now);
     founder.handle_credential(ConnectionId(50), thief, &stolen, now);
     world.settle();
-    assert_eq!(world.hosts[0].refused, ["the record is another member's"]);
+    assert_eq!(
+        world.hosts[0].refused,
+        ["the certificate belongs to another node"]
+    );
 }
 
 #[test]

@@ -4,14 +4,14 @@ use super::*;
 use crate::relay::Terms;
 
 /// Whether the wire from one endpoint to another works.
-type Wires = fn(Path, Path) -> bool;
+pub(super) type Wires = fn(Path, Path) -> bool;
 
-fn endpoint(number: u8) -> Path {
+pub(super) fn endpoint(number: u8) -> Path {
     Path::Direct(([192, 0, 2, number], 7777).into())
 }
 
 /// Between the second and the third nothing passes.
-fn apart(from: Path, to: Path) -> bool {
+pub(super) fn apart(from: Path, to: Path) -> bool {
     let between = [endpoint(2), endpoint(3)];
     !(between.contains(&from) && between.contains(&to))
 }
@@ -41,7 +41,7 @@ fn settle_over(hosts: &mut [Host], wires: Wires, now: Instant) -> usize {
     }
 }
 
-fn pass(hosts: &mut [Host], wires: Wires, now: &mut Instant, time: Duration) {
+pub(super) fn pass(hosts: &mut [Host], wires: Wires, now: &mut Instant, time: Duration) {
     let end = *now + time;
     while *now < end {
         *now += Duration::from_millis(50);
@@ -53,7 +53,7 @@ fn pass(hosts: &mut [Host], wires: Wires, now: &mut Instant, time: Duration) {
 }
 
 /// The first relays on these terms; the second and the third know of each other, and of the relay.
-fn apart_with_relay(terms: Terms) -> (Vec<Host>, Instant) {
+pub(super) fn apart_with_relay(terms: Terms) -> (Vec<Host>, Instant) {
     let mut now = epoch();
     let mut hosts: Vec<_> = (1..=3).map(host).collect();
     introduce(&mut hosts);
@@ -72,7 +72,7 @@ fn apart_with_relay(terms: Terms) -> (Vec<Host>, Instant) {
     (hosts, now)
 }
 
-fn send(hosts: &mut [Host], from: usize, to: usize, text: &[u8], now: Instant) {
+pub(super) fn send(hosts: &mut [Host], from: usize, to: usize, text: &[u8], now: Instant) {
     let packet = udp(address(&hosts[from]), address(&hosts[to]), text);
     hosts[from].tunnels.handle_overlay_packet(&packet, now);
     settle_over(hosts, apart, now);
