@@ -25,6 +25,8 @@ use crate::{
 
 /// Requests are short; only answers may be long.
 const MAX_REQUEST: u64 = 256 << 10;
+/// Who connects has its request ready.
+const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 /// The loop answers at once.
 const LOOP_LIMIT: Duration = Duration::from_secs(5);
 /// A ping goes through the tunnel.
@@ -124,19 +126,19 @@ async fn converse(
 ) -> Result<()> {
     let asker = privileges::peer_credentials(&stream)?;
     let (read, mut write) = stream.into_split();
+    // Read in any case: who writes to a closed connection would not hear why.
+    let mut line = String::new();
+    let mut request = BufReader::new(read.take(MAX_REQUEST));
+    tokio::time::timeout(REQUEST_LIMIT, request.read_line(&mut line))
+        .await
+        .context("no request came")??;
     let reply = match access.local(asker) {
-        Ok(caller) => {
-            let mut line = String::new();
-            BufReader::new(read.take(MAX_REQUEST))
-                .read_line(&mut line)
-                .await?;
-            match serde_json::from_str(&line) {
-                Ok(request) => answer(&caller, request, access, &to_loop).await?,
-                Err(error) => Reply::Error(format!(
-                    "the daemon does not understand the request: {error}"
-                )),
-            }
-        }
+        Ok(caller) => match serde_json::from_str(&line) {
+            Ok(request) => answer(&caller, request, access, &to_loop).await?,
+            Err(error) => Reply::Error(format!(
+                "the daemon does not understand the request: {error}"
+            )),
+        },
         Err(refusal) => Reply::Error(refusal.to_string()),
     };
     let mut line = serde_json::to_vec(&reply)?;

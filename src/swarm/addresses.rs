@@ -225,6 +225,16 @@ impl Overlay {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = ranges;
     }
 
+    /// Adds what is not among the ranges yet.
+    pub fn add(&self, ranges: impl IntoIterator<Item = IpNet>) {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        for range in ranges {
+            if !known.contains(&range) {
+                known.push(range);
+            }
+        }
+    }
+
     /// Whether `address` begins with an address of the overlay.
     pub fn contains(&self, address: &Multiaddr) -> bool {
         let Some(ip) = ip(address) else { return false };

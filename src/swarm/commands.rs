@@ -89,7 +89,7 @@ impl Swarm {
             None => {
                 let kad = behaviour::kad(local, &network.kad_protocol_suffix());
                 gate.inner_mut().kad = Some(kad).into();
-                self.overlay.set(vec![
+                self.overlay.add([
                     network.genesis().ipv4_prefix().into(),
                     ipv6_prefix(&network.id()).into(),
                 ]);

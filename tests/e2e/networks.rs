@@ -75,9 +75,9 @@ fn a_host_in_two_networks_reaches_both_and_connects_them_not() {
     let x = founder(&lab, "x", &[]);
     let y = founder(&lab, "y", &["--prefix", "10.78.0.0/16"]);
     let host = lab.host("both");
-    let before = host.network_state();
     host.sh("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
         .ok();
+    let before = host.network_state();
     let mut both = Several::up(host, &[("x", &joining(&x)), ("y", &joining(&y))]);
     both.answers("x");
     both.answers("y");

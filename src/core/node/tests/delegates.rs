@@ -177,6 +177,7 @@ fn backdating_does_not_help_a_thief_of_a_delegates_key() {
         name: Name::parse("accomplice").unwrap(),
         groups: BTreeSet::new(),
         ipv4: None,
+        tier: 1,
     };
     let credential = thief.admit(applicant, before, &mut directory).unwrap();
     let accomplice = Descriptor {

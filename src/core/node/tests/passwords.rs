@@ -94,9 +94,12 @@ fn who_knows_name_and_password_becomes_a_member_of_the_lowest_tier() {
     assert_eq!(joined.network, *world.hosts[0].node.network());
 
     let start = start(2, joined.network, joined.credential, joined.records);
+    let mut disk = storage::Disk::default();
+    disk.fill(&start);
     let node = Node::new(start, world.now()).unwrap();
     world.hosts.push(Host {
         node,
+        disk,
         number: 2,
         answers: Vec::new(),
         refused: Vec::new(),

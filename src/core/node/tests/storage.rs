@@ -41,6 +41,7 @@ impl Disk {
             | Output::Respond { .. }
             | Output::Redeem { .. }
             | Output::AskRenewal { .. }
+            | Output::Departed(_)
             | Output::SaveDescriptorSeq(_)
             | Output::SaveTimeFloor(_)
             | Output::SaveCredential(_)
