@@ -33,6 +33,7 @@ pub mod issuer;
 pub mod join;
 pub mod name;
 pub mod network;
+pub mod password;
 pub mod record;
 pub mod refusal;
 pub mod rejection;
