@@ -10,7 +10,7 @@
 //! - [`path`]: the ways to a peer, which of them carries the tunnel now, and how long a packet it takes
 //! - [`mss`], [`fragment`], [`icmp`], [`checksum`]: a packet longer than that is kept from being sent, cut, or answered
 //! - [`signal`], [`relay`]: what two cores say to each other in their session; datagrams of others passed on
-//! - [`schedule`]: whose timers run when
+//! - [`schedule`], [`allowance`]: whose timers run when, and how much of something each may have
 //! - [`batch`], [`ip_packet`], [`datagram`], [`drop_reason`]: what moves, and why it stopped
 //! - [`connection`], [`connections`]: libp2p connections, and which of them are wanted
 //! - [`membership`]: who belongs to the network, proven by signatures alone
@@ -19,6 +19,7 @@
 // Our own enums are matched in full: a new variant must be thought about wherever it arrives.
 #![warn(clippy::wildcard_enum_match_arm)]
 
+pub mod allowance;
 pub mod allowed_ips;
 pub mod batch;
 pub mod checksum;

@@ -20,6 +20,7 @@
 //! [`directory`]; then [`invite`], [`join`], [`issuer`]. The encoding is in [`envelope`] and `wire`.
 
 pub mod address;
+pub mod administration;
 pub mod capability;
 pub mod certificate;
 mod claims;

@@ -46,7 +46,13 @@ fn login(
 #[test]
 fn the_right_password_gives_both_sides_one_key() {
     let parties = parties("home", 1, 2);
-    let (ours, theirs) = login(&record("correct horse"), "correct horse", &parties, &parties).unwrap();
+    let (ours, theirs) = login(
+        &record("correct horse"),
+        "correct horse",
+        &parties,
+        &parties,
+    )
+    .unwrap();
     let tag = ours.tag("admission", b"bytes");
     assert!(theirs.verify(&tag, "admission", b"bytes"));
     assert!(!theirs.verify(&tag, "admission", b"other"));
@@ -57,7 +63,10 @@ fn the_right_password_gives_both_sides_one_key() {
 fn a_wrong_password_fails_at_the_client_which_then_sends_nothing() {
     let parties = parties("home", 1, 2);
     for wrong in ["correct horsf", "Correct horse", "correct horse ", "x"] {
-        assert!(login(&record("correct horse"), wrong, &parties, &parties).is_none(), "{wrong}");
+        assert!(
+            login(&record("correct horse"), wrong, &parties, &parties).is_none(),
+            "{wrong}"
+        );
     }
 }
 
@@ -134,7 +143,10 @@ fn a_record_survives_its_encoding_and_does_not_contain_the_password() {
 #[test]
 fn an_empty_or_endless_password_is_none() {
     for wrong in [&b""[..], &[b'x'; MAX_PASSWORD + 1]] {
-        assert_eq!(PasswordRecord::of(wrong, &seed(1)).unwrap_err(), UnusablePassword);
+        assert_eq!(
+            PasswordRecord::of(wrong, &seed(1)).unwrap_err(),
+            UnusablePassword
+        );
         let begun = Login::begin(wrong, &parties("home", 1, 2), [seed(2), seed(3)]);
         assert_eq!(begun.err(), Some(UnusablePassword));
     }
