@@ -4,6 +4,10 @@ use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod admin;
+
+pub use admin::{AdminArgs, AdminCommand, AppointArgs, LoginArgs, LogoutArgs, RemoveArgs};
+
 use crate::{
     bench::{MAX_SECONDS, MAX_STREAMS},
     config::{RelayMode, parse_span},
@@ -43,6 +47,10 @@ pub struct Cli {
     /// Socket on which the daemon listens and the other commands find it [default: DIR/hivevpn.sock]
     #[arg(long, global = true, env = "HIVEVPN_SOCKET", value_name = "PATH")]
     pub socket: Option<PathBuf>,
+
+    /// Act on this member instead of this machine, after 'hivevpn login': name, overlay address or peer id
+    #[arg(long, global = true, value_name = "PEER")]
+    pub on: Option<String>,
 
     /// What to do
     #[command(subcommand)]
@@ -86,10 +94,35 @@ pub enum Command {
     /// Look for what keeps this node from working, and say how to mend it
     #[command(long_about = DOCTOR_HELP)]
     Doctor(DoctorArgs),
+    /// Prove to a member that you may act on it, for an hour
+    #[command(long_about = admin::LOGIN_HELP)]
+    Login(LoginArgs),
+    /// Forget what 'login' gave
+    Logout(LogoutArgs),
+    /// Decide who may act on this node from others
+    #[command(long_about = admin::ADMIN_HELP)]
+    Admin(AdminArgs),
     /// Show this node's identity
     Id(IdArgs),
     /// Show the version
     Version(JsonArg),
+}
+
+impl Command {
+    /// Whether it can be done on another node. Everything else is about this machine's files, or would measure from here.
+    pub fn can_act_elsewhere(&self) -> bool {
+        matches!(
+            self,
+            Self::Status(_)
+                | Self::Nodes(_)
+                | Self::Ping(_)
+                | Self::Why(_)
+                | Self::Netcheck(_)
+                | Self::Id(_)
+                | Self::Invite(_)
+                | Self::Down
+        )
+    }
 }
 
 /// `--json` alone.
@@ -153,6 +186,10 @@ pub struct UpArgs {
     /// Whether to carry other members' traffic
     #[arg(long, value_name = "MODE", value_enum)]
     pub relay: Option<RelayMode>,
+
+    /// File that names administrators of this node, as 'hivevpn admin hash' prints them
+    #[arg(long, value_name = "FILE")]
+    pub admin_file: Option<PathBuf>,
 
     /// Name of the overlay interface [default: hive0]
     #[arg(long, value_name = "NAME")]

@@ -8,16 +8,20 @@ use serde::Serialize;
 use crate::{
     cli::{Cli, Command},
     config::ConfigError,
-    control::{NoDaemon, Starting},
+    control::{Daemon, NoDaemon, Starting},
 };
 
+pub mod admin;
 pub mod bench;
 pub mod doctor;
 pub mod down;
 pub mod id;
 pub mod invite;
+pub mod login;
+pub mod logout;
 pub mod netcheck;
 pub mod nodes;
+mod password;
 pub mod ping;
 pub mod status;
 pub mod up;
@@ -37,18 +41,33 @@ pub struct BadUsage(pub String);
 /// Runs the command that was asked for.
 pub fn run(cli: &Cli) -> Result<()> {
     let socket = cli.socket();
+    let daemon = Daemon {
+        socket: socket.clone(),
+        on: cli.on.clone(),
+    };
+    if let Some(peer) = &cli.on
+        && !cli.command.can_act_elsewhere()
+    {
+        return Err(BadUsage(format!(
+            "this command acts on this machine only: leave out --on, or run it on {peer} itself"
+        ))
+        .into());
+    }
     match &cli.command {
         Command::Up(args) => up::run(args, &cli.state, &socket),
-        Command::Down => down::run(&socket),
-        Command::Invite(args) => invite::run(args, &socket),
-        Command::Status(args) => status::run(args, &socket),
-        Command::Nodes(args) => nodes::run(args, &socket),
-        Command::Ping(args) => ping::run(args, &socket),
-        Command::Why(args) => why::run(args, &socket),
+        Command::Down => down::run(&daemon),
+        Command::Invite(args) => invite::run(args, &daemon),
+        Command::Status(args) => status::run(args, &daemon),
+        Command::Nodes(args) => nodes::run(args, &daemon),
+        Command::Ping(args) => ping::run(args, &daemon),
+        Command::Why(args) => why::run(args, &daemon),
         Command::Bench(args) => bench::run(args, &socket),
-        Command::Netcheck(args) => netcheck::run(args, &socket),
+        Command::Netcheck(args) => netcheck::run(args, &daemon),
         Command::Doctor(args) => doctor::run(args, &cli.state, &socket),
-        Command::Id(args) => id::run(args, &cli.state, &socket),
+        Command::Id(args) => id::run(args, &cli.state, &daemon),
+        Command::Login(args) => login::run(args, &socket),
+        Command::Logout(args) => logout::run(args, &socket),
+        Command::Admin(args) => admin::run(args, &socket),
         Command::Version(args) => version::run(args),
     }
 }

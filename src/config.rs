@@ -31,6 +31,10 @@ const RESERVATIONS: RangeInclusive<Duration> =
 /// Linux allows 15 bytes for an interface name.
 const MAX_INTERFACE_NAME: usize = 15;
 
+mod administrators;
+
+pub use administrators::Administrators;
+
 pub use crate::swarm::RelayMode;
 
 /// Everything an operator may set, validated.
@@ -60,6 +64,8 @@ pub struct Config {
     pub relay_members: Option<Vec<String>>,
     /// How long a reservation with us lasts before it is renewed.
     pub relay_reservation: Duration,
+    /// Who may act on this node from others.
+    pub admin: Administrators,
     /// Overlay interface.
     pub interface: String,
     /// Overlay MTU in bytes.
@@ -85,6 +91,7 @@ impl Default for Config {
             relay_rate: None,
             relay_members: None,
             relay_reservation: Duration::from_secs(60 * 60),
+            admin: Administrators::default(),
             interface: "hive0".to_owned(),
             mtu: 1420,
             realtime: true,
@@ -138,6 +145,7 @@ impl Config {
             config.apply_file(path, &text)?;
         }
         config.apply_arguments(args)?;
+        config.admin.read()?;
         Ok(config)
     }
 
@@ -159,6 +167,7 @@ impl Config {
             network,
             node,
             underlay,
+            admin,
             interface,
         } = file;
         if let Some(name) = network.name {
@@ -206,6 +215,7 @@ impl Config {
         if let Some(span) = underlay.relay_reservation {
             self.relay_reservation = parse_reservation(span.get_ref(), &place(span.span()))?;
         }
+        admin.apply_to(&mut self.admin, &place)?;
         if let Some(name) = interface.name {
             self.set_interface(name.get_ref(), &place(name.span()))?;
         }
@@ -245,6 +255,9 @@ impl Config {
             self.add_bootstrap(address, PLACE)?;
         }
         self.relay = args.relay.unwrap_or(self.relay);
+        if let Some(file) = &args.admin_file {
+            self.admin.file = Some(file.clone());
+        }
         if let Some(name) = &args.interface {
             self.set_interface(name, PLACE)?;
         }
@@ -498,6 +511,7 @@ struct File {
     network: NetworkSection,
     node: NodeSection,
     underlay: UnderlaySection,
+    admin: administrators::AdminSection,
     interface: InterfaceSection,
 }
 

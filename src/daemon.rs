@@ -37,6 +37,7 @@ use tokio::{
 };
 
 use crate::{
+    administration::{desk::Desk, office::Office},
     config::Config,
     control_socket::ControlSocket,
     event_loop::{EventLoop, Local, Parts, Socket, now},
@@ -114,7 +115,7 @@ fn up(config: &Config, state: &Path, socket: &Path, footprint: &Footprint) -> Re
     tracing::info!(%network, interface = tun.name(), ipv4 = %own.ipv4.0, ipv6 = %own.ipv6.0, "up");
     let greet = membership.is_founded_now;
     let node = node(membership, &identity, &store, config)?;
-    let (parts, rest) = network_side.into_parts(node, tun, store, config, greet);
+    let (parts, rest) = network_side.into_parts(node, tun, store, config, greet)?;
     let result = EventLoop::new(parts).run();
     rest.end(&runtime);
     result
@@ -171,6 +172,7 @@ struct NetworkSide {
     control_socket: ControlSocket,
     early: VecDeque<swarm::Event>,
     waker: Waker,
+    desk: Desk,
 }
 
 impl NetworkSide {
@@ -187,6 +189,7 @@ impl NetworkSide {
         let _inside = runtime.enter();
         let mut control_socket = ControlSocket::bind(socket)?;
         control_socket.serve(to_loop_local.clone());
+        let desk = Desk::new(runtime.handle().clone(), to_loop_local.clone());
         forward_signals(to_loop_local)?;
         let mut sockets = Vec::new();
         let mut shared = Vec::new();
@@ -244,6 +247,7 @@ impl NetworkSide {
             control_socket,
             early: VecDeque::new(),
             waker,
+            desk,
         })
     }
 
@@ -285,12 +289,13 @@ impl NetworkSide {
         store: Store,
         config: &Config,
         greet: bool,
-    ) -> (Parts, Rest) {
+    ) -> Result<(Parts, Rest)> {
         let network = NetworkChanges::open(tun.name())
             .inspect_err(|error| {
                 tracing::warn!(%error, "changes of the network will be noticed late");
             })
             .ok();
+        let office = Office::open(&store, &config.admin)?;
         let parts = Parts {
             node,
             tun,
@@ -302,19 +307,21 @@ impl NetworkSide {
             waker: self.waker,
             network,
             store,
+            office,
+            desk: self.desk,
             urgent: config.realtime,
             relay_members: config.relay_members.clone(),
             relay_rate: config.relay_rate.map(NonZeroU64::get),
             greet,
         };
-        (
+        Ok((
             parts,
             Rest {
                 swarm_task: self.swarm_task,
                 port_mapping: self.port_mapping,
                 control_socket: self.control_socket,
             },
-        )
+        ))
     }
 }
 

@@ -33,6 +33,7 @@ use hivevpn_platform::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    administration::{desk::Desk, office::Office},
     control::Reply,
     control_socket::Asked,
     mailbox,
@@ -41,6 +42,7 @@ use crate::{
     swarm::{self, Carrier, Command, addresses::Addresses},
 };
 
+mod administration;
 mod answers;
 mod changes;
 mod messages;
@@ -112,6 +114,10 @@ pub struct Parts {
     pub network: Option<NetworkChanges>,
     /// What survives.
     pub store: Store,
+    /// Who may act on this node, and on which nodes we may act.
+    pub office: Office,
+    /// Has members answered who may.
+    pub desk: Desk,
     /// Run with real-time priority.
     pub urgent: bool,
     /// The members to relay for, by name or peer id; all without.
@@ -136,6 +142,8 @@ pub struct EventLoop {
     waker: Waker,
     changes: Changes,
     store: Store,
+    office: Office,
+    desk: Desk,
     urgent: bool,
     relay_members: Option<Vec<String>>,
     relay_rate: Option<u64>,
@@ -168,6 +176,8 @@ impl EventLoop {
             waker: parts.waker,
             changes: Changes::watch(parts.network, Instant::now()),
             store: parts.store,
+            office: parts.office,
+            desk: parts.desk,
             urgent: parts.urgent,
             relay_members: parts.relay_members,
             relay_rate: parts.relay_rate,

@@ -20,6 +20,7 @@
 //! two sides never wait for each other.
 
 pub mod addresses;
+mod admin;
 mod behaviour;
 mod bench;
 mod carrier;
@@ -169,6 +170,7 @@ pub struct Swarm {
     requests: Requests,
     measurements: Measurements,
     reflections: Reflections,
+    admin_asked: admin::Asked,
     reservations: Reservations,
     reachability: Reachability,
     discoveries: Discoveries,
@@ -242,6 +244,7 @@ impl Swarm {
             requests: Requests::default(),
             measurements: Measurements::default(),
             reflections: Reflections::default(),
+            admin_asked: admin::Asked::default(),
             reservations: Reservations::new(local),
             reachability: Reachability::default(),
             discoveries: Discoveries::default(),

@@ -17,6 +17,7 @@
 //! - [`addresses`], [`routes`]: what the machine's network looks like, whether the overlay fits in, and further routes.
 //! - [`privileges`]: whether we may, who asks over a local socket, no core dumps.
 //! - [`secret_file`], [`lock`]: keys that only we can read, a state directory that only one process uses.
+//! - [`terminal`]: passwords that are not seen while they are typed.
 //! - [`host_name`]: a name for this node.
 //! - [`disk_space`]: whether there is room for what we keep.
 //!
@@ -41,6 +42,7 @@ pub mod priority;
 pub mod privileges;
 pub mod routes;
 pub mod secret_file;
+pub mod terminal;
 pub mod tun;
 pub mod udp;
 

@@ -1,12 +1,13 @@
 //! `hivevpn down`
 
-use std::path::Path;
-
 use anyhow::Result;
 
-use crate::control;
+use crate::control::{self, Daemon, Request};
 
-/// Stops the daemon and returns when everything is undone.
-pub fn run(socket: &Path) -> Result<()> {
-    control::stop(socket)
+/// Stops the daemon and returns when everything is undone. Another node's has answered then, and stops.
+pub fn run(daemon: &Daemon) -> Result<()> {
+    match daemon.on {
+        None => control::stop(&daemon.socket),
+        Some(_) => control::ask(daemon, &Request::Down),
+    }
 }

@@ -1,6 +1,6 @@
 //! `hivevpn netcheck`
 
-use std::{net::IpAddr, path::Path};
+use std::net::IpAddr;
 
 use anyhow::Result;
 use hivevpn_platform::addresses::local_addresses;
@@ -8,24 +8,24 @@ use hivevpn_platform::addresses::local_addresses;
 use super::{Paint, Table};
 use crate::{
     cli::JsonArg,
-    control::{NoDaemon, Reflection, Request, Starting, Status, Underlay, ask},
+    control::{Daemon, NoDaemon, Reflection, Request, Starting, Status, Underlay, ask},
     netcheck::{Facts, Family, Filtering, Mapping, Relay, Report, Tokens, judge, observers},
 };
 
 /// Finds out what the network lets this node do. Takes a few seconds where tokens do not arrive.
-pub fn run(args: &JsonArg, socket: &Path) -> Result<()> {
-    let status: Status = ask(socket, &Request::Status)?;
-    let underlay: Underlay = ask(socket, &Request::Underlay)?;
+pub fn run(args: &JsonArg, daemon: &Daemon) -> Result<()> {
+    let status: Status = ask(daemon, &Request::Status)?;
+    let underlay: Underlay = ask(daemon, &Request::Underlay)?;
     let mut facts = Facts {
         addresses: underlay_addresses(&status.node.interface),
         status,
-        nodes: ask(socket, &Request::Nodes)?,
+        nodes: ask(daemon, &Request::Nodes)?,
         underlay,
         tokens_v4: Tokens::default(),
         tokens_v6: Tokens::default(),
     };
-    facts.tokens_v4 = send_tokens(&facts, IpAddr::is_ipv4, socket)?;
-    facts.tokens_v6 = send_tokens(&facts, IpAddr::is_ipv6, socket)?;
+    facts.tokens_v4 = send_tokens(&facts, IpAddr::is_ipv4, daemon)?;
+    facts.tokens_v6 = send_tokens(&facts, IpAddr::is_ipv6, daemon)?;
     let report = judge(&facts);
     if args.json {
         super::print_json(&report)
@@ -51,7 +51,7 @@ fn is_of_this_wire(ip: &IpAddr) -> bool {
 }
 
 /// Has members send tokens, one after the other, until one arrives or enough are lost.
-fn send_tokens(facts: &Facts, of_family: fn(&IpAddr) -> bool, socket: &Path) -> Result<Tokens> {
+fn send_tokens(facts: &Facts, of_family: fn(&IpAddr) -> bool, daemon: &Daemon) -> Result<Tokens> {
     let observers = observers(facts, of_family);
     let mut tokens = Tokens::default();
     // Each may fail once for reasons that are not the network's.
@@ -61,7 +61,7 @@ fn send_tokens(facts: &Facts, of_family: fn(&IpAddr) -> bool, socket: &Path) -> 
             peer: observer.peer_id.clone(),
             endpoint: observer.endpoint,
         };
-        match ask::<Reflection>(socket, &request) {
+        match ask::<Reflection>(daemon, &request) {
             Ok(Reflection { from: Some(from) }) => tokens.arrived = Some(from),
             Ok(Reflection { from: None }) => tokens.lost += 1,
             Err(error) if error.is::<NoDaemon>() || error.is::<Starting>() => return Err(error),

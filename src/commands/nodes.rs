@@ -1,18 +1,16 @@
 //! `hivevpn nodes`
 
-use std::path::Path;
-
 use anyhow::Result;
 
 use super::{Paint, Table};
 use crate::{
     cli::JsonArg,
-    control::{Node, Request, ask},
+    control::{Daemon, Node, Request, ask},
 };
 
 /// Lists the members.
-pub fn run(args: &JsonArg, socket: &Path) -> Result<()> {
-    let nodes: Vec<Node> = ask(socket, &Request::Nodes)?;
+pub fn run(args: &JsonArg, daemon: &Daemon) -> Result<()> {
+    let nodes: Vec<Node> = ask(daemon, &Request::Nodes)?;
     if args.json {
         return super::print_json(&nodes);
     }

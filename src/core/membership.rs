@@ -44,6 +44,7 @@ mod tag;
 pub mod time;
 mod wire;
 
+pub use administration::{Admin, Administration};
 pub use capability::{Capability, Roles};
 pub use certificate::{Certificate, Credential};
 pub use descriptor::{Descriptor, Features};

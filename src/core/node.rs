@@ -30,6 +30,7 @@ use crate::{
     tunnels::{OverlayAddresses, PingAnswer, Tunnels},
 };
 
+mod administration;
 mod joining;
 mod links;
 mod members;

@@ -20,6 +20,7 @@ use std::{
 
 use hmac::{Hmac, KeyInit, Mac};
 use libp2p_identity::PeerId;
+use minicbor::{Decode, Encode};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
@@ -32,8 +33,10 @@ use super::{
     genesis::NetworkId,
     name::Name,
     password::{Challenge, Parties, PasswordRecord, Random},
+    rejection::Rejection,
     signer::{Signer, SignerKey},
     time::UnixTime,
+    wire,
 };
 use crate::allowance::Allowances;
 
@@ -69,6 +72,33 @@ pub struct Admin {
     pub roles: Roles,
     /// What is kept of its password.
     pub record: PasswordRecord,
+}
+
+#[derive(Encode, Decode)]
+#[cbor(map)]
+struct Kept {
+    #[n(0)]
+    roles: Roles,
+    #[cbor(n(1), with = "minicbor::bytes")]
+    record: Vec<u8>,
+}
+
+impl Admin {
+    /// For the store. Whoever has this can try passwords, at a price.
+    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+        let record = self.record.encode().to_vec();
+        Zeroizing::new(wire::encode(&Kept {
+            roles: self.roles,
+            record,
+        }))
+    }
+
+    /// Reads what [`encode`](Admin::encode) wrote.
+    pub fn decode(bytes: &[u8]) -> Result<Admin, Rejection> {
+        let Kept { roles, record } = wire::decode(bytes)?;
+        let record = PasswordRecord::decode(&record)?;
+        Ok(Admin { roles, record })
+    }
 }
 
 /// The node that is acted on, as it is now.

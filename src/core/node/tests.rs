@@ -18,6 +18,7 @@ use crate::{
     output::RequestId,
 };
 
+mod administration;
 mod certificates;
 mod joining;
 

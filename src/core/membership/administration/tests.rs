@@ -286,3 +286,15 @@ fn what_is_not_understood_is_refused() {
         .handle(&from, Roles::ALL, b"gibberish", &site);
     assert_eq!(refusal(step), Refusal::NotUnderstood);
 }
+
+#[test]
+fn an_administrator_survives_the_store() {
+    let kept = admin(PASSWORD, Roles::CONFIG).encode();
+    let found = Admin::decode(&kept).unwrap();
+    assert_eq!(found.roles, Roles::CONFIG);
+    let mut target = Target::new(1);
+    let admins = [(name("other"), found)];
+    target.administration.appoint(admins.into(), [1; 16]);
+    assert!(target.login(2, "other", PASSWORD).is_some());
+    assert!(Admin::decode(&kept[1..]).is_err());
+}
