@@ -43,6 +43,9 @@ mod tests {
         assert_eq!(roles, Roles::METRICS | Roles::CONFIG);
         assert_eq!(role_names(roles), ["metrics", "config"]);
         let why = roles_named(["root"]).unwrap_err();
-        assert!(why.contains("'root'") && why.contains("metrics, proxy"), "{why}");
+        assert!(
+            why.contains("'root'") && why.contains("metrics, proxy"),
+            "{why}"
+        );
     }
 }

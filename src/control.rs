@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, ErrorKind, Read, Write},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
@@ -331,6 +331,9 @@ pub struct Underlay {
     pub connections: Vec<Connection>,
     /// What members see our UDP socket as.
     pub observations: Vec<Observation>,
+    /// The machine's own addresses that packets of others can have, without those of the overlay.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
     /// What was sent beside packets.
     pub control_traffic: ControlTraffic,
 }

@@ -63,11 +63,12 @@ impl Asking {
                 let challenge = LoginAnswer::Challenge(Sealed(message));
                 (Reply::of(&challenge), Right::Unchanged)
             }
-            (Some(Answer::Replied(reply)), Ask::Call { .. }) => match serde_json::from_slice(&reply)
-            {
-                Ok(reply) => (tame(reply), Right::Unchanged),
-                Err(_) => (self.other_version(), Right::Unchanged),
-            },
+            (Some(Answer::Replied(reply)), Ask::Call { .. }) => {
+                match serde_json::from_slice(&reply) {
+                    Ok(reply) => (tame(reply), Right::Unchanged),
+                    Err(_) => (self.other_version(), Right::Unchanged),
+                }
+            }
             (Some(Answer::Refused(why)), _) => self.refused(why),
             (Some(Answer::Granted(_) | Answer::Challenge(_) | Answer::Replied(_)) | None, _) => {
                 (self.other_version(), Right::Unchanged)
@@ -203,7 +204,10 @@ mod tests {
             let LoginAnswer::Granted(granted) = serde_json::from_value(value).unwrap() else {
                 panic!("a grant");
             };
-            assert_eq!((granted.roles, granted.seconds), (vec!["metrics".to_owned()], 3600));
+            assert_eq!(
+                (granted.roles, granted.seconds),
+                (vec!["metrics".to_owned()], 3600)
+            );
         }
     }
 
@@ -218,7 +222,10 @@ mod tests {
         ] {
             let (reply, right) = settle(ask, Ok(answer));
             assert_eq!(right, Right::Unchanged);
-            assert!(matches!(&reply, Reply::Error(why) if why.contains("version")), "{reply:?}");
+            assert!(
+                matches!(&reply, Reply::Error(why) if why.contains("version")),
+                "{reply:?}"
+            );
         }
     }
 
@@ -254,7 +261,10 @@ mod tests {
         let (reply, _) = settle(call(), Ok(Answer::Replied(reply)));
         let shown = serde_json::to_string(&reply).unwrap();
         assert!(!shown.contains("\\u00"), "{shown}");
-        let (reply, _) = settle(call(), Ok(Answer::Replied(br#"{"error":"\u001b[2J"}"#.to_vec())));
+        let (reply, _) = settle(
+            call(),
+            Ok(Answer::Replied(br#"{"error":"\u001b[2J"}"#.to_vec())),
+        );
         assert_eq!(reply, Reply::Error("\u{fffd}[2J".to_owned()));
     }
 

@@ -69,13 +69,7 @@ impl Office {
     }
 
     /// A message of a member that wants to act on this node.
-    pub fn administer(
-        &mut self,
-        node: &mut Node,
-        from: &PeerId,
-        message: &[u8],
-        now: Now,
-    ) -> Step {
+    pub fn administer(&mut self, node: &mut Node, from: &PeerId, message: &[u8], now: Now) -> Step {
         node.administer(&mut self.administration, &self.listed, from, message, now)
     }
 
@@ -254,7 +248,10 @@ mod tests {
         assert!(why("me", &[], &sealed()).contains("without a role"));
         assert!(why("me", &["keys"], &damaged).contains("malformed"));
         let unknown = office.dismiss(&store, "me").unwrap_err();
-        assert!(unknown.contains("no administrator is called me"), "{unknown}");
+        assert!(
+            unknown.contains("no administrator is called me"),
+            "{unknown}"
+        );
     }
 
     #[test]

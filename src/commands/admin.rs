@@ -100,9 +100,15 @@ mod tests {
             roles: vec!["metrics".to_owned(), "keys".to_owned()],
             source,
         };
-        let entries = [entry("admin", Source::Store), entry("laptop", Source::Config)];
+        let entries = [
+            entry("admin", Source::Store),
+            entry("laptop", Source::Config),
+        ];
         let text = render(&entries, crate::commands::Paint(false));
-        assert!(text.contains("admin          metrics, keys  password\n"), "{text}");
+        assert!(
+            text.contains("admin          metrics, keys  password\n"),
+            "{text}"
+        );
         assert!(text.contains("membership"), "{text}");
         let nobody = render(&[], crate::commands::Paint(false));
         assert!(nobody.contains("nobody"), "{nobody}");

@@ -15,9 +15,7 @@ use crate::{
 pub fn run(args: &IdArgs, state: &Path, daemon: &Daemon) -> Result<()> {
     let identity = match ask(daemon, &Request::Id) {
         Ok(identity) => identity,
-        Err(error)
-            if daemon.on.is_none() && (error.is::<NoDaemon>() || error.is::<Starting>()) =>
-        {
+        Err(error) if daemon.on.is_none() && (error.is::<NoDaemon>() || error.is::<Starting>()) => {
             offline(state)?
         }
         Err(error) => return Err(error),

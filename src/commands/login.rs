@@ -75,7 +75,10 @@ impl Node<'_> {
         };
         let user = args.user.as_deref().unwrap_or(DEFAULT_USER);
         let user = Name::parse(user)?;
-        let id = |text: &str| text.parse::<PeerId>().context("the daemon names no peer id");
+        let id = |text: &str| {
+            text.parse::<PeerId>()
+                .context("the daemon names no peer id")
+        };
         let parties = parties(&user, id(&client)?, id(&server)?);
 
         let password = password::ask(

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use anyhow::Result;
-use hivevpn_platform::addresses::local_addresses;
 
 use super::{Paint, Table};
 use crate::{
@@ -17,7 +16,7 @@ pub fn run(args: &JsonArg, daemon: &Daemon) -> Result<()> {
     let status: Status = ask(daemon, &Request::Status)?;
     let underlay: Underlay = ask(daemon, &Request::Underlay)?;
     let mut facts = Facts {
-        addresses: underlay_addresses(&status.node.interface),
+        addresses: underlay.addresses.clone(),
         status,
         nodes: ask(daemon, &Request::Nodes)?,
         underlay,
@@ -32,22 +31,6 @@ pub fn run(args: &JsonArg, daemon: &Daemon) -> Result<()> {
     } else {
         super::print(&render(&report, Paint::for_stdout()))
     }
-}
-
-/// The machine's addresses that packets of others can have, without those of the overlay.
-fn underlay_addresses(overlay: &str) -> Vec<IpAddr> {
-    let all = local_addresses().unwrap_or_default();
-    let others = all.into_iter().filter(|(name, _)| name != overlay);
-    let addresses = others.map(|(_, network)| network.addr());
-    addresses.filter(|ip| !is_of_this_wire(ip)).collect()
-}
-
-fn is_of_this_wire(ip: &IpAddr) -> bool {
-    ip.is_loopback()
-        || match ip {
-            IpAddr::V4(ip) => ip.is_link_local(),
-            IpAddr::V6(ip) => ip.is_unicast_link_local(),
-        }
 }
 
 /// Has members send tokens, one after the other, until one arrives or enough are lost.

@@ -99,7 +99,10 @@ mod tests {
     #[test]
     fn a_wrong_role_or_name_is_told_with_its_line() {
         let role = from_text("[admin]\nmembers = { laptop = [\"root\"] }\n").unwrap_err();
-        assert!(role.contains("network.toml:2") && role.contains("'root'"), "{role}");
+        assert!(
+            role.contains("network.toml:2") && role.contains("'root'"),
+            "{role}"
+        );
         let name = from_text("[admin]\nmembers = { \"My Laptop\" = [\"keys\"] }\n").unwrap_err();
         assert!(name.contains("neither a member's name"), "{name}");
     }

@@ -100,12 +100,7 @@ impl EventLoop {
     }
 
     /// A step towards acting on a member.
-    pub(super) fn login(
-        &mut self,
-        name: &str,
-        step: LoginStep,
-        answer: oneshot::Sender<Reply>,
-    ) {
+    pub(super) fn login(&mut self, name: &str, step: LoginStep, answer: oneshot::Sender<Reply>) {
         let ask = match step {
             LoginStep::Whom => {
                 let reply = self.other_member(name).map(|(peer, status)| {

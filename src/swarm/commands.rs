@@ -163,7 +163,11 @@ impl Swarm {
         let sent = match protocol {
             Protocol::Join => behaviour.join.send_response(channel, body),
             Protocol::Sync => behaviour.gate.inner_mut().sync.send_response(channel, body),
-            Protocol::Admin => behaviour.gate.inner_mut().admin.send_response(channel, body),
+            Protocol::Admin => behaviour
+                .gate
+                .inner_mut()
+                .admin
+                .send_response(channel, body),
         };
         if sent.is_err() {
             tracing::debug!(?request, "nobody waits for the answer any more");
