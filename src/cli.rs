@@ -1,12 +1,18 @@
 //! The command line: clap types and their help, nothing else. One file in [`commands`](crate::commands) runs each.
 
-use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod admin;
+mod audit;
 
 pub use admin::{AdminArgs, AdminCommand, AppointArgs, LoginArgs, LogoutArgs, RemoveArgs};
+pub use audit::AuditArgs;
 
 use crate::{
     bench::{MAX_SECONDS, MAX_STREAMS},
@@ -15,6 +21,8 @@ use crate::{
 
 /// Where state lives unless `--state` says otherwise.
 pub const DEFAULT_STATE: &str = "/var/lib/hivevpn";
+/// Made by the service (config/hivevpn.service), open to the group that may ask the daemon.
+const RUN: &str = "/run/hivevpn";
 
 const ABOUT: &str = "A WireGuard overlay over libp2p: reach machines behind NAT by plain IP.";
 
@@ -34,6 +42,7 @@ Exit codes:
 Environment:
   HIVEVPN_STATE   same as --state
   HIVEVPN_SOCKET  same as --socket
+  HIVEVPN_NET     same as --net
   HIVEVPN_LOG     log filter, e.g. 'info,hivevpn=debug' (default: info for hivevpn, warnings for the rest)";
 
 /// The whole command line.
@@ -43,6 +52,10 @@ pub struct Cli {
     /// Directory that holds this node's keys and what it knows of its network
     #[arg(long, global = true, env = "HIVEVPN_STATE", default_value = DEFAULT_STATE, value_name = "DIR")]
     pub state: PathBuf,
+
+    /// The network that is meant, if this machine is in several: name of its file without .toml
+    #[arg(long, global = true, env = "HIVEVPN_NET", value_name = "NAME", value_parser = parse_net)]
+    pub net: Option<String>,
 
     /// Socket on which the daemon listens and the other commands find it [default: DIR/hivevpn.sock]
     #[arg(long, global = true, env = "HIVEVPN_SOCKET", value_name = "PATH")]
@@ -58,12 +71,41 @@ pub struct Cli {
 }
 
 impl Cli {
+    /// The state directory of the network that is meant.
+    pub fn state(&self) -> PathBuf {
+        match &self.net {
+            Some(net) => self.state.join(net),
+            None => self.state.clone(),
+        }
+    }
+
     /// The control socket's path.
     pub fn socket(&self) -> PathBuf {
         self.socket
             .clone()
-            .unwrap_or_else(|| self.state.join("hivevpn.sock"))
+            .unwrap_or_else(|| socket_of(&self.state, self.net.as_deref()))
     }
+}
+
+/// Where a network's control socket is: in its state directory, or where the service has a directory for what runs.
+pub fn socket_of(state: &Path, net: Option<&str>) -> PathBuf {
+    let run = Path::new(RUN);
+    if state == Path::new(DEFAULT_STATE) && run.is_dir() {
+        return run.join(format!("{}.sock", net.unwrap_or("hivevpn")));
+    }
+    let directory = net.map_or_else(|| state.to_owned(), |net| state.join(net));
+    directory.join("hivevpn.sock")
+}
+
+/// Names become names of directories.
+pub fn parse_net(name: &str) -> Result<String, String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    if (1..=64).contains(&name.len()) && name.chars().all(is_plain) && !name.starts_with('.') {
+        return Ok(name.to_owned());
+    }
+    Err(format!(
+        "'{name}' cannot name a network's directory: use up to 64 of the characters A-Z a-z 0-9 _ . - and no '.' in front"
+    ))
 }
 
 /// The commands.
@@ -104,6 +146,8 @@ pub enum Command {
     Admin(AdminArgs),
     /// Show this node's identity
     Id(IdArgs),
+    /// Show what was changed on this node, by whom, and who was refused
+    Audit(AuditArgs),
     /// Show the version
     Version(JsonArg),
 }
@@ -140,15 +184,22 @@ Without a network and without an invite, `up` founds a new network and prints an
 With an invite it joins. Once a member, plain `up` is enough: identity, certificate and address are kept in the \
 state directory.
 
+With several files one daemon is in several networks at once, which share nothing: each has a directory named after \
+its file (home.toml: DIR/home), which `--net home` chooses in the other commands, and takes its options from its file \
+alone.
+
+Started by root, the daemon keeps only the permission to change networks, and becomes the user hivevpn if there is \
+one.
+
 Options given here win over the configuration file. Ctrl-C or `hivevpn down` stops the node; the interface, its \
 addresses and routes go with it.";
 
 /// Arguments of `up`.
-#[derive(Debug, Args, Default)]
+#[derive(Debug, Args, Default, PartialEq, Eq)]
 pub struct UpArgs {
-    /// Configuration file; config/network.toml documents every option
+    /// Configuration file, or several, one for each network; config/network.toml documents every option
     #[arg(value_name = "NETWORK.TOML")]
-    pub config: Option<PathBuf>,
+    pub config: Vec<PathBuf>,
 
     /// Join with this invite; `-` reads it from standard input
     #[arg(
@@ -162,6 +213,14 @@ pub struct UpArgs {
     /// Name of the network to found
     #[arg(long, value_name = "NAME")]
     pub network: Option<String>,
+
+    /// IPv4 network of the overlay to found [default: 10.77.0.0/16]
+    #[arg(long, value_name = "NETWORK")]
+    pub prefix: Option<String>,
+
+    /// The user that root becomes, who keeps CAP_NET_ADMIN alone [default: hivevpn, if there is one]
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
 
     /// Name of this node [default: host name]
     #[arg(long, value_name = "NAME")]
@@ -191,7 +250,7 @@ pub struct UpArgs {
     #[arg(long, value_name = "FILE")]
     pub admin_file: Option<PathBuf>,
 
-    /// Name of the overlay interface [default: hive0]
+    /// Name of the overlay interface [default: hive0, or the next that is free]
     #[arg(long, value_name = "NAME")]
     pub interface: Option<String>,
 
@@ -349,7 +408,8 @@ Exits with 1 when a check fails.
   tun            /dev/net/tun is there and may be opened
   capability     CAP_NET_ADMIN, to make the interface
   config         the configuration file is valid, and private while it holds an invite
-  state          the state directory and the keys in it are private
+  state          the state directory, its database and the keys in it are private
+  user           a daemon that root starts becomes another user, who can change networks and nothing else
   disk           there is room for the state directory
   port           the UDP and TCP port are free, or our own daemon's
   overlay-range  no other interface or route uses addresses of the overlay
@@ -396,5 +456,23 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_network_has_a_directory_and_a_socket_of_its_own() {
+        let cli = Cli::parse_from(["hivevpn", "--state", "/s", "--net", "work", "status"]);
+        assert_eq!(cli.state(), Path::new("/s/work"));
+        assert_eq!(cli.socket(), Path::new("/s/work/hivevpn.sock"));
+        let cli = Cli::parse_from(["hivevpn", "--state", "/s", "status"]);
+        assert_eq!(cli.state(), Path::new("/s"));
+        assert_eq!(cli.socket(), Path::new("/s/hivevpn.sock"));
+    }
+
+    #[test]
+    fn a_network_s_name_cannot_lead_out_of_the_directory() {
+        assert_eq!(parse_net("my-work.2"), Ok("my-work.2".to_owned()));
+        for wrong in ["", ".", "..", ".hidden", "a/b", "ü", &"x".repeat(65)] {
+            assert!(parse_net(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -12,6 +12,7 @@ use crate::{
 };
 
 pub mod admin;
+pub mod audit;
 pub mod bench;
 pub mod doctor;
 pub mod down;
@@ -40,7 +41,7 @@ pub struct BadUsage(pub String);
 
 /// Runs the command that was asked for.
 pub fn run(cli: &Cli) -> Result<()> {
-    let socket = cli.socket();
+    let (state, socket) = (cli.state(), cli.socket());
     let daemon = Daemon {
         socket: socket.clone(),
         on: cli.on.clone(),
@@ -54,8 +55,8 @@ pub fn run(cli: &Cli) -> Result<()> {
         .into());
     }
     match &cli.command {
-        Command::Up(args) => up::run(args, &cli.state, &socket),
-        Command::Down => down::run(&daemon),
+        Command::Up(args) => up::run(args, cli),
+        Command::Down => down::run(cli, &daemon),
         Command::Invite(args) => invite::run(args, &daemon),
         Command::Status(args) => status::run(args, &daemon),
         Command::Nodes(args) => nodes::run(args, &daemon),
@@ -63,11 +64,12 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Why(args) => why::run(args, &daemon),
         Command::Bench(args) => bench::run(args, &socket),
         Command::Netcheck(args) => netcheck::run(args, &daemon),
-        Command::Doctor(args) => doctor::run(args, &cli.state, &socket),
-        Command::Id(args) => id::run(args, &cli.state, &daemon),
+        Command::Doctor(args) => doctor::run(args, &state, &socket),
+        Command::Id(args) => id::run(args, &state, &daemon),
         Command::Login(args) => login::run(args, &socket),
         Command::Logout(args) => logout::run(args, &socket),
         Command::Admin(args) => admin::run(args, &socket),
+        Command::Audit(args) => audit::run(args, &state),
         Command::Version(args) => version::run(args),
     }
 }

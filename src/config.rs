@@ -6,13 +6,14 @@ use std::{
     io::Read,
     net::{IpAddr, Ipv4Addr},
     num::NonZeroU64,
-    ops::RangeInclusive,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use hivevpn_core::membership::Invite;
+use hivevpn_core::membership::{Invite, address, genesis::DEFAULT_IPV4_PREFIX};
+use ipnet::Ipv4Net;
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -23,19 +24,28 @@ use crate::{cli::UpArgs, control::Identity};
 const MIN_MTU: u16 = 1280;
 /// Larger overlay packets would not fit one datagram with WireGuard's 32 bytes around them.
 const MAX_MTU: u16 = 9000;
+/// Longer files than this are read too, in more steps.
+const MAX_ROOM: usize = 1 << 20;
 /// More than any invite has.
 const MAX_INVITE: u64 = 64 << 10;
-/// Shorter ones would be renewed all the time; longer ones outlive what is known of their owner.
-const RESERVATIONS: RangeInclusive<Duration> =
-    Duration::from_secs(60)..=Duration::from_secs(24 * 60 * 60);
 /// Linux allows 15 bytes for an interface name.
 const MAX_INTERFACE_NAME: usize = 15;
+
+/// The UDP and TCP port of a node that names none.
+pub const DEFAULT_PORT: u16 = 7777;
+/// Permission to read of those who are neither owner nor in the group.
+const READABLE_BY_ALL: u32 = 0o004;
 
 mod administrators;
 
 pub use administrators::Administrators;
 
 pub use crate::swarm::RelayMode;
+pub use values::parse_span;
+
+mod values;
+
+use values::{check_name, checked_member, parse, parse_rate, parse_reservation};
 
 /// Everything an operator may set, validated.
 #[derive(Debug, Clone)]
@@ -48,8 +58,13 @@ pub struct Config {
     pub name: Option<String>,
     /// Overlay IPv4 address to ask for.
     pub address: Option<Ipv4Addr>,
-    /// UDP and TCP port; 0 takes any.
-    pub port: u16,
+    /// IPv4 network of the overlay to found.
+    pub ipv4_prefix: Ipv4Net,
+    /// The user that the daemon becomes when root starts it; `hivevpn` without, if there is one.
+    pub user: Option<String>,
+    /// UDP and TCP port; 0 takes any. Without, [`DEFAULT_PORT`], or the next that is free if a network of the same daemon
+    /// has that.
+    pub port: Option<u16>,
     /// Members to contact first.
     pub bootstrap: Vec<(PeerId, Multiaddr)>,
     /// Public addresses of this node.
@@ -66,8 +81,8 @@ pub struct Config {
     pub relay_reservation: Duration,
     /// Who may act on this node from others.
     pub admin: Administrators,
-    /// Overlay interface.
-    pub interface: String,
+    /// Overlay interface; the first free one of `hive0`, `hive1`, … without.
+    pub interface: Option<String>,
     /// Overlay MTU in bytes.
     pub mtu: u16,
     /// Whether packets get a processor before other programs.
@@ -83,7 +98,9 @@ impl Default for Config {
             invite: None,
             name: None,
             address: None,
-            port: 7777,
+            ipv4_prefix: DEFAULT_IPV4_PREFIX,
+            user: None,
+            port: None,
             bootstrap: Vec::new(),
             external: Vec::new(),
             port_mapping: true,
@@ -92,7 +109,7 @@ impl Default for Config {
             relay_members: None,
             relay_reservation: Duration::from_secs(60 * 60),
             admin: Administrators::default(),
-            interface: "hive0".to_owned(),
+            interface: None,
             mtu: 1420,
             realtime: true,
             offload: true,
@@ -121,6 +138,20 @@ pub enum ConfigError {
         /// What is wrong.
         message: String,
     },
+    /// Everybody may read it, and it holds something secret.
+    #[error(
+        "{path} holds {what} and can be read by everybody (mode {mode:04o}): run `chmod 600 {path}`, and if somebody \
+         else uses this machine, get a new one",
+        path = path.display()
+    )]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// `an invite`.
+        what: &'static str,
+        /// Its permission bits.
+        mode: u32,
+    },
     /// A value that cannot be.
     #[error("{place}: {option}: {message}")]
     Value {
@@ -134,19 +165,25 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Reads `args.config`, if given, and puts the command line on top.
-    pub fn load(args: &UpArgs) -> Result<Self, ConfigError> {
+    /// Reads a file, if there is one, and puts the command line on top.
+    pub fn load(path: Option<&Path>, args: &UpArgs) -> Result<Self, ConfigError> {
         let mut config = Self::default();
-        if let Some(path) = &args.config {
-            let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
-                path: path.clone(),
+        if let Some(path) = path {
+            let (text, mode) = read(path).map_err(|error| ConfigError::Unreadable {
+                path: path.to_owned(),
                 error,
             })?;
             config.apply_file(path, &text)?;
+            check_privacy(path, config.secret(), mode)?;
         }
         config.apply_arguments(args)?;
         config.admin.read()?;
         Ok(config)
+    }
+
+    /// What in it nobody else may know.
+    fn secret(&self) -> Option<&'static str> {
+        self.invite.as_ref().map(|_| "an invite")
     }
 
     fn apply_file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
@@ -174,7 +211,13 @@ impl Config {
             self.set_network(name.get_ref(), &place(name.span()))?;
         }
         if let Some(invite) = network.invite {
-            self.set_invite(invite.get_ref(), &place(invite.span()))?;
+            self.set_invite(&invite.get_ref().0, &place(invite.span()))?;
+        }
+        if let Some(prefix) = network.ipv4_prefix {
+            self.set_ipv4_prefix(prefix.get_ref(), &place(prefix.span()))?;
+        }
+        if let Some(user) = node.user {
+            self.user = Some(user);
         }
         if let Some(name) = node.name {
             self.set_name(name.get_ref(), &place(name.span()))?;
@@ -188,7 +231,7 @@ impl Config {
             )?);
         }
         if let Some(port) = underlay.port {
-            self.port = port;
+            self.port = Some(port);
         }
         for address in underlay.bootstrap {
             self.add_bootstrap(address.get_ref(), &place(address.span()))?;
@@ -247,7 +290,11 @@ impl Config {
             self.set_name(name, PLACE)?;
         }
         self.address = args.address.or(self.address);
-        self.port = args.port.unwrap_or(self.port);
+        self.port = args.port.or(self.port);
+        if let Some(prefix) = &args.prefix {
+            self.set_ipv4_prefix(prefix, PLACE)?;
+        }
+        self.user = args.user.clone().or(self.user.take());
         for address in &args.external {
             self.add_external(address, PLACE)?;
         }
@@ -280,6 +327,21 @@ impl Config {
             message: error.to_string(),
         })?;
         self.invite = Some(invite);
+        Ok(())
+    }
+
+    fn set_ipv4_prefix(&mut self, text: &str, place: &str) -> Result<(), ConfigError> {
+        let prefix = text.parse().ok().filter(|prefix: &Ipv4Net| {
+            *prefix == prefix.trunc() && address::is_usable_prefix(*prefix)
+        });
+        self.ipv4_prefix = prefix.ok_or_else(|| ConfigError::Value {
+            place: place.to_owned(),
+            option: "network.ipv4_prefix",
+            message: format!(
+                "'{text}' is no network for an overlay: a private one (10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or \
+                 100.64.0.0/10) of at most 30 bits, such as 10.78.0.0/16"
+            ),
+        })?;
         Ok(())
     }
 
@@ -357,7 +419,7 @@ impl Config {
                 message,
             });
         }
-        self.interface = name.to_owned();
+        self.interface = Some(name.to_owned());
         Ok(())
     }
 
@@ -377,6 +439,29 @@ impl Config {
     }
 }
 
+/// Refuses a file that holds `secret` and that others can read.
+fn check_privacy(path: &Path, secret: Option<&'static str>, mode: u32) -> Result<(), ConfigError> {
+    match secret {
+        Some(what) if mode & READABLE_BY_ALL != 0 => Err(ConfigError::Exposed {
+            path: path.to_owned(),
+            what,
+            mode,
+        }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The text of a file and its permission bits.
+fn read(path: &Path) -> std::io::Result<(Zeroizing<String>, u32)> {
+    let mut file = std::fs::File::open(path)?;
+    let metadata = file.metadata()?;
+    // Room for everything from the start: growing would leave copies behind that nobody wipes.
+    let room = usize::try_from(metadata.len()).unwrap_or(0).min(MAX_ROOM) + 1;
+    let mut text = Zeroizing::new(String::with_capacity(room));
+    file.read_to_string(&mut text)?;
+    Ok((text, metadata.permissions().mode() & 0o7777))
+}
+
 fn read_invite() -> Result<Zeroizing<String>, ConfigError> {
     let mut text = Zeroizing::new(String::new());
     match std::io::stdin().take(MAX_INVITE).read_to_string(&mut text) {
@@ -386,98 +471,6 @@ fn read_invite() -> Result<Zeroizing<String>, ConfigError> {
             error,
         }),
     }
-}
-
-fn parse<T: std::str::FromStr>(
-    text: &str,
-    option: &'static str,
-    place: &str,
-    expected: &str,
-) -> Result<T, ConfigError> {
-    text.parse().map_err(|_| ConfigError::Value {
-        place: place.to_owned(),
-        option,
-        message: format!("'{text}' is not {expected}"),
-    })
-}
-
-/// `50 MB/s` in bytes a second.
-fn parse_rate(text: &str, place: &str) -> Result<NonZeroU64, ConfigError> {
-    const UNITS: [(&str, u64); 4] = [
-        ("GB/s", 1_000_000_000),
-        ("MB/s", 1_000_000),
-        ("kB/s", 1_000),
-        ("B/s", 1),
-    ];
-    let rate = UNITS.iter().find_map(|(unit, factor)| {
-        let count: u64 = text.strip_suffix(unit)?.trim_end().parse().ok()?;
-        NonZeroU64::new(count.checked_mul(*factor)?)
-    });
-    rate.ok_or_else(|| ConfigError::Value {
-        place: place.to_owned(),
-        option: "underlay.relay_rate",
-        message: format!(
-            "'{text}' is no rate: a whole number above 0 and one of B/s, kB/s, MB/s, GB/s, such as '50 MB/s'"
-        ),
-    })
-}
-
-fn parse_reservation(text: &str, place: &str) -> Result<Duration, ConfigError> {
-    let span = parse_span(text).and_then(|span| {
-        let is_fit = RESERVATIONS.contains(&span);
-        is_fit
-            .then_some(span)
-            .ok_or_else(|| format!("'{text}' is out of range: between 60s and 1d"))
-    });
-    span.map_err(|message| ConfigError::Value {
-        place: place.to_owned(),
-        option: "underlay.relay_reservation",
-        message,
-    })
-}
-
-/// A span of time such as `24h`: a whole number and s, m, h or d; from a second to a year.
-pub fn parse_span(text: &str) -> Result<Duration, String> {
-    let unit = |c| match c {
-        's' => Some(1),
-        'm' => Some(60),
-        'h' => Some(60 * 60),
-        'd' => Some(24 * 60 * 60),
-        _ => None,
-    };
-    let wrong =
-        || format!("'{text}' is no span of time: write a number and s, m, h or d, e.g. 24h");
-    let last = text.chars().next_back().ok_or_else(wrong)?;
-    let seconds_each: u64 = unit(last).ok_or_else(wrong)?;
-    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
-    match number.checked_mul(seconds_each) {
-        Some(seconds @ 1..=31_536_000) => Ok(Duration::from_secs(seconds)),
-        Some(_) | None => Err(format!("'{text}' is out of range: between 1s and 365d")),
-    }
-}
-
-fn checked_member(text: String, place: &str) -> Result<String, ConfigError> {
-    let is_id = text.parse::<PeerId>().is_ok();
-    if is_id || hivevpn_core::membership::Name::parse(&text).is_ok() {
-        return Ok(text);
-    }
-    Err(ConfigError::Value {
-        place: place.to_owned(),
-        option: "underlay.relay_members",
-        message: format!(
-            "'{text}' is neither a member's name nor a peer id ('hivevpn nodes --json' shows both)"
-        ),
-    })
-}
-
-fn check_name(name: &str, option: &'static str, place: &str) -> Result<(), ConfigError> {
-    hivevpn_core::membership::Name::parse(name)
-        .map(drop)
-        .map_err(|error| ConfigError::Value {
-            place: place.to_owned(),
-            option,
-            message: error.to_string(),
-        })
 }
 
 /// The option on the line with this offset, with its section: `underlay.port`.
@@ -519,7 +512,23 @@ struct File {
 #[serde(deny_unknown_fields, default)]
 struct NetworkSection {
     name: Option<Spanned<String>>,
-    invite: Option<Spanned<String>>,
+    invite: Option<Spanned<Secret>>,
+    ipv4_prefix: Option<Spanned<String>>,
+}
+
+/// Wiped when it is dropped, and never shown.
+struct Secret(Zeroizing<String>);
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self(Zeroizing::new(text)))
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("…")
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -527,6 +536,7 @@ struct NetworkSection {
 struct NodeSection {
     name: Option<Spanned<String>>,
     address: Option<Spanned<String>>,
+    user: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -2,9 +2,10 @@
 
 use std::{
     fs,
-    os::unix::fs::{FileTypeExt, PermissionsExt},
+    os::unix::fs::{FileTypeExt, PermissionsExt, chown},
     path::{Path, PathBuf},
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -19,6 +20,7 @@ use crate::{
     control::{Reply, Request},
     event_loop::Local,
     mailbox,
+    roles::{Access, Caller},
 };
 
 /// Requests are short; only answers may be long.
@@ -48,11 +50,13 @@ pub struct Asked {
 pub struct ControlSocket {
     path: PathBuf,
     listener: Option<UnixListener>,
+    access: Arc<Access>,
 }
 
 impl ControlSocket {
-    /// Binds the socket. A file left by a daemon that was killed is replaced; a living daemon is not.
-    pub fn bind(path: &Path) -> Result<Self> {
+    /// Binds the socket: open to the group that may ask, if there is one and we may give it away, else to our user. A file
+    /// left by a daemon that was killed is replaced; a living daemon is not.
+    pub fn bind(path: &Path, access: Access) -> Result<Self> {
         let shown = path.display();
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
             bail!(
@@ -68,12 +72,22 @@ impl ControlSocket {
         }
         let listener = UnixListener::bind(path)
             .with_context(|| format!("cannot create the control socket {shown}"))?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+        let is_given = access
+            .group()
+            .is_some_and(|group| chown(path, None, Some(group)).is_ok());
+        let mode = if is_given { 0o660 } else { 0o600 };
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
             .with_context(|| shown.to_string())?;
         Ok(Self {
             path: path.to_owned(),
             listener: Some(listener),
+            access: Arc::new(access),
         })
+    }
+
+    /// Who is answered.
+    pub fn access(&self) -> Arc<Access> {
+        self.access.clone()
     }
 
     /// Serves requests on the current runtime, until that ends.
@@ -81,13 +95,14 @@ impl ControlSocket {
         let Some(listener) = self.listener.take() else {
             return;
         };
+        let access = self.access.clone();
         tokio::spawn(async move {
             loop {
                 match listener.accept().await {
                     Ok((stream, _)) => {
-                        let to_loop = to_loop.clone();
+                        let (to_loop, access) = (to_loop.clone(), access.clone());
                         tokio::spawn(async move {
-                            if let Err(error) = converse(stream, to_loop).await {
+                            if let Err(error) = converse(stream, to_loop, &access).await {
                                 tracing::debug!(%error, "control connection ended early");
                             }
                         });
@@ -109,32 +124,54 @@ impl Drop for ControlSocket {
     }
 }
 
-async fn converse(stream: UnixStream, to_loop: mailbox::Sender<Local>) -> Result<()> {
+async fn converse(
+    stream: UnixStream,
+    to_loop: mailbox::Sender<Local>,
+    access: &Access,
+) -> Result<()> {
     let asker = privileges::peer_credentials(&stream)?;
     let (read, mut write) = stream.into_split();
-    let reply = if asker.uid == 0 || asker.uid == privileges::effective_uid() {
-        let mut line = String::new();
-        BufReader::new(read.take(MAX_REQUEST))
-            .read_line(&mut line)
-            .await?;
-        match serde_json::from_str(&line) {
-            Ok(Request::Down) => {
-                to_loop.send(Local::Stop).await?;
-                // The kernel closes this connection when the process is gone: that is the answer.
-                std::future::pending::<Reply>().await
+    let reply = match access.local(asker) {
+        Ok(caller) => {
+            let mut line = String::new();
+            BufReader::new(read.take(MAX_REQUEST))
+                .read_line(&mut line)
+                .await?;
+            match serde_json::from_str(&line) {
+                Ok(request) => answer(&caller, request, access, &to_loop).await?,
+                Err(error) => Reply::Error(format!(
+                    "the daemon does not understand the request: {error}"
+                )),
             }
-            Ok(request) => ask_loop(request, &to_loop).await?,
-            Err(error) => Reply::Error(format!(
-                "the daemon does not understand the request: {error}"
-            )),
         }
-    } else {
-        Reply::Error("only root and the user who runs the daemon may ask it".to_owned())
+        Err(refusal) => Reply::Error(refusal.to_string()),
     };
     let mut line = serde_json::to_vec(&reply)?;
     line.push(b'\n');
     write.write_all(&line).await?;
     Ok(())
+}
+
+/// Has a request answered, if its caller may ask it.
+async fn answer(
+    caller: &Caller,
+    request: Request,
+    access: &Access,
+    to_loop: &mailbox::Sender<Local>,
+) -> Result<Reply> {
+    let rule = match access.allow(caller, &request, Instant::now()) {
+        Ok(rule) => rule,
+        Err(refusal) => return Ok(Reply::Error(refusal.to_string())),
+    };
+    if request == Request::Down {
+        access.answered(caller, &rule, &Reply::Ok(().into()));
+        to_loop.send(Local::Stop).await?;
+        // This connection is closed when everything is undone: that is the answer.
+        return Ok(std::future::pending().await);
+    }
+    let reply = ask_loop(request, to_loop).await?;
+    access.answered(caller, &rule, &reply);
+    Ok(reply)
 }
 
 /// Puts a request to the data loop and waits for the answer, no longer than such a request should take.

@@ -1,124 +1,398 @@
-//! `hivevpn up`: starts everything in order, runs the loop, undoes everything in reverse.
+//! `hivevpn up`: starts everything in order, runs the loops, undoes everything in reverse.
+//!
+//! One process serves any number of networks, which share nothing but it: each has a state directory, keys, sockets, a
+//! swarm, an interface and a loop of its own ([`Launch`]). What goes wrong with one ends that one.
+//!
+//! All of them are set up together, because privileges are given up on the way, before there is a second thread:
+//!
+//! 1. **as root**, if it was root who started us: state directories are claimed and interfaces made ([`Ground`]);
+//! 2. **as the service's user**, if there is one: ports are bound, keys loaded ([`Prepared`]);
+//! 3. **with CAP_NET_ADMIN alone**: databases are opened, networks joined, packets moved.
 //!
 //! What lives in the kernel (interface, addresses, routes) hangs on the interface, and the interface on this process:
 //! it is gone however the process ends. What lies on the disk and may be stale after a crash, the control socket, is
 //! replaced at the next start. A start that fails before this node is a member leaves nothing behind.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    num::NonZeroU16,
+    collections::BTreeSet,
     num::NonZeroU64,
-    path::Path,
-    time::Duration,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use hivevpn_core::{
-    membership::Invite,
     node::{Node, Start},
     relay, session,
 };
 use hivevpn_platform::{
-    host_name::host_name,
-    lock::InstanceLock,
-    network_change::NetworkChanges,
-    poll::Waker,
-    privileges, secret_file,
-    tun::{Tun, TunConfig, TunError},
-    udp::{RecvBatch, UdpError, UdpSocket},
+    priority,
+    privileges::{self, ServiceUser},
+    tun::{Tun, TunError},
 };
-use libp2p::{Multiaddr, Transport, core::muxing::StreamMuxerBox, multiaddr::Protocol};
-use tokio::{
-    runtime::Runtime,
-    signal::unix::{SignalKind, signal},
-    sync::mpsc,
-    task::JoinHandle,
-};
+use ipnet::IpNet;
+use tokio::runtime::Handle;
 
 use crate::{
-    administration::{desk::Desk, office::Office},
+    audit::Audit,
+    commands::BadUsage,
     config::Config,
-    control_socket::ControlSocket,
-    event_loop::{EventLoop, Local, Parts, Socket, now},
+    event_loop::{EventLoop, now},
     footprint::Footprint,
     identity::{self, Identity},
-    mailbox,
-    membership::{self, Membership, Way},
-    port_mapping::PortMapping,
+    membership::{self, Membership, OwnAddresses},
     store::Store,
-    swarm::{
-        self, Command, Swarm,
-        addresses::Overlay,
-        quic::{QuicTransport, SharedSocket},
-    },
+    swarm::addresses::Overlay,
 };
 
-/// Messages that may wait in each direction between loop and swarm.
-const QUEUE: usize = 1024;
-/// Connections get this long to say goodbye, so that peers need not wait for a timeout.
-const GOODBYE: Duration = Duration::from_millis(500);
+mod ground;
+mod network_side;
+mod runtime;
 
-/// Brings the node up and runs until it is told to stop.
-pub fn run(config: &Config, state: &Path, socket: &Path) -> Result<()> {
+use ground::Ground;
+use network_side::{NetworkSide, Ports};
+use runtime::RuntimeThread;
+
+/// One network to bring up.
+pub struct Launch {
+    /// How it is told from its siblings, if it has any.
+    pub name: Option<String>,
+    /// Its options.
+    pub config: Config,
+    /// Its state directory.
+    pub state: PathBuf,
+    /// The directory above, if that is there for the state directories of networks and nothing else.
+    pub home: Option<PathBuf>,
+    /// Its control socket.
+    pub socket: PathBuf,
+}
+
+/// Brings the networks up and runs until all of them were told to stop. One that fails does not keep the others from
+/// running; it is named at once in the log and, as long as others run, in the error at the end.
+pub fn run(launches: Vec<Launch>) -> Result<()> {
     ensure!(
         privileges::may_configure_interfaces(),
         "no permission to create a network interface: run as root (sudo hivevpn up …), or grant the program the \
          capability with 'setcap cap_net_admin+ep'"
     );
+    no_core_dumps();
+    let user = service_user(&launches)?;
+    let realtime = launches.iter().any(|launch| launch.config.realtime);
+    let mut ports = Ports::wanted_by(launches.iter().map(|launch| &launch.config));
+    let mut failures = Failures::of(launches.len());
+
+    let grounds = failures.sift(launches, |launch| Ground::claim(launch, user.as_ref()))?;
+    if let Some(user) = &user {
+        privileges::become_user(user)
+            .with_context(|| format!("cannot become the user {}", user.name))?;
+        tracing::debug!(user = %user.name, "root no more");
+    }
+    let prepared = failures.sift(grounds, |ground| Prepared::new(ground, &mut ports))?;
+    if realtime {
+        priority::provide();
+    }
+    privileges::keep_net_admin_only().context("cannot give up privileges")?;
+    // The change of user and of capabilities has reset it.
+    no_core_dumps();
+    failures.run(prepared)
+}
+
+fn no_core_dumps() {
     if let Err(error) = privileges::disable_core_dumps() {
         tracing::debug!(%error, "core dumps stay enabled");
     }
-    let state_is_new = !state.exists();
-    secret_file::create_private_dir(state)?;
-    // Whoever holds the lock owns what is in the directory: only then is anything made there, or taken away again.
-    let _lock = InstanceLock::acquire(state)?;
-    let footprint = Footprint::before(state, state_is_new);
-    let result = up(config, state, socket, &footprint);
-    footprint.undo();
-    result
 }
 
-fn up(config: &Config, state: &Path, socket: &Path, footprint: &Footprint) -> Result<()> {
-    let identity = Identity::load_or_create(state)?;
+/// The user that root becomes.
+fn service_user(launches: &[Launch]) -> Result<Option<ServiceUser>> {
+    let named: BTreeSet<_> = launches
+        .iter()
+        .filter_map(|launch| launch.config.user.as_deref())
+        .collect();
+    ensure!(
+        named.len() <= 1,
+        BadUsage(format!(
+            "one daemon is one user, but the files name several ({}): name one, or start a daemon for each",
+            Vec::from_iter(named).join(", ")
+        ))
+    );
+    if privileges::effective_uid() != 0 {
+        return Ok(None);
+    }
+    match named.first() {
+        Some(&"root") => Ok(None),
+        Some(&name) => {
+            let user = ServiceUser::named(name)?.ok_or_else(|| {
+                BadUsage(format!(
+                    "there is no user '{name}' here: make it with 'useradd --system --user-group --no-create-home \
+                     {name}', or name another one"
+                ))
+            })?;
+            Ok(Some(user))
+        }
+        None => {
+            let user = ServiceUser::named(privileges::SERVICE)?;
+            if user.is_none() {
+                tracing::debug!(
+                    "there is no user '{}': root without capabilities will do",
+                    privileges::SERVICE
+                );
+            }
+            Ok(user)
+        }
+    }
+}
+
+/// What is known of the networks that failed.
+struct Failures {
+    /// Whether there are others that may go on.
+    several: bool,
+    failed: Vec<String>,
+}
+
+impl Failures {
+    fn of(networks: usize) -> Self {
+        Self {
+            several: networks > 1,
+            failed: Vec::new(),
+        }
+    }
+
+    /// Takes each network a step further. A failure is an error when nothing is left to run.
+    fn sift<A: Named, B>(
+        &mut self,
+        networks: Vec<A>,
+        mut step: impl FnMut(A) -> Result<B>,
+    ) -> Result<Vec<B>> {
+        let mut further = Vec::new();
+        let mut last_error = None;
+        for network in networks {
+            let name = network.name();
+            match step(network) {
+                Ok(next) => further.push(next),
+                Err(error) => last_error = Some(self.note(name, error)),
+            }
+        }
+        match last_error {
+            Some(error) if further.is_empty() => Err(error),
+            Some(_) | None => Ok(further),
+        }
+    }
+
+    /// Says at once what went wrong, if others go on.
+    fn note(&mut self, name: Option<String>, error: anyhow::Error) -> anyhow::Error {
+        let Some(name) = name.filter(|_| self.several) else {
+            return error;
+        };
+        tracing::error!("network '{name}': {error:#}");
+        self.failed.push(name.clone());
+        error.context(format!("network '{name}'"))
+    }
+
+    /// Runs what was prepared to its end: one network on this thread, several on one each.
+    fn run(mut self, mut networks: Vec<Prepared>) -> Result<()> {
+        let siblings = Siblings::of(&networks);
+        if !self.several
+            && let Some(only) = networks.pop()
+        {
+            return only.run(&siblings);
+        }
+        let outcomes: Vec<_> = std::thread::scope(|scope| {
+            let running: Vec<_> = networks
+                .into_iter()
+                .map(|network| {
+                    let name = network.name();
+                    let siblings = &siblings;
+                    (name, scope.spawn(move || network.run(siblings)))
+                })
+                .collect();
+            running
+                .into_iter()
+                .map(|(name, thread)| {
+                    let outcome = thread.join();
+                    (
+                        name,
+                        outcome.unwrap_or_else(|_| bail!("its thread panicked")),
+                    )
+                })
+                .collect()
+        });
+        for (name, outcome) in outcomes {
+            if let (Some(name), Err(_)) = (name, outcome) {
+                self.failed.push(name);
+            }
+        }
+        ensure!(
+            self.failed.is_empty(),
+            "these networks failed: {} (the log says why)",
+            self.failed.join(", ")
+        );
+        Ok(())
+    }
+}
+
+/// Something that belongs to one of several networks.
+trait Named {
+    fn name(&self) -> Option<String>;
+}
+
+impl Named for Launch {
+    fn name(&self) -> Option<String> {
+        self.name.clone()
+    }
+}
+
+impl Named for Ground {
+    fn name(&self) -> Option<String> {
+        self.launch.name.clone()
+    }
+}
+
+impl Named for Prepared {
+    fn name(&self) -> Option<String> {
+        self.ground.launch.name.clone()
+    }
+}
+
+/// A network with everything that takes privileges.
+struct Prepared {
+    identity: Identity,
+    network_side: NetworkSide,
+    runtime: tokio::runtime::Runtime,
+    ground: Ground,
+}
+
+impl Prepared {
+    fn new(ground: Ground, ports: &mut Ports) -> Result<Self> {
+        let Launch {
+            config,
+            state,
+            socket,
+            ..
+        } = &ground.launch;
+        ground::check_secrets(state)?;
+        let identity = Identity::load_or_create(state)?;
+        let audit = Audit::open(state)?;
+        // Driven by one thread, which is made once nothing is left to give up.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the network side of this node")?;
+        let network_side = NetworkSide::start(config, &identity, socket, audit, ports, &runtime)?;
+        Ok(Self {
+            identity,
+            network_side,
+            runtime,
+            ground,
+        })
+    }
+
+    /// Runs until told to stop. What a command that asked to stop waits for is the end of its connection, with which
+    /// everything else is over.
+    fn run(self, siblings: &Siblings) -> Result<()> {
+        let Self {
+            identity,
+            network_side,
+            runtime,
+            ground: Ground { tun, claim, launch },
+        } = self;
+        // Everything that is logged on this network's threads says which it is, if there are several.
+        let span = launch
+            .name
+            .as_ref()
+            .map(|name| tracing::error_span!("network", %name));
+        let _inside = span.as_ref().map(tracing::Span::enter);
+        let runtime = RuntimeThread::start(runtime, span.clone())?;
+        let result = up(
+            &launch,
+            tun,
+            &identity,
+            network_side,
+            claim.footprint(),
+            runtime.handle(),
+            siblings,
+        );
+        drop(claim);
+        runtime.end();
+        if let (Err(error), Some(name)) = (&result, &launch.name) {
+            tracing::error!("network '{name}': {error:#}");
+        }
+        result
+    }
+}
+
+fn up(
+    launch: &Launch,
+    mut tun: Tun,
+    identity: &Identity,
+    mut network_side: NetworkSide,
+    footprint: &Footprint,
+    runtime: &Handle,
+    siblings: &Siblings,
+) -> Result<()> {
+    let Launch { config, state, .. } = launch;
     let store = Store::open(state)?;
     let way = membership::way(&store, config, state)?;
-    // Before joining, so that a machine without TUN does not use up an invite.
-    let mut tun = Tun::open(&TunConfig {
-        name: config.interface.clone(),
-        ipv4: None,
-        ipv6: None,
-        mtu: config.mtu,
-        offload: config.offload,
-    })?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("hivevpn-swarm")
-        .enable_all()
-        .build()
-        .context("cannot start the network side of this node")?;
-    let mut network_side = NetworkSide::start(config, &identity, socket, &runtime)?;
-
-    let Some(membership) = network_side.become_member(way, &identity, &store, config, footprint)?
+    let Some(membership) = network_side.become_member(way, identity, &store, config, footprint)?
     else {
         return Ok(());
     };
     let own = membership.addresses(&identity.signer()?);
-    network_side.overlay.set(own.ranges().into());
-    match tun.set_addresses(Some(own.ipv4), Some(own.ipv6)) {
-        Err(error @ TunError::NoIpv6(_)) => tracing::warn!("{error}; going on with IPv4 alone"),
-        result => result?,
-    }
+    siblings.take_addresses(&mut tun, &own)?;
     // What a founder made is of use from here on; what a joiner got is kept since it asked.
     footprint.keep();
     let network = membership.network.genesis().name();
     tracing::info!(%network, interface = tun.name(), ipv4 = %own.ipv4.0, ipv6 = %own.ipv6.0, "up");
     let greet = membership.is_founded_now;
-    let node = node(membership, &identity, &store, config)?;
+    let node = node(membership, identity, &store, config)?;
     let (parts, rest) = network_side.into_parts(node, tun, store, config, greet)?;
     let result = EventLoop::new(parts).run();
-    rest.end(&runtime);
+    rest.end(runtime);
     result
+}
+
+/// What the networks of a daemon must know of each other.
+struct Siblings {
+    overlays: Vec<Overlay>,
+    ranges: Mutex<Vec<IpNet>>,
+}
+
+impl Siblings {
+    fn of(networks: &[Prepared]) -> Self {
+        let overlay = |network: &Prepared| network.network_side.overlay.clone();
+        Self {
+            overlays: networks.iter().map(overlay).collect(),
+            ranges: Mutex::default(),
+        }
+    }
+
+    /// Gives the interface its addresses. One network at a time looks whether they clash with somebody's; and the others
+    /// never take them for addresses of the underlay, which they would tell their members and be dialled at.
+    fn take_addresses(&self, tun: &mut Tun, own: &OwnAddresses) -> Result<()> {
+        // Whoever panicked with the lock held has added too much at worst.
+        let mut ranges = self.ranges.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = ranges.len();
+        ranges.extend(own.ranges());
+        self.keep_out(&ranges);
+        match tun.set_addresses(Some(own.ipv4), Some(own.ipv6)) {
+            Err(error @ TunError::NoIpv6(_)) => {
+                tracing::warn!("{error}; going on with IPv4 alone");
+            }
+            Err(error) => {
+                ranges.truncate(others);
+                self.keep_out(&ranges);
+                return Err(error.into());
+            }
+            Ok(()) => {}
+        }
+        Ok(())
+    }
+
+    fn keep_out(&self, ranges: &[IpNet]) {
+        for overlay in &self.overlays {
+            overlay.set(ranges.to_vec());
+        }
+    }
 }
 
 fn node(
@@ -156,264 +430,4 @@ fn node(
              --state directory"
         )
     })
-}
-
-// ---- sockets, swarm, control socket ----------------------------------------------------------------------
-
-/// Everything that talks to the network or to other processes, before there is a node.
-struct NetworkSide {
-    sockets: Vec<Socket>,
-    commands: mpsc::Sender<Command>,
-    swarm: mailbox::Receiver<swarm::Event>,
-    swarm_task: JoinHandle<()>,
-    port_mapping: Option<PortMapping>,
-    overlay: Overlay,
-    local: mailbox::Receiver<Local>,
-    control_socket: ControlSocket,
-    early: VecDeque<swarm::Event>,
-    waker: Waker,
-    desk: Desk,
-}
-
-impl NetworkSide {
-    fn start(
-        config: &Config,
-        identity: &Identity,
-        socket: &Path,
-        runtime: &Runtime,
-    ) -> Result<Self> {
-        let waker = Waker::new().context("cannot make an event descriptor")?;
-        let (to_loop, swarm_events) = mailbox::channel(QUEUE, waker.clone());
-        let (to_loop_local, local) = mailbox::channel(QUEUE, waker.clone());
-        let udp = bind(config.port, config.offload)?;
-        let _inside = runtime.enter();
-        let mut control_socket = ControlSocket::bind(socket)?;
-        control_socket.serve(to_loop_local.clone());
-        let desk = Desk::new(runtime.handle().clone(), to_loop_local.clone());
-        forward_signals(to_loop_local)?;
-        let mut sockets = Vec::new();
-        let mut shared = Vec::new();
-        for udp in udp {
-            let (for_quic, quic) =
-                SharedSocket::new(udp.try_clone().context("cannot share the UDP socket")?);
-            sockets.push(Socket::new(udp, quic).context("cannot share the UDP socket")?);
-            shared.push(for_quic);
-        }
-        let port = sockets.first().map_or(Ok(config.port), |socket| {
-            socket.udp.local_addr().map(|a| a.port())
-        })?;
-        let quic = QuicTransport::new(&identity.keypair, shared)
-            .context("cannot start QUIC")?
-            .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
-            .boxed();
-        let (port_mapping, mapped) = NonZeroU16::new(port)
-            .filter(|_| config.port_mapping)
-            .map(|port| PortMapping::start(runtime.handle(), port))
-            .unzip();
-        let defaults = swarm::Config::new(identity.keypair.clone());
-        let swarm = Swarm::new(
-            swarm::Config {
-                quic: Some(quic),
-                listen: sockets
-                    .iter()
-                    .flat_map(|socket| listen_addresses(socket, port))
-                    .collect(),
-                external: config
-                    .external
-                    .iter()
-                    .flat_map(|ip| transports(*ip, port))
-                    .collect(),
-                mapped: mapped.unwrap_or(defaults.mapped),
-                relay: config.relay,
-                // Nobody until the network is known, and with it the names.
-                reservation: config.relay_reservation,
-                relay_for: config.relay_members.as_ref().map(|_| BTreeSet::new()),
-                mdns: true,
-                ..defaults
-            },
-            to_loop,
-        )?;
-        let overlay = swarm.overlay();
-        let (commands, to_swarm) = mpsc::channel(QUEUE);
-        let swarm_task = runtime.spawn(swarm.run(to_swarm));
-        Ok(Self {
-            sockets,
-            commands,
-            swarm: swarm_events,
-            swarm_task,
-            port_mapping,
-            overlay,
-            local,
-            control_socket,
-            early: VecDeque::new(),
-            waker,
-            desk,
-        })
-    }
-
-    /// `None` when we were asked to stop while joining.
-    fn become_member(
-        &mut self,
-        way: Way,
-        identity: &Identity,
-        store: &Store,
-        config: &Config,
-        footprint: &Footprint,
-    ) -> Result<Option<Membership>> {
-        let name = config.name.clone().unwrap_or_else(host_name);
-        let join = |invite: &Invite| {
-            crate::joining::Joining {
-                invite,
-                signer: &identity.signer()?,
-                name: &name,
-                ipv4: config.address,
-                commands: &self.commands,
-                swarm: &mut self.swarm,
-                local: &mut self.local,
-                waker: &self.waker,
-                sockets: &self.sockets,
-                early: &mut self.early,
-                received: RecvBatch::new(),
-                open: 0,
-                footprint,
-            }
-            .run()
-        };
-        membership::obtain(way, &name, identity, store, config, join)
-    }
-
-    fn into_parts(
-        self,
-        node: Node,
-        tun: Tun,
-        store: Store,
-        config: &Config,
-        greet: bool,
-    ) -> Result<(Parts, Rest)> {
-        let network = NetworkChanges::open(tun.name())
-            .inspect_err(|error| {
-                tracing::warn!(%error, "changes of the network will be noticed late");
-            })
-            .ok();
-        let office = Office::open(&store, &config.admin)?;
-        let parts = Parts {
-            node,
-            tun,
-            sockets: self.sockets,
-            commands: self.commands,
-            swarm: self.swarm,
-            early: self.early,
-            local: self.local,
-            waker: self.waker,
-            network,
-            store,
-            office,
-            desk: self.desk,
-            urgent: config.realtime,
-            relay_members: config.relay_members.clone(),
-            relay_rate: config.relay_rate.map(NonZeroU64::get),
-            greet,
-        };
-        Ok((
-            parts,
-            Rest {
-                swarm_task: self.swarm_task,
-                port_mapping: self.port_mapping,
-                control_socket: self.control_socket,
-            },
-        ))
-    }
-}
-
-/// What is left to undo after the loop.
-struct Rest {
-    swarm_task: JoinHandle<()>,
-    port_mapping: Option<PortMapping>,
-    control_socket: ControlSocket,
-}
-
-impl Rest {
-    fn end(self, runtime: &Runtime) {
-        drop(self.control_socket);
-        // The loop has dropped its end of the commands, which ends the swarm.
-        let goodbye = async {
-            if tokio::time::timeout(GOODBYE, self.swarm_task)
-                .await
-                .is_err()
-            {
-                tracing::debug!("the swarm did not end in time");
-            }
-        };
-        let router = async {
-            if let Some(port_mapping) = self.port_mapping {
-                port_mapping.end().await;
-            }
-        };
-        runtime.block_on(async { tokio::join!(goodbye, router) });
-    }
-}
-
-/// One socket per address family, on the same port. A system without IPv6 (or without IPv4) has one.
-fn bind(port: u16, offload: bool) -> Result<Vec<UdpSocket>> {
-    let mut sockets = Vec::new();
-    let mut port = port;
-    let mut missing = None;
-    for ip in [
-        IpAddr::from(Ipv4Addr::UNSPECIFIED),
-        IpAddr::from(Ipv6Addr::UNSPECIFIED),
-    ] {
-        match UdpSocket::bind(SocketAddr::new(ip, port)) {
-            Ok(socket) => {
-                port = socket.local_addr().map_or(port, |address| address.port());
-                sockets.push(if offload {
-                    socket
-                } else {
-                    socket.without_offload()?
-                });
-            }
-            Err(error @ UdpError::FamilyUnavailable(_)) => missing = Some(error),
-            Err(error) => return Err(error.into()),
-        }
-    }
-    match missing {
-        Some(error) if sockets.is_empty() => Err(error.into()),
-        Some(_) | None => Ok(sockets),
-    }
-}
-
-fn listen_addresses(socket: &Socket, port: u16) -> Vec<Multiaddr> {
-    let ip = match socket.udp.local_addr() {
-        Ok(SocketAddr::V6(_)) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
-        Ok(SocketAddr::V4(_)) | Err(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
-    };
-    transports(ip, port).into()
-}
-
-fn transports(ip: IpAddr, port: u16) -> [Multiaddr; 2] {
-    let host = Multiaddr::from(ip);
-    [
-        host.clone()
-            .with(Protocol::Udp(port))
-            .with(Protocol::QuicV1),
-        host.with(Protocol::Tcp(port)),
-    ]
-}
-
-fn forward_signals(to_loop: mailbox::Sender<Local>) -> Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for Ctrl-C")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
-    let mut hang_up = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
-    tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-                _ = hang_up.recv() => {}
-            }
-            if to_loop.send(Local::Stop).await.is_err() {
-                return;
-            }
-        }
-    });
-    Ok(())
 }

@@ -87,8 +87,10 @@ pub struct Facts {
     pub config: ConfigFile,
     /// The state directory.
     pub state: PathBuf,
-    /// What is wrong with the directory and, if nothing is, with each key in it.
+    /// What is wrong with the directory, its database and each key in it.
     pub secrets: Vec<SecretFileError>,
+    /// The user that a daemon started by root is to become, and whether there is one of that name.
+    pub user: (String, bool),
     /// Room in the state directory.
     pub disk: io::Result<DiskSpace>,
     /// The port that the configuration names.
@@ -116,8 +118,6 @@ pub struct ConfigFile {
     pub valid: Result<(), ConfigError>,
     /// Whether there is an invite in it, if it is valid.
     pub holds_invite: bool,
-    /// Its permission bits.
-    pub mode: Option<u32>,
 }
 
 /// Whether a port can be had.
@@ -177,6 +177,7 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
         local::capability(facts),
         local::config(&facts.config, facts.is_root),
         local::state(&facts.secrets, &facts.state),
+        local::user(facts),
         local::disk(&facts.disk, &facts.state),
         local::port(&facts.port, &facts.daemon),
         local::overlay_range(facts.range.0, &facts.range.1),

@@ -34,6 +34,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     administration::{desk::Desk, office::Office},
+    audit::Audit,
     control::Reply,
     control_socket::Asked,
     mailbox,
@@ -124,6 +125,8 @@ pub struct Parts {
     pub relay_members: Option<Vec<String>>,
     /// Bytes to pass on in a second; any number without.
     pub relay_rate: Option<u64>,
+    /// Who was let in or put out is written there.
+    pub audit: Audit,
     /// We founded the network just now: print an invite as soon as there is an address to put into it.
     pub greet: bool,
 }
@@ -147,6 +150,7 @@ pub struct EventLoop {
     urgent: bool,
     relay_members: Option<Vec<String>>,
     relay_rate: Option<u64>,
+    audit: Audit,
     greet: bool,
     greet_at: Option<Instant>,
     addresses: Addresses,
@@ -181,6 +185,7 @@ impl EventLoop {
             urgent: parts.urgent,
             relay_members: parts.relay_members,
             relay_rate: parts.relay_rate,
+            audit: parts.audit,
             greet: parts.greet,
             greet_at: None,
             addresses: Addresses::default(),

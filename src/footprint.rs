@@ -6,13 +6,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::audit;
+
 /// Everything that a start may create in the state directory.
-const NAMES: [&str; 5] = [
+const NAMES: [&str; 6] = [
     "identity.key",
     "wg.key",
     "authority.key",
     "db",
     "hivevpn.sock",
+    audit::FILE,
 ];
 /// The lock, which stays where the directory stays: another start may be waiting for it.
 const LOCK: &str = "lock";

@@ -90,10 +90,12 @@ fn load_or_create_wireguard(path: &Path) -> Result<Zeroizing<[u8; 32]>> {
         let text = secret_file::read(path)?;
         let trimmed = text.trim_ascii();
         let bytes = Zeroizing::new(BASE64.decode(trimmed).with_context(|| damaged(path))?);
-        let Ok(secret) = <[u8; 32]>::try_from(bytes.as_slice()) else {
+        let mut secret = Zeroizing::new([0; 32]);
+        if bytes.len() != secret.len() {
             bail!("{}", damaged(path));
-        };
-        return Ok(Zeroizing::new(secret));
+        }
+        secret.copy_from_slice(&bytes);
+        return Ok(secret);
     }
     let secret = random_bytes();
     let text = Zeroizing::new(BASE64.encode(*secret) + "\n");

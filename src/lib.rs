@@ -7,6 +7,7 @@
 //! - [`port_mapping`]: a port on the home router that leads to us
 //! - [`control`], [`control_socket`]: how commands and daemon talk
 //! - [`mod@administration`]: acting on other nodes, and being acted on
+//! - [`roles`], [`audit`]: who may ask what, and what was asked
 //! - [`mod@bench`]: measuring the tunnel to a peer, both ends
 //! - [`doctor`], [`netcheck`], [`reflect`]: what keeps this node from working, and what its network lets it do
 //! - [`identity`], [`store`]: secret keys, and what survives a restart
@@ -15,6 +16,7 @@
 //! What decides lives in `hivevpn-core`, what differs per operating system in `hivevpn-platform`.
 
 pub mod administration;
+pub mod audit;
 pub mod bench;
 pub mod cli;
 pub mod commands;
@@ -33,5 +35,6 @@ pub mod netcheck;
 pub mod port_mapping;
 pub mod reach;
 pub mod reflect;
+pub mod roles;
 pub mod store;
 pub mod swarm;

@@ -197,7 +197,7 @@ fn found(name: &str, identity: &Identity, config: &Config, state: &Path) -> Resu
     let authority = Signer::new(identity::load_or_create_authority(state)?)?;
     let founding = Founding {
         name: Name::parse(&config.network)?,
-        ipv4_prefix: genesis::DEFAULT_IPV4_PREFIX,
+        ipv4_prefix: config.ipv4_prefix,
         certificate_lifetime: genesis::DEFAULT_CERTIFICATE_LIFETIME,
         founder_name: Name::sanitised(name).with_context(|| {
             format!("'{name}' cannot be this node's name: give one with --name")
@@ -210,10 +210,10 @@ fn found(name: &str, identity: &Identity, config: &Config, state: &Path) -> Resu
     let unix = now().unix;
     if let Some(ipv4) = config.address {
         ensure!(
-            address::is_usable(genesis::DEFAULT_IPV4_PREFIX, ipv4),
+            address::is_usable(config.ipv4_prefix, ipv4),
             BadUsage(format!(
                 "{ipv4} is no usable address of the overlay: choose one inside {}",
-                genesis::DEFAULT_IPV4_PREFIX
+                config.ipv4_prefix
             ))
         );
     }

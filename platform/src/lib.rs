@@ -15,8 +15,9 @@
 //! Before the data path can start, and after:
 //!
 //! - [`addresses`], [`routes`]: what the machine's network looks like, whether the overlay fits in, and further routes.
-//! - [`privileges`]: whether we may, who asks over a local socket, no core dumps.
-//! - [`secret_file`], [`lock`]: keys that only we can read, a state directory that only one process uses.
+//! - [`privileges`]: whether we may, giving up the rest, who asks over a local socket, no core dumps.
+//! - [`secret_file`], [`lock`], [`mod@hand_over`]: keys that only we can read, a state directory that only one process uses,
+//!   and giving it to another user.
 //! - [`terminal`]: passwords that are not seen while they are typed.
 //! - [`host_name`]: a name for this node.
 //! - [`disk_space`]: whether there is room for what we keep.
@@ -28,12 +29,13 @@
 //! | | Linux | other unix | Windows |
 //! |---|---|---|---|
 //! | [`udp`], [`addresses`], [`secret_file`], [`host_name`], [`disk_space`], [`lock`], [`poll::wait`] | yes | common code, never run there | no |
-//! | [`tun`], [`routes`], [`poll::Waker`], [`privileges::peer_credentials`], [`network_change`] | yes | an error that says so | no |
+//! | [`tun`], [`routes`], [`poll::Waker`], [`privileges::peer_credentials`], giving up [`privileges`], [`network_change`] | yes | an error that says so | no |
 //! | [`boot_time`] | yes | does not count sleep everywhere | no |
 
 pub mod addresses;
 pub mod boot_time;
 pub mod disk_space;
+pub mod hand_over;
 pub mod host_name;
 pub mod lock;
 pub mod network_change;

@@ -5,6 +5,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Name of the lock file in the state directory.
@@ -66,9 +67,18 @@ impl InstanceLock {
             .write(true)
             .create(true)
             .truncate(false)
+            .mode(0o600)
+            // The directory may belong to a user that root must not be led astray by: neither by a symbolic link,
+            .custom_flags(nix::libc::O_NOFOLLOW)
             .open(path);
         let mut file = open.map_err(TryLockError::Error)?;
         file.try_lock()?;
+        // nor by another name of a file elsewhere.
+        let found = file.metadata().map_err(TryLockError::Error)?;
+        if !found.is_file() || found.nlink() != 1 {
+            let error = io::Error::other("it is no plain file with this one name: remove it");
+            return Err(TryLockError::Error(error));
+        }
         let written = file
             .set_len(0)
             .and_then(|()| writeln!(file, "{}", std::process::id()));
@@ -115,6 +125,24 @@ mod tests {
             written_pid(&directory.path().join(FILE_NAME)),
             Some(std::process::id())
         );
+    }
+
+    #[test]
+    fn a_lock_that_is_another_name_of_something_else_is_refused_and_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let elsewhere = directory.path().join("elsewhere");
+        std::fs::write(&elsewhere, "precious").unwrap();
+        let lock = directory.path().join(FILE_NAME);
+        for link in [
+            std::os::unix::fs::symlink::<&Path, &Path>,
+            std::fs::hard_link::<&Path, &Path>,
+        ] {
+            link(&elsewhere, &lock).unwrap();
+            let error = InstanceLock::acquire(directory.path()).unwrap_err();
+            assert!(matches!(error, LockError::Io { .. }), "{error}");
+            assert_eq!(std::fs::read_to_string(&elsewhere).unwrap(), "precious");
+            std::fs::remove_file(&lock).unwrap();
+        }
     }
 
     #[test]

@@ -10,8 +10,12 @@ use std::time::{Duration, Instant};
 
 use thread_priority::{
     NormalThreadSchedulePolicy, RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
-    set_thread_priority_and_policy, thread_native_id,
+    set_thread_priority_and_policy, thread_native_id, thread_schedule_policy,
 };
+
+/// The least of the real-time priorities.
+#[cfg(target_os = "linux")]
+const LOWEST: u64 = 1;
 
 /// Longer than any burst that is worked off faster than it arrives; far below the 950 ms in a second after which Linux
 /// stops real-time threads altogether.
@@ -34,14 +38,15 @@ enum State {
 }
 
 impl Urgency {
-    /// Makes the calling thread urgent, where this process may (Linux: CAP_SYS_NICE, or an `rtprio` limit).
+    /// Makes the calling thread urgent, where this process may (Linux: CAP_SYS_NICE, or an `rtprio` limit, see
+    /// [`provide`]).
     pub fn of_this_thread(now: Instant) -> Self {
         let state = match make_urgent() {
             Ok(()) => State::Urgent,
             Err(error) => {
                 tracing::info!(
-                    "no real-time priority ({error}): expect more latency while this machine is busy; grant \
-                     CAP_SYS_NICE to avoid it"
+                    "no real-time priority ({error}): expect more latency while this machine is busy; start with \
+                     CAP_SYS_NICE and CAP_SYS_RESOURCE, or a limit of 1 (systemd: LimitRTPRIO=1), to avoid it"
                 );
                 State::Off
             }
@@ -77,6 +82,43 @@ impl Urgency {
     }
 }
 
+/// Provides for [`Urgency::of_this_thread`] after privileges are given up. Call it on the thread that makes the urgent ones.
+///
+/// A limit allows it to the whole process. Where that cannot be raised, this thread becomes urgent now, and those that it
+/// makes inherit it; those that should not be must say so ([`be_ordinary`]).
+pub fn provide() {
+    if raise_limit().is_err() {
+        // Whoever asks for urgency later learns whether there is any.
+        let _ = make_urgent();
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn raise_limit() -> nix::Result<()> {
+    use nix::sys::resource::{Resource, setrlimit};
+    setrlimit(Resource::RLIMIT_RTPRIO, LOWEST, LOWEST)
+}
+
+/// There is no such limit.
+#[cfg(not(target_os = "linux"))]
+fn raise_limit() -> nix::Result<()> {
+    Err(nix::errno::Errno::ENOTSUP)
+}
+
+/// Takes back what the calling thread has inherited from an urgent one.
+pub fn be_ordinary() {
+    if is_urgent() {
+        change(make_ordinary(), State::Ordinary);
+    }
+}
+
+fn is_urgent() -> bool {
+    matches!(
+        thread_schedule_policy(),
+        Ok(ThreadSchedulePolicy::Realtime(_))
+    )
+}
+
 fn change(result: Result<(), thread_priority::Error>, to: State) -> State {
     match result {
         Ok(()) => to,
@@ -105,16 +147,7 @@ fn make_ordinary() -> Result<(), thread_priority::Error> {
 
 #[cfg(test)]
 mod tests {
-    use thread_priority::thread_schedule_policy;
-
     use super::*;
-
-    fn is_urgent() -> bool {
-        matches!(
-            thread_schedule_policy().unwrap(),
-            ThreadSchedulePolicy::Realtime(_)
-        )
-    }
 
     #[test]
     fn a_thread_that_does_not_sleep_loses_its_urgency_until_it_does() {

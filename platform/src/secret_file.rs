@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use crate::privileges::effective_uid;
+use crate::privileges::{SERVICE, ServiceUser, effective_uid};
 
 /// Largest secret: far more than any key or certificate bundle, small enough to read a wrong file without harm.
 const MAX_SECRET: u64 = 64 * 1024;
@@ -51,7 +51,7 @@ pub enum SecretFileError {
         /// Its permission bits.
         mode: u32,
     },
-    /// Neither we nor root own the file or directory.
+    /// Neither we nor root own the file or directory, nor, if we are root, the service's user.
     #[error("{path} belongs to user {owner}: run `chown {us} {path}`", path = path.display())]
     ForeignOwner {
         /// The file or directory.
@@ -217,9 +217,45 @@ pub fn check_private_dir(path: &Path) -> Result<(), SecretFileError> {
     Ok(())
 }
 
+/// Finds everything that keeps a state directory from being used: the directory itself, every `*.key` in it and the
+/// directories below it. Changes nothing.
+pub fn check_state(state: &Path) -> Vec<SecretFileError> {
+    let directory = check_private_dir(state);
+    if let Err(error) = &directory
+        && !matches!(
+            error,
+            SecretFileError::LooseDirectory { .. } | SecretFileError::ForeignOwner { .. }
+        )
+    {
+        return directory.err().into_iter().collect();
+    }
+    let mut found: Vec<_> = directory.err().into_iter().collect();
+    let entries = match fs::read_dir(state) {
+        Ok(entries) => entries,
+        Err(error) => {
+            found.push(failed("look into", state)(error));
+            return found;
+        }
+    };
+    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    for path in paths {
+        let checked = if path.extension().is_some_and(|extension| extension == "key") {
+            check(&path)
+        } else if fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir()) {
+            check_private_dir(&path)
+        } else {
+            continue;
+        };
+        found.extend(checked.err());
+    }
+    found
+}
+
+/// Ours and root's are fine; and root may use what belongs to the user that its daemon is when it runs.
 fn check_owner(path: &Path, metadata: &Metadata) -> Result<(), SecretFileError> {
     let (owner, us) = (metadata.uid(), effective_uid());
-    if owner == us || owner == 0 {
+    if owner == us || owner == 0 || us == 0 && is_service(owner) {
         return Ok(());
     }
     Err(SecretFileError::ForeignOwner {
@@ -231,6 +267,10 @@ fn check_owner(path: &Path, metadata: &Metadata) -> Result<(), SecretFileError> 
 
 fn permissions(metadata: &Metadata) -> u32 {
     metadata.mode() & 0o7777
+}
+
+fn is_service(uid: u32) -> bool {
+    matches!(ServiceUser::named(SERVICE), Ok(Some(user)) if user.uid == uid)
 }
 
 #[cfg(test)]
@@ -419,5 +459,40 @@ mod tests {
             Err(SecretFileError::LooseDirectory { mode: 0o755, .. })
         ));
         assert_eq!(mode(&empty), 0o755);
+    }
+
+    #[test]
+    fn a_state_directory_is_checked_with_every_key_and_the_store_in_it() {
+        let directory = tempdir().unwrap();
+        let state = directory.path().join("state");
+        assert!(matches!(
+            check_state(&state)[..],
+            [SecretFileError::Missing(_)]
+        ));
+        create_private_dir(&state).unwrap();
+        create(&state.join("wg.key"), b"secret").unwrap();
+        create(&state.join("authority.key"), b"secret").unwrap();
+        create_private_dir(&state.join("db")).unwrap();
+        fs::write(state.join("lock"), "1").unwrap();
+        assert!(check_state(&state).is_empty());
+
+        let loosen = |name: &str, mode| {
+            fs::set_permissions(state.join(name), Permissions::from_mode(mode)).unwrap();
+        };
+        loosen("authority.key", 0o640);
+        loosen("db", 0o755);
+        fs::set_permissions(&state, Permissions::from_mode(0o711)).unwrap();
+        let found = check_state(&state);
+        assert!(
+            matches!(
+                &found[..],
+                [
+                    SecretFileError::LooseDirectory { mode: 0o711, .. },
+                    SecretFileError::LooseFile { mode: 0o640, path },
+                    SecretFileError::LooseDirectory { mode: 0o755, .. },
+                ] if path.ends_with("authority.key")
+            ),
+            "{found:?}"
+        );
     }
 }

@@ -74,7 +74,8 @@ pub enum TunError {
     /// Another interface uses addresses of the overlay.
     #[error(
         "the overlay's network {network} overlaps with {clash_network} on interface {clash_interface}, which would \
-         become unreachable: take that interface down or give the overlay another prefix",
+         become unreachable: take that interface down, or found the network with another prefix (`hivevpn up --prefix \
+         10.78.0.0/16`)",
         clash_network = clash.network, clash_interface = clash.interface
     )]
     Clash {

@@ -3,10 +3,7 @@
 //! Whatever comes back was written by another machine. It is shown on a terminal, so nothing that a terminal would obey
 //! gets through.
 
-use hivevpn_core::membership::{
-    Roles,
-    administration::message::{Answer, Ask, Grant, Refusal},
-};
+use hivevpn_core::membership::administration::message::{Answer, Ask, Grant, Refusal};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
@@ -125,15 +122,6 @@ pub fn not_administrator(name: &str) -> String {
     format!("not an administrator of {name}: log in with 'hivevpn login {name}'")
 }
 
-/// What a request takes that nobody may ask from another machine: more than there is.
-pub fn is_enough(roles: Roles, needed: Option<Roles>) -> Result<(), Refusal> {
-    match needed {
-        None => Err(Refusal::OnlyThere),
-        Some(needed) if roles.include(needed) => Ok(()),
-        Some(needed) => Err(Refusal::MissingRole(needed)),
-    }
-}
-
 /// Takes out of a reply what would move a terminal's cursor, change its colours, or worse.
 fn tame(reply: Reply) -> Reply {
     match reply {
@@ -166,6 +154,8 @@ fn tame_text(text: String) -> String {
 
 #[cfg(test)]
 mod tests {
+    use hivevpn_core::membership::Roles;
+
     use super::*;
 
     fn settle(ask: Ask, outcome: Result<Answer, Unanswered>) -> (Reply, Right) {
@@ -266,14 +256,5 @@ mod tests {
             Ok(Answer::Replied(br#"{"error":"\u001b[2J"}"#.to_vec())),
         );
         assert_eq!(reply, Reply::Error("\u{fffd}[2J".to_owned()));
-    }
-
-    #[test]
-    fn a_role_that_is_missing_is_named_and_some_things_no_role_allows() {
-        let both = Roles::METRICS | Roles::CONFIG;
-        assert_eq!(is_enough(both, Some(Roles::CONFIG)), Ok(()));
-        let missing = Refusal::MissingRole(Roles::KEYS);
-        assert_eq!(is_enough(both, Some(Roles::KEYS)), Err(missing));
-        assert_eq!(is_enough(Roles::ALL, None), Err(Refusal::OnlyThere));
     }
 }

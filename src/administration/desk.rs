@@ -1,9 +1,12 @@
 //! Has the requests of members answered, as the control socket has those of this machine's commands answered.
 //!
-//! What a request takes is in one table ([`role_of`]). Nothing is answered that has no row, or whose role the caller's
-//! capability does not include.
+//! What a request takes is in one table for all callers ([`roles`](crate::roles)), and what was changed or refused is
+//! written down for all of them.
 
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use hivevpn_core::{
     membership::{
@@ -15,12 +18,12 @@ use hivevpn_core::{
 use libp2p::PeerId;
 use tokio::{runtime::Handle, sync::mpsc};
 
-use super::asking::is_enough;
 use crate::{
     control::{Reply, Request},
     control_socket,
     event_loop::Local,
     mailbox,
+    roles::{self, Access, Caller},
     swarm::Command,
 };
 
@@ -45,20 +48,25 @@ pub struct Called {
 pub struct Desk {
     runtime: Handle,
     to_loop: mailbox::Sender<Local>,
+    access: Arc<Access>,
 }
 
 impl Desk {
     /// Answers on this runtime what the loop knows.
-    pub fn new(runtime: Handle, to_loop: mailbox::Sender<Local>) -> Self {
-        Self { runtime, to_loop }
+    pub fn new(runtime: Handle, to_loop: mailbox::Sender<Local>, access: Arc<Access>) -> Self {
+        Self {
+            runtime,
+            to_loop,
+            access,
+        }
     }
 
     /// Has a request answered, in its own time.
     pub fn answer(&self, called: Called, commands: mpsc::WeakSender<Command>) {
-        let to_loop = self.to_loop.clone();
+        let (to_loop, access) = (self.to_loop.clone(), self.access.clone());
         self.runtime.spawn(async move {
             let request = called.id;
-            let (answer, stop) = answer(&called, &to_loop).await;
+            let (answer, stop) = answer(&called, &access, &to_loop).await;
             if let Some(commands) = commands.upgrade() {
                 let body = answer.encode();
                 // Without a swarm nobody waits.
@@ -74,22 +82,39 @@ impl Desk {
 }
 
 /// The answer, and whether to stop then.
-async fn answer(called: &Called, to_loop: &mailbox::Sender<Local>) -> (Answer, bool) {
-    let refused = |why| (Answer::Refused(why), false);
+async fn answer(
+    called: &Called,
+    access: &Access,
+    to_loop: &mailbox::Sender<Local>,
+) -> (Answer, bool) {
     let Ok(request) = serde_json::from_slice::<Request>(&called.request) else {
-        return refused(Refusal::NotUnderstood);
+        return (Answer::Refused(Refusal::NotUnderstood), false);
     };
-    if let Err(why) = is_enough(called.roles, role_of(&request)) {
-        tracing::warn!(member = %called.caller, ?request, ?why, "refused");
-        return refused(why);
+    let caller = Caller::Member(called.caller, called.roles.into());
+    let rule = match access.allow(&caller, &request, Instant::now()) {
+        Ok(rule) => rule,
+        Err(why) => return (Answer::Refused(refusal(&why)), false),
+    };
+    let stop = request == Request::Down;
+    let reply = if stop {
+        Ok(Reply::Ok(().into()))
+    } else {
+        control_socket::ask_loop(request, to_loop).await
+    };
+    let reply = reply.unwrap_or_else(|_| Reply::Error("the daemon is stopping".to_owned()));
+    access.answered(&caller, &rule, &reply);
+    (replied(&reply), stop)
+}
+
+fn refusal(why: &roles::Refusal) -> Refusal {
+    match why {
+        roles::Refusal::Stranger => Refusal::NotAdministrator,
+        roles::Refusal::Role { role, .. } => {
+            Refusal::MissingRole(Roles::named(role.name()).unwrap_or(Roles::NONE))
+        }
+        roles::Refusal::OnlyHere(_) => Refusal::OnlyThere,
+        roles::Refusal::TooOften => Refusal::TooOften { seconds: 1 },
     }
-    tracing::info!(member = %called.caller, ?request, "asked by an administrator");
-    if request == Request::Down {
-        return (replied(&Reply::Ok(().into())), true);
-    }
-    let reply = control_socket::ask_loop(request, to_loop).await;
-    let stopping = |_| Reply::Error("the daemon is stopping".to_owned());
-    (replied(&reply.unwrap_or_else(stopping)), false)
 }
 
 fn replied(reply: &Reply) -> Answer {
@@ -103,47 +128,25 @@ fn replied(reply: &Reply) -> Answer {
     Answer::Replied(bytes.unwrap_or_default())
 }
 
-/// What a member must be allowed to ask this; none if no member may.
-fn role_of(request: &Request) -> Option<Roles> {
-    match request {
-        Request::Status
-        | Request::Nodes
-        | Request::Id
-        | Request::Underlay
-        | Request::Ping { .. }
-        | Request::Why { .. }
-        | Request::Clock { .. }
-        | Request::Reflect { .. } => Some(Roles::METRICS),
-        Request::Down => Some(Roles::CONFIG),
-        Request::Invite { .. } => Some(Roles::KEYS),
-        // The port that it opens is for a command on that machine. The others would let an administrator of this node
-        // act on further ones, or give itself further rights.
-        Request::Bench { .. }
-        | Request::On { .. }
-        | Request::Login { .. }
-        | Request::Logout { .. }
-        | Request::Admins
-        | Request::Appoint { .. }
-        | Request::Dismiss { .. } => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use hivevpn_platform::poll::Waker;
 
     use super::*;
+    use crate::audit::Audit;
 
     /// What a member with these roles is answered by a loop that says 7 to everything.
     async fn ask(roles: Roles, request: &str) -> (Answer, bool) {
         let (to_loop, mut local) = mailbox::channel(8, Waker::new().unwrap());
+        let state = tempfile::tempdir().unwrap();
+        let access = Access::new(Audit::open(state.path()).unwrap());
         let called = Called {
             id: RequestId(1),
             caller: PeerId::random(),
             roles,
             request: request.as_bytes().to_vec(),
         };
-        let asked = answer(&called, &to_loop);
+        let asked = answer(&called, &access, &to_loop);
         let answering = async {
             loop {
                 if let Some(Local::Control(asked)) = local.try_recv() {

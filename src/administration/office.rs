@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use hivevpn_core::{
+    allowance::Allowances,
     membership::{
         Admin, Administration, Name, Roles,
         administration::{Step, message::Grant},
@@ -30,6 +31,12 @@ use crate::{
     store::Store,
 };
 
+/// Refusals of a member that are written down at once, and in the long run: whoever asks in a loop must not fill the log.
+const NOTES_AT_ONCE: u32 = 5;
+const NOTE_PERIOD: Duration = Duration::from_secs(60);
+/// Members whose refusals are counted apart at once.
+const MAX_NOTED: usize = 4096;
+
 /// A right on another node.
 struct Lent {
     capability: Vec<u8>,
@@ -44,6 +51,8 @@ pub struct Office {
     from_file: BTreeMap<Name, Admin>,
     stored: BTreeMap<Name, Admin>,
     lent: BTreeMap<PeerId, Lent>,
+    /// How many refusals of each member are written down.
+    notes: Allowances<PeerId>,
 }
 
 impl Office {
@@ -63,6 +72,7 @@ impl Office {
             from_file: config.appointed.clone(),
             stored,
             lent: BTreeMap::new(),
+            notes: Allowances::new(NOTES_AT_ONCE, NOTE_PERIOD, MAX_NOTED),
         };
         office.appoint_all();
         Ok(office)
@@ -71,6 +81,11 @@ impl Office {
     /// A message of a member that wants to act on this node.
     pub fn administer(&mut self, node: &mut Node, from: &PeerId, message: &[u8], now: Now) -> Step {
         node.administer(&mut self.administration, &self.listed, from, message, now)
+    }
+
+    /// Whether a refusal of this member is to be written down.
+    pub fn is_worth_noting(&mut self, member: &PeerId, now: Instant) -> bool {
+        self.notes.take(*member, 1, now)
     }
 
     // ---- our administrators ------------------------------------------------------------------------------

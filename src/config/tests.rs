@@ -130,6 +130,46 @@ fn a_bootstrap_string_is_what_id_prints() {
 }
 
 #[test]
+fn a_network_s_prefix_is_private_and_a_network() {
+    let founded = |text: &str| from_text(&format!("[network]\nipv4_prefix = \"{text}\""));
+    let prefix = founded("10.78.0.0/16").unwrap().ipv4_prefix;
+    assert_eq!(prefix, "10.78.0.0/16".parse().unwrap());
+    for wrong in [
+        "8.8.0.0/16",
+        "10.78.0.1/16",
+        "10.78.0.0",
+        "10.78.0.0/31",
+        "fd00::/8",
+    ] {
+        let error = founded(wrong).unwrap_err().to_string();
+        assert!(
+            error.starts_with("network.toml:2: network.ipv4_prefix: ") && error.contains("10.78"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_file_with_an_invite_that_everybody_can_read_is_refused_with_the_fix() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("network.toml");
+    std::fs::write(&path, "[network]\nname = \"home\"\n").unwrap();
+    let config = Config::load(Some(&path), &UpArgs::default()).unwrap();
+    assert_eq!(config.secret(), None);
+    assert!(check_privacy(&path, None, 0o644).is_ok());
+    let invite = Some("an invite");
+    assert!(check_privacy(&path, invite, 0o640).is_ok(), "a group's");
+    let error = check_privacy(&path, invite, 0o644).unwrap_err().to_string();
+    assert!(
+        error.contains("an invite") && error.contains("chmod 600") && error.contains("0644"),
+        "{error}"
+    );
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(read(&path).unwrap().1, 0o640);
+}
+
+#[test]
 fn the_command_line_wins_over_the_file() {
     let mut config = from_text("[underlay]\nport = 1\nrelay = true\n").unwrap();
     let args = UpArgs {
@@ -137,7 +177,7 @@ fn the_command_line_wins_over_the_file() {
         ..UpArgs::default()
     };
     config.apply_arguments(&args).unwrap();
-    assert_eq!((config.port, config.relay), (2, RelayMode::Always));
+    assert_eq!((config.port, config.relay), (Some(2), RelayMode::Always));
 }
 
 #[test]

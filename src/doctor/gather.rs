@@ -13,16 +13,15 @@ use hivevpn_platform::{
     addresses::{has_ipv6, local_addresses},
     disk_space,
     lock::InstanceLock,
-    privileges, routes,
-    secret_file::{self, SecretFileError},
-    tun,
+    privileges::{self, ServiceUser},
+    routes, secret_file, tun,
 };
 use ipnet::Ipv4Net;
 
-use super::{Answers, ConfigFile, Daemon, Facts, Member, Port, local::mode};
+use super::{Answers, ConfigFile, Daemon, Facts, Member, Port};
 use crate::{
     cli::UpArgs,
-    config::Config,
+    config::{Config, DEFAULT_PORT},
     control::{Clock, NoDaemon, Request, Starting, Status, ask},
     event_loop::now,
     identity,
@@ -30,8 +29,6 @@ use crate::{
     swarm::addresses::is_public_ip,
 };
 
-/// The files in the state directory that nobody else may read.
-const KEYS: [&str; 3] = ["identity.key", "wg.key", "authority.key"];
 /// Members whose clocks are asked for: enough for a median.
 const CLOCKS: usize = 3;
 
@@ -49,7 +46,7 @@ pub fn gather(config: Option<&Path>, state: &Path, socket: &Path) -> Facts {
     let interface = match &daemon {
         Daemon::Answers(answers) => answers.status.node.interface.clone(),
         Daemon::Starting(_) | Daemon::Absent(_) | Daemon::Forbidden(_) | Daemon::Broken(_) => {
-            settings.interface
+            settings.interface.unwrap_or_else(|| "hive0".to_owned())
         }
     };
     Facts {
@@ -58,9 +55,10 @@ pub fn gather(config: Option<&Path>, state: &Path, socket: &Path) -> Facts {
         executable: std::env::current_exe().unwrap_or_else(|_| "hivevpn".into()),
         driver: tun::probe_driver(),
         state: state.to_owned(),
-        secrets: secrets(state),
+        secrets: secret_file::check_state(state),
+        user: user(settings.user.as_deref()),
         disk,
-        port: port(settings.port),
+        port: port(settings.port.unwrap_or(DEFAULT_PORT)),
         range: (range, routes::clash(range, &interface)),
         has_ipv6: has_ipv6(),
         underlay_ipv6: underlay_ipv6(&interface),
@@ -73,11 +71,7 @@ pub fn gather(config: Option<&Path>, state: &Path, socket: &Path) -> Facts {
 
 /// The file, and what `up` would make of it; the defaults if that is nothing.
 fn config_file(path: Option<&Path>) -> (ConfigFile, Config) {
-    let arguments = UpArgs {
-        config: path.map(Path::to_owned),
-        ..UpArgs::default()
-    };
-    let (valid, settings) = match Config::load(&arguments) {
+    let (valid, settings) = match Config::load(path, &UpArgs::default()) {
         Ok(settings) => (Ok(()), settings),
         Err(error) => (Err(error), Config::default()),
     };
@@ -85,23 +79,15 @@ fn config_file(path: Option<&Path>) -> (ConfigFile, Config) {
         path: path.map(Path::to_owned),
         valid,
         holds_invite: settings.invite.is_some(),
-        mode: path
-            .and_then(|path| fs::metadata(path).ok())
-            .map(|found| mode(&found.permissions())),
     };
     (file, settings)
 }
 
-fn secrets(state: &Path) -> Vec<SecretFileError> {
-    if let Err(error) = secret_file::check_private_dir(state)
-        && !matches!(error, SecretFileError::LooseDirectory { .. })
-    {
-        return vec![error];
-    }
-    let keys = KEYS.map(|key| secret_file::check(&state.join(key)));
-    let directory = secret_file::check_private_dir(state);
-    let all = std::iter::once(directory).chain(keys);
-    all.filter_map(Result::err).collect()
+/// Whether a daemon that root starts finds the user to become.
+fn user(name: Option<&str>) -> (String, bool) {
+    let name = name.unwrap_or(privileges::SERVICE);
+    let found = ServiceUser::named(name).is_ok_and(|user| user.is_some());
+    (name.to_owned(), found)
 }
 
 /// Binds it in both families as `up` would, and lets it go again.

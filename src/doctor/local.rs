@@ -1,9 +1,9 @@
 //! The checks that are about this machine.
 
-use std::{fs::Permissions, io, net::IpAddr, os::unix::fs::PermissionsExt, path::Path};
+use std::{io, net::IpAddr, path::Path};
 
 use hivevpn_platform::{
-    disk_space::DiskSpace, routes::Clash, secret_file::SecretFileError, tun::TunError,
+    disk_space::DiskSpace, privileges, routes::Clash, secret_file::SecretFileError, tun::TunError,
 };
 use ipnet::Ipv4Net;
 
@@ -12,8 +12,6 @@ use crate::config::ConfigError;
 
 /// Less room than this fills up soon: the database takes a few megabytes and keeps what it replaces for a while.
 const LEAST_BYTES: u64 = 16_000_000;
-/// Permission to read of those who are neither owner nor in the group.
-const READABLE_BY_ALL: u32 = 0o004;
 /// Suggested when the port is taken.
 const NEXT_PORT: u16 = 1;
 
@@ -121,6 +119,13 @@ pub(super) fn config(file: &ConfigFile, is_root: bool) -> Check {
                 format!("ls -l {shown}, or name another file"),
             );
         }
+        Err(ConfigError::Exposed { what, mode, .. }) => {
+            return Check::failed(
+                NAME,
+                format!("{shown} holds {what} and can be read by everybody (mode {mode:04o})"),
+                format!("chmod 600 {shown}"),
+            );
+        }
         Err(error @ (ConfigError::Syntax { .. } | ConfigError::Value { .. })) => {
             return Check::failed(
                 NAME,
@@ -129,15 +134,40 @@ pub(super) fn config(file: &ConfigFile, is_root: bool) -> Check {
             );
         }
     }
-    match (file.holds_invite, file.mode) {
-        (true, Some(mode)) if mode & READABLE_BY_ALL != 0 => Check::failed(
-            NAME,
-            format!("{shown} holds an invite and can be read by everybody (mode {mode:04o})"),
-            format!("chmod 600 {shown}"),
-        ),
-        (true, _) => Check::fine(NAME, format!("{shown} is valid, and private")),
-        (false, _) => Check::fine(NAME, format!("{shown} is valid")),
+    if file.holds_invite {
+        Check::fine(NAME, format!("{shown} is valid, and private"))
+    } else {
+        Check::fine(NAME, format!("{shown} is valid"))
     }
+}
+
+pub(super) fn user(facts: &Facts) -> Check {
+    const NAME: &str = "user";
+    let (name, exists) = &facts.user;
+    if !facts.is_root {
+        return Check::fine(NAME, "this user starts the daemon as itself");
+    }
+    if *exists {
+        return Check::fine(
+            NAME,
+            format!("a daemon that root starts becomes the user '{name}' with CAP_NET_ADMIN alone"),
+        );
+    }
+    if name == privileges::SERVICE || name == "root" {
+        return Check::fine(
+            NAME,
+            format!(
+                "a daemon that root starts stays root, with CAP_NET_ADMIN alone; to give it a user: useradd --system \
+                 --user-group --no-create-home {}",
+                privileges::SERVICE
+            ),
+        );
+    }
+    Check::failed(
+        NAME,
+        format!("there is no user '{name}' for the daemon to become"),
+        format!("useradd --system --user-group --no-create-home {name}"),
+    )
 }
 
 pub(super) fn state(secrets: &[SecretFileError], state: &Path) -> Check {
@@ -191,7 +221,10 @@ pub(super) fn state(secrets: &[SecretFileError], state: &Path) -> Check {
         }
     }
     if found.is_empty() {
-        return Check::fine(NAME, format!("{shown} and the keys in it are private"));
+        return Check::fine(
+            NAME,
+            format!("{shown}, its database and the keys in it are private"),
+        );
     }
     Check::failed(NAME, found.join("; "), fixes.join(" && "))
 }
@@ -333,9 +366,4 @@ fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     let texts: Vec<_> = causes.map(ToString::to_string).collect();
     texts.join(": ")
-}
-
-/// The permission bits.
-pub(super) fn mode(permissions: &Permissions) -> u32 {
-    permissions.mode() & 0o7777
 }

@@ -106,7 +106,6 @@ fn defaults() -> ConfigFile {
         path: None,
         valid: Ok(()),
         holds_invite: false,
-        mode: None,
     }
 }
 
@@ -120,6 +119,7 @@ fn healthy() -> Facts {
         config: defaults(),
         state: "/var/lib/hivevpn".into(),
         secrets: Vec::new(),
+        user: ("hivevpn".into(), true),
         disk: Ok(DiskSpace {
             bytes: 1 << 30,
             files: Some(1000),
@@ -249,15 +249,19 @@ fn a_missing_capability_matters_unless_the_daemon_has_it() {
 
 #[test]
 fn a_configuration_is_valid_and_private_while_it_holds_an_invite() {
-    let file = |valid, holds_invite, mode| ConfigFile {
+    let file = |valid, holds_invite| ConfigFile {
         path: Some("network.toml".into()),
         valid,
         holds_invite,
-        mode: Some(mode),
     };
-    assert!(local::config(&file(Ok(()), false, 0o644), true).ok);
-    assert!(local::config(&file(Ok(()), true, 0o600), true).ok);
-    let loose = local::config(&file(Ok(()), true, 0o644), true);
+    assert!(local::config(&file(Ok(()), false), true).ok);
+    assert!(local::config(&file(Ok(()), true), true).ok);
+    let exposed = ConfigError::Exposed {
+        path: "network.toml".into(),
+        what: "an invite",
+        mode: 0o644,
+    };
+    let loose = local::config(&file(Err(exposed), false), true);
     assert_eq!(loose.fix.as_deref(), Some("chmod 600 network.toml"));
     assert!(loose.message.contains("0644"), "{loose:?}");
 
@@ -266,14 +270,30 @@ fn a_configuration_is_valid_and_private_while_it_holds_an_invite() {
         line: 2,
         message: "unknown field".into(),
     };
-    let broken = local::config(&file(Err(broken), false, 0o600), true);
+    let broken = local::config(&file(Err(broken), false), true);
     assert!(!broken.ok && broken.message.starts_with("network.toml:2: unknown field"));
     let unreadable = || ConfigError::Unreadable {
         path: "network.toml".into(),
         error: io::ErrorKind::PermissionDenied.into(),
     };
-    assert!(local::config(&file(Err(unreadable()), false, 0o600), false).skipped);
-    assert!(!local::config(&file(Err(unreadable()), false, 0o600), true).ok);
+    assert!(local::config(&file(Err(unreadable()), false), false).skipped);
+    assert!(!local::config(&file(Err(unreadable()), false), true).ok);
+}
+
+#[test]
+fn a_user_that_is_named_must_exist_and_the_usual_one_need_not() {
+    let user = |name: &str, exists| Facts {
+        user: (name.into(), exists),
+        ..healthy()
+    };
+    assert!(says(&user("hivevpn", true), "user").contains("becomes the user 'hivevpn'"));
+    let without = user("hivevpn", false);
+    assert!(says(&without, "user").contains("useradd --system"));
+    fails(
+        &user("nobody-here", false),
+        "user",
+        &["nobody-here", "useradd"],
+    );
 }
 
 #[test]

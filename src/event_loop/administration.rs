@@ -17,6 +17,7 @@ use crate::{
         asking::{Asking, Right, not_administrator},
         desk::Called,
     },
+    audit::Outcome,
     bench::asking::Unanswered,
     control::{
         Reply, Request,
@@ -31,17 +32,7 @@ impl EventLoop {
     /// A member wants to act on this node.
     pub(super) fn administer(&mut self, id: RequestId, caller: PeerId, body: &[u8], now: Now) {
         let step = self.office.administer(&mut self.node, &caller, body, now);
-        match &step {
-            Step::Granted { user, grant } => {
-                let user = user.as_ref().map(Name::as_str);
-                tracing::info!(member = %caller, user, roles = ?grant.roles, "may act on this node for an hour");
-            }
-            Step::Refused { user, why } => {
-                let user = user.as_ref().map(Name::as_str);
-                tracing::warn!(member = %caller, user, ?why, "may not act on this node");
-            }
-            Step::Begun(_) | Step::Call { .. } => {}
-        }
+        self.write_down(&caller, &step, now);
         if let Some(answer) = step.answer() {
             let (request, body) = (id, answer.encode());
             return self.command(Command::Respond { request, body });
@@ -55,6 +46,25 @@ impl EventLoop {
             };
             self.desk.answer(called, self.commands.downgrade());
         }
+    }
+
+    /// Logins, and who was turned away. Calls are written down where they are answered.
+    fn write_down(&mut self, caller: &PeerId, step: &Step, now: Now) {
+        let (user, what, why) = match step {
+            Step::Granted { user, .. } => (user.as_ref(), "login", None),
+            // Each is a guess, and the member that guessed wrong need not say so.
+            Step::Begun { user, .. } => (Some(user), "try a password", None),
+            Step::Refused { user, why } => (user.as_ref(), "login", Some(why)),
+            Step::Call { .. } => return,
+        };
+        if why.is_some() && !self.office.is_worth_noting(caller, now.instant) {
+            return;
+        }
+        let why = why.map(|why| format!("{why:?}"));
+        let outcome = why.as_deref().map_or(Outcome::Done, Outcome::Refused);
+        let caller = format!("member {caller}");
+        self.audit
+            .record(&caller, what, user.map(Name::as_str), outcome);
     }
 
     pub(super) fn appoint(&mut self, user: &str, roles: &[String], record: &Sealed) -> Reply {

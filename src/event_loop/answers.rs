@@ -205,8 +205,9 @@ impl EventLoop {
         if let Ok((invite, _)) = self.invite(None, None, FIRST_INVITE, now) {
             self.greet = false;
             say(&format!(
-                "One machine may join within 24 hours with this invite ('hivevpn invite' prints more):\n  \
+                "One machine may join '{}' within 24 hours with this invite ('hivevpn invite' prints more):\n  \
                  sudo hivevpn up --join {}…",
+                self.node.network().genesis().name(),
                 &invite[..12]
             ));
             // Alone on standard output, so that it can be piped.

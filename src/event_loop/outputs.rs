@@ -2,9 +2,10 @@
 
 use std::{net::Ipv4Addr, time::Instant};
 
-use hivevpn_core::output::Output;
+use hivevpn_core::{membership::Redemption, output::Output};
 
 use super::EventLoop;
+use crate::audit::Outcome;
 use crate::swarm::{Command, Protocol};
 
 impl EventLoop {
@@ -65,7 +66,10 @@ impl EventLoop {
                 refused,
             } => {
                 let body = match self.store.redeem(&invite, &redemption) {
-                    Ok(true) => accepted,
+                    Ok(true) => {
+                        self.record_joined(&redemption);
+                        accepted
+                    }
                     Ok(false) => {
                         self.node.handle_redeem_failed(invite);
                         refused
@@ -108,6 +112,19 @@ impl EventLoop {
             Output::Relays(relays) => self.command(Command::Relays(relays)),
             Output::SetIpv4(ipv4) => self.set_ipv4(ipv4),
         }
+    }
+
+    /// Writes down whom one of our invites has let in.
+    fn record_joined(&self, redemption: &[u8]) {
+        let Ok(Redemption {
+            subject, invite, ..
+        }) = Redemption::decode(redemption)
+        else {
+            return;
+        };
+        let subject = format!("{} by invite {}", subject.peer_id(), invite.peer_id());
+        self.audit
+            .record("network", "join", Some(&subject), Outcome::Done);
     }
 
     fn set_ipv4(&mut self, ipv4: Option<Ipv4Addr>) {

@@ -17,12 +17,13 @@ use libp2p::{
     core::{
         muxing::StreamMuxerBox,
         transport::{
-            Boxed, DialOpts, ListenerId, OrTransport, TransportError, TransportEvent,
+            Boxed, DialOpts, ListenerId, OrTransport, PortUse, TransportError, TransportEvent,
             timeout::TransportTimeout,
         },
         upgrade::Version,
     },
     identity::Keypair,
+    multiaddr::Protocol,
     noise, relay, tcp, yamux,
 };
 
@@ -34,6 +35,9 @@ pub type Output = (PeerId, StreamMuxerBox);
 /// The streams that one peer may have open on one TCP connection or circuit. Each may buffer a receive window
 /// of 256 KiB: this bounds what a stranger makes us remember.
 const MAX_STREAMS: usize = 256;
+
+/// Ports below are for privileged processes.
+const FIRST_UNPRIVILEGED: u16 = 1024;
 
 /// How long a TCP connection or a circuit may take to be set up, encryption included. The kernel alone would try an
 /// address behind a silent firewall for two minutes. (QUIC has a limit of its own.)
@@ -69,6 +73,7 @@ pub fn transport(
     Ok(Underlay {
         inner,
         overlay,
+        port_is_low: false,
         hidden: HashSet::new(),
     })
 }
@@ -89,6 +94,8 @@ fn either(output: Either<Output, Output>) -> Output {
 pub struct Underlay {
     inner: Boxed<Output>,
     overlay: Overlay,
+    /// We listen on a port that takes a privilege, which is given up by the time we dial.
+    port_is_low: bool,
     /// Listen addresses that were not announced, so that their end is not announced either.
     hidden: HashSet<(ListenerId, Multiaddr)>,
 }
@@ -104,6 +111,10 @@ impl Transport for Underlay {
         id: ListenerId,
         address: Multiaddr,
     ) -> Result<(), TransportError<io::Error>> {
+        self.port_is_low |= address.iter().any(|part| match part {
+            Protocol::Tcp(port) => (1..FIRST_UNPRIVILEGED).contains(&port),
+            _ => false,
+        });
         self.inner.listen_on(id, address)
     }
 
@@ -114,13 +125,16 @@ impl Transport for Underlay {
     fn dial(
         &mut self,
         address: Multiaddr,
-        options: DialOpts,
+        mut options: DialOpts,
     ) -> Result<Self::Dial, TransportError<io::Error>> {
         if self.overlay.contains(&address) {
             return Err(TransportError::Other(io::Error::new(
                 io::ErrorKind::AddrNotAvailable,
                 "the address is on the overlay itself: dial one of the underlay",
             )));
+        }
+        if self.port_is_low {
+            options.port_use = PortUse::New;
         }
         self.inner.dial(address, options)
     }

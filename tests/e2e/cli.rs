@@ -347,8 +347,16 @@ fn without_privilege_the_message_says_which() {
 #[test]
 fn an_interface_name_that_is_taken_is_named() {
     let lab = Lab::new().public("a").build();
-    lab.host("a").sh("ip link add hive0 type bridge").ok();
-    fails_to_start(lab.host("a"), "exec \"$@\"", &["hive0"]);
+    let host = lab.host("a");
+    host.sh("ip link add hive0 type bridge").ok();
+    let before = host.network_state();
+    let why = host
+        .hivevpn(&["up", "--interface", "hive0"])
+        .failed_with(exit::FAILED);
+    assert!(why.contains("hive0"), "{why}");
+    assert_eq!(host.network_state(), before);
+    // Who names none takes the next.
+    assert_eq!(host.up(&[]).node_field("interface"), "hive1");
 }
 
 #[test]
@@ -368,12 +376,39 @@ fn secrets_that_others_can_read_are_refused() {
     let lab = Lab::new().public("a").build();
     let host = lab.host("a");
     host.up(&[]).interrupt();
-    let key = "identity.key";
-    fails_to_start(
-        host,
-        &format!("chmod 644 state/{key} && exec \"$@\""),
-        &[key, "chmod 600"],
-    );
+    for (secret, loose, mend) in [
+        ("identity.key", 644, "chmod 600"),
+        ("wg.key", 640, "chmod 600"),
+        ("authority.key", 604, "chmod 600"),
+        ("db", 755, "chmod 700"),
+        (".", 711, "chmod 700"),
+    ] {
+        let loosen = format!("chmod {loose} state/{secret}");
+        fails_to_start(
+            host,
+            &format!("{loosen} && exec \"$@\""),
+            &[secret.trim_matches('.'), mend],
+        );
+        // What the message says mends it.
+        let doctor = host.hivevpn(&["doctor", "--json"]);
+        assert!(doctor.stdout.contains(mend), "{doctor}");
+        host.sh(&format!("{mend} state/{secret}")).ok();
+    }
+    host.up(&[]).interrupt();
+}
+
+#[test]
+fn a_file_with_an_invite_that_everybody_can_read_is_refused() {
+    let lab = Lab::new().public("a").public("b").build();
+    let invite = lab.host("a").up(&[]).invite();
+    let host = lab.host("b");
+    let config = host.configure(&format!("[network]\ninvite = \"{invite}\"\n"));
+    host.sh("chmod 644 network.toml").ok();
+    let why = host.hivevpn(&["up", config]).failed_with(exit::USAGE);
+    for word in ["network.toml", "an invite", "0644", "chmod 600"] {
+        assert!(why.contains(word), "no {word:?} in {why}");
+    }
+    assert!(!why.contains(&invite), "{why}");
 }
 
 /// Two networks with the same prefix cannot share a host's routes: the second says so instead of taking

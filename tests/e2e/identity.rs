@@ -6,7 +6,7 @@ use crate::deadline::until;
 use crate::lab::Lab;
 use crate::node::{Network, Node};
 
-mod impostor;
+pub mod impostor;
 
 use impostor::Impostor;
 

@@ -1,11 +1,14 @@
 //! The real binary on a host, driven as a script would drive it: arguments, exit codes, JSON.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::deadline::eventually;
@@ -57,9 +60,16 @@ impl Host {
 
     /// Writes `network.toml`, to be named as an argument of [`Host::up`].
     pub fn configure(&self, toml: &str) -> &'static str {
-        std::fs::write(self.directory().join("network.toml"), toml)
-            .expect("the host's directory is ours");
+        self.write_private("network.toml", toml);
         "network.toml"
+    }
+
+    /// Writes a file that may hold a secret.
+    pub fn write_private(&self, name: &str, text: &str) {
+        let path = self.directory().join(name);
+        std::fs::write(&path, text)
+            .and_then(|()| std::fs::set_permissions(&path, Permissions::from_mode(0o600)))
+            .expect("the host's directory is ours");
     }
 
     /// Starts a node and waits until it answers.
@@ -225,6 +235,11 @@ impl Node {
         let kib = resident.and_then(|value| value.trim().strip_suffix(" kB"));
         kib.and_then(|kib| kib.parse().ok())
             .unwrap_or_else(|| panic!("the node on {} has ended", self.host.name()))
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        self.process.pid()
     }
 
     /// Asserts that no part of it has panicked.

@@ -6,8 +6,30 @@ use std::os::fd::AsFd;
 
 use nix::sys::prctl::set_dumpable;
 use nix::sys::socket::{getsockopt, sockopt};
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use rustix::thread::{
+    CapabilitiesSecureBits, CapabilitySet, CapabilitySets, capabilities,
+    clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
+    set_capabilities_secure_bits, set_keep_capabilities, set_no_new_privs,
+};
 
-use super::PeerCredentials;
+use super::{PeerCredentials, ServiceUser};
+
+/// What set-up needs that running does not: low ports, a real-time priority, and giving up all this.
+const FOR_SET_UP: CapabilitySet = CapabilitySet::NET_ADMIN
+    .union(CapabilitySet::NET_BIND_SERVICE)
+    .union(CapabilitySet::SYS_NICE)
+    .union(CapabilitySet::SYS_RESOURCE)
+    .union(CapabilitySet::SETPCAP);
+
+/// Being root, or becoming it again, means nothing to the kernel's capabilities any more; and nobody can undo this.
+const ROOT_IS_NOBODY: CapabilitiesSecureBits = CapabilitiesSecureBits::NO_ROOT
+    .union(CapabilitiesSecureBits::NO_ROOT_LOCKED)
+    .union(CapabilitiesSecureBits::NO_SETUID_FIXUP)
+    .union(CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED)
+    .union(CapabilitiesSecureBits::KEEP_CAPS_LOCKED)
+    .union(CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE)
+    .union(CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED);
 
 /// Number of CAP_NET_ADMIN in capabilities(7): make interfaces, give them addresses and routes.
 const CAP_NET_ADMIN: u32 = 12;
@@ -19,6 +41,69 @@ pub fn may_configure_interfaces() -> bool {
     };
     effective_capabilities(&status)
         .is_some_and(|capabilities| capabilities & (1 << CAP_NET_ADMIN) != 0)
+}
+
+/// Whether this process has CAP_NET_ADMIN and nothing else.
+pub fn may_only_configure_networks() -> bool {
+    capabilities(None).is_ok_and(|sets| sets.permitted == CapabilitySet::NET_ADMIN)
+}
+
+/// Makes root another user who keeps what the rest of the set-up needs. There is no way back. Call it while there is one
+/// thread.
+pub fn become_user(user: &ServiceUser) -> io::Result<()> {
+    let permitted = capabilities(None)?.permitted.intersection(FOR_SET_UP);
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    set_keep_capabilities(true)?;
+    setgroups(&[gid])?;
+    setresgid(gid, gid, gid)?;
+    setresuid(uid, uid, uid)?;
+    set_keep_capabilities(false)?;
+    // The change of user has put the effective ones away.
+    set_capabilities(None, exactly(permitted))?;
+    Ok(())
+}
+
+/// Gives up every capability but CAP_NET_ADMIN, for this thread and those it makes, and for every program they execute.
+/// Call it while there is one thread.
+pub fn keep_net_admin_only() -> io::Result<()> {
+    let held = capabilities(None)?;
+    // Who holds the capability of a file alone may not do this, and need not: such a thread can gain nothing by
+    // executing a program once no_new_privs is set.
+    if held.effective.contains(CapabilitySet::SETPCAP) {
+        for (_, capability) in CapabilitySet::all().iter_names() {
+            remove_capability_from_bounding_set(capability)?;
+        }
+        set_capabilities_secure_bits(ROOT_IS_NOBODY)?;
+    }
+    clear_ambient_capability_set()?;
+    set_no_new_privs(true)?;
+    set_capabilities(None, exactly(CapabilitySet::NET_ADMIN))?;
+    Ok(())
+}
+
+fn exactly(capabilities: CapabilitySet) -> CapabilitySets {
+    CapabilitySets {
+        effective: capabilities,
+        permitted: capabilities,
+        inheritable: CapabilitySet::empty(),
+    }
+}
+
+/// Whether an id exists in our user namespace, by `uid_map` or `gid_map` (user_namespaces(7)).
+pub(super) fn is_mapped(map: &str, id: u32) -> bool {
+    fs::read_to_string(map).is_ok_and(|map| maps(&map, id))
+}
+
+fn maps(map: &str, id: u32) -> bool {
+    map.lines().any(|line| {
+        let mut numbers = line.split_whitespace().map(str::parse::<u64>);
+        let (Some(Ok(first)), _, Some(Ok(count))) =
+            (numbers.next(), numbers.next(), numbers.next())
+        else {
+            return false;
+        };
+        (first..first.saturating_add(count)).contains(&id.into())
+    })
 }
 
 /// The line `CapEff:\t000001ffffffffff` of proc_pid_status(5).
@@ -52,5 +137,39 @@ mod tests {
         assert_eq!(effective_capabilities(status), Some(1 << CAP_NET_ADMIN));
         assert_eq!(effective_capabilities("Name:\thivevpn\n"), None);
         assert_eq!(effective_capabilities("CapEff:\tnonsense\n"), None);
+    }
+
+    #[test]
+    fn a_user_namespace_of_one_user_has_no_other() {
+        assert!(maps("         0       1000          1\n", 0));
+        assert!(!maps("         0       1000          1\n", 1000));
+        assert!(maps("0 0 4294967295\n", 65_534));
+        assert!(!maps("nonsense\n", 0));
+    }
+
+    /// Capabilities belong to a thread: this one of the test is given up for it.
+    #[test]
+    fn a_thread_that_gave_up_the_rest_keeps_one_capability_and_can_gain_none() {
+        if !may_configure_interfaces() {
+            println!("skipped: needs CAP_NET_ADMIN");
+            return;
+        }
+        let status = std::thread::spawn(|| {
+            keep_net_admin_only().unwrap();
+            keep_net_admin_only().expect("twice is fine");
+            assert!(may_only_configure_networks());
+            fs::read_to_string("/proc/thread-self/status").unwrap()
+        });
+        let status = status.join().unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap().trim_matches([':', '\t', ' ']).to_owned()
+        };
+        assert_eq!(field("CapEff"), "0000000000001000");
+        assert_eq!(field("CapPrm"), "0000000000001000");
+        assert_eq!(field("CapInh"), "0000000000000000");
+        assert_eq!(field("CapAmb"), "0000000000000000");
+        assert_eq!(field("CapBnd"), "0000000000000000");
+        assert_eq!(field("NoNewPrivs"), "1");
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use super::{PeerCredentials, effective_uid};
+use super::{PeerCredentials, ServiceUser, effective_uid};
 
 /// Whether this process may create network interfaces: elsewhere than on Linux, root may.
 pub fn may_configure_interfaces() -> bool {
@@ -20,5 +20,31 @@ pub fn peer_credentials(_socket: &impl AsFd) -> io::Result<PeerCredentials> {
 
 /// The limit on core dumps has to do.
 pub(super) fn forbid_inspection() -> io::Result<()> {
+    Ok(())
+}
+
+/// Whether nothing but networks can be configured: not known on this system.
+pub fn may_only_configure_networks() -> bool {
+    false
+}
+
+/// Users have no ids of their own here.
+pub(super) fn is_mapped(_map: &str, _id: u32) -> bool {
+    true
+}
+
+/// Not supported yet on this system.
+pub fn become_user(user: &ServiceUser) -> io::Result<()> {
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        format!(
+            "hivevpn cannot become the user {} on this system yet",
+            user.name
+        ),
+    ))
+}
+
+/// There is nothing finer than root here: it stays.
+pub fn keep_net_admin_only() -> io::Result<()> {
     Ok(())
 }

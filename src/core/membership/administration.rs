@@ -116,8 +116,13 @@ pub struct Site<'a> {
 /// What came of a message.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
-    /// A login has begun; the caller is given this challenge.
-    Begun(Vec<u8>),
+    /// A login has begun.
+    Begun {
+        /// Who the caller claims to be.
+        user: Name,
+        /// What it is given.
+        challenge: Vec<u8>,
+    },
     /// The caller is an administrator.
     Granted {
         /// By whose password; none if the configuration lists the caller.
@@ -145,7 +150,7 @@ impl Step {
     /// What to answer at once. A call is answered when its answer is there.
     pub fn answer(&self) -> Option<Answer> {
         match self {
-            Step::Begun(challenge) => Some(Answer::Challenge(challenge.clone())),
+            Step::Begun { challenge, .. } => Some(Answer::Challenge(challenge.clone())),
             Step::Granted { grant, .. } => Some(Answer::Granted(grant.clone())),
             Step::Refused { why, .. } => Some(Answer::Refused(*why)),
             Step::Call { .. } => None,
@@ -270,16 +275,16 @@ impl Administration {
         // Made for a name that is known as well, so that it takes as long.
         let decoy = self.decoy(&user);
         let record = self.admins.get(&user).map_or(&decoy, |admin| &admin.record);
-        let Ok((challenge, answer)) = record.challenge(message, &parties, &mut self.random) else {
+        let Ok((state, challenge)) = record.challenge(message, &parties, &mut self.random) else {
             return refused(user, Refusal::NotUnderstood);
         };
         let begun = Begun {
-            user,
-            challenge,
+            user: user.clone(),
+            challenge: state,
             until: now + ANSWER_TIME,
         };
         self.begun.insert(*from, begun);
-        Step::Begun(answer)
+        Step::Begun { user, challenge }
     }
 
     fn prove(&mut self, from: &PeerId, caller: SignerKey, proof: &[u8], site: &Site<'_>) -> Step {

@@ -24,14 +24,13 @@ pub struct Impostor {
 impl Impostor {
     /// Takes the keys of the node that ran on `host`, and connects to the one that runs on `victim`.
     pub fn connect(host: &Host, victim: &Host) -> Self {
-        let tunnel = Tunn::new(
-            secret(host),
-            PublicKey::from(&secret(victim)),
-            None,
-            None,
-            1,
-            None,
-        );
+        Self::connect_with(host, victim, "state")
+    }
+
+    /// The same where the victim's state is elsewhere in its directory.
+    pub fn connect_with(host: &Host, victim: &Host, state: &str) -> Self {
+        let theirs = PublicKey::from(&secret(victim, state));
+        let tunnel = Tunn::new(secret(host, "state"), theirs, None, None, 1, None);
         let target = SocketAddr::new(victim.address(), 7777);
         let socket = host.here(move || {
             let socket = UdpSocket::bind("0.0.0.0:7777").unwrap();
@@ -81,8 +80,9 @@ impl Impostor {
 }
 
 /// The WireGuard secret of the node on a host.
-fn secret(host: &Host) -> StaticSecret {
-    let text = std::fs::read_to_string(host.directory().join("state/wg.key")).unwrap();
+fn secret(host: &Host, state: &str) -> StaticSecret {
+    let path = host.directory().join(state).join("wg.key");
+    let text = std::fs::read_to_string(path).unwrap();
     let bytes = base64::engine::general_purpose::STANDARD
         .decode(text.trim())
         .unwrap();

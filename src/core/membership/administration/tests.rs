@@ -70,7 +70,7 @@ impl Target {
     /// A whole login; none if the client finds that the password is wrong.
     fn login(&mut self, from: u8, user: &str, password: &str) -> Option<Step> {
         let (login, step) = self.begin(from, user, password);
-        let Step::Begun(challenge) = step else {
+        let Step::Begun { challenge, .. } = step else {
             return Some(step);
         };
         let (_, proof) = login.answer(&challenge).ok()?;
@@ -96,7 +96,7 @@ impl Target {
 fn refusal(step: Step) -> Refusal {
     match step {
         Step::Refused { why, .. } => why,
-        Step::Begun(_) | Step::Granted { .. } | Step::Call { .. } => panic!("{step:?}"),
+        Step::Begun { .. } | Step::Granted { .. } | Step::Call { .. } => panic!("{step:?}"),
     }
 }
 
@@ -132,7 +132,7 @@ fn a_wrong_password_is_found_by_the_client_and_a_made_up_proof_by_the_node() {
     let mut target = Target::new(1);
     assert_eq!(target.login(2, "admin", "wrong"), None);
     let (_, step) = target.begin(2, "admin", "wrong");
-    assert!(matches!(step, Step::Begun(_)));
+    assert!(matches!(step, Step::Begun { .. }));
     let made_up = Ask::Prove(vec![7; 64]);
     let step = target.hear(2, Roles::NONE, &made_up);
     assert_eq!(refusal(step), Refusal::WrongPassword);
@@ -141,7 +141,7 @@ fn a_wrong_password_is_found_by_the_client_and_a_made_up_proof_by_the_node() {
 #[test]
 fn a_proof_serves_its_own_challenge_once() {
     let mut target = Target::new(1);
-    let (login, Step::Begun(challenge)) = target.begin(2, "admin", PASSWORD) else {
+    let (login, Step::Begun { challenge, .. }) = target.begin(2, "admin", PASSWORD) else {
         panic!("a login begins");
     };
     let (_, proof) = login.answer(&challenge).unwrap();
@@ -157,7 +157,7 @@ fn a_proof_serves_its_own_challenge_once() {
 #[test]
 fn a_proof_that_comes_too_late_is_none() {
     let mut target = Target::new(1);
-    let (login, Step::Begun(challenge)) = target.begin(2, "admin", PASSWORD) else {
+    let (login, Step::Begun { challenge, .. }) = target.begin(2, "admin", PASSWORD) else {
         panic!("a login begins");
     };
     let (_, proof) = login.answer(&challenge).unwrap();
@@ -171,14 +171,22 @@ fn a_name_that_is_no_administrators_is_answered_like_one_that_is() {
     let mut target = Target::new(1);
     let (_, known) = target.begin(2, "admin", "guess");
     let (_, unknown) = target.begin(3, "nobody", "guess");
-    let (Step::Begun(known), Step::Begun(unknown)) = (known, unknown) else {
+    let (
+        Step::Begun {
+            challenge: known, ..
+        },
+        Step::Begun {
+            challenge: unknown, ..
+        },
+    ) = (known, unknown)
+    else {
         panic!("both are challenged");
     };
     assert_eq!(known.len(), unknown.len());
     assert_eq!(target.login(4, "nobody", PASSWORD), None);
     // The evaluated element, which leads the message, depends on the name's key and the guess alone.
     let again = |target: &mut Target, from| match target.begin(from, "nobody", "guess").1 {
-        Step::Begun(challenge) => challenge[..32].to_vec(),
+        Step::Begun { challenge, .. } => challenge[..32].to_vec(),
         other => panic!("{other:?}"),
     };
     assert_eq!(again(&mut target, 5), unknown[..32]);
@@ -211,7 +219,7 @@ fn guessing_is_slowed_down_and_a_success_forgives() {
 fn a_new_password_ends_capabilities_and_logins_under_way() {
     let mut target = Target::new(1);
     let capability = target.capability(2);
-    let (login, Step::Begun(challenge)) = target.begin(2, "admin", PASSWORD) else {
+    let (login, Step::Begun { challenge, .. }) = target.begin(2, "admin", PASSWORD) else {
         panic!("a login begins");
     };
     let admins = [(name("admin"), admin("another", Roles::METRICS))];

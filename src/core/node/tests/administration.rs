@@ -28,7 +28,7 @@ fn enter(world: &mut World, listed: &[(&str, Roles)], from: u8) -> Step {
 fn roles(step: &Step) -> Option<Roles> {
     match step {
         Step::Granted { grant, .. } => Some(grant.roles),
-        Step::Begun(_) | Step::Call { .. } | Step::Refused { .. } => None,
+        Step::Begun { .. } | Step::Call { .. } | Step::Refused { .. } => None,
     }
 }
 

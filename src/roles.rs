@@ -1,0 +1,333 @@
+//! Who may ask this node what.
+//!
+//! Membership gives no right on a node. Every request needs one [`Role`], by a table that has a row for each ([`rule`]);
+//! whoever does not hold that role is refused. Roles come to
+//!
+//! - **local users** from the control socket, whose other end the kernel names: root, the daemon's own user and the members
+//!   of the group `hivevpn` hold all of them, nobody else any;
+//! - **members** from a capability of theirs, which whoever checked it turns into [`Roles`].
+//!
+//! [`Access`] asks the table, keeps callers from asking too often, and has everything that changes something, and every
+//! refusal, written down ([`audit`](crate::audit)).
+
+use std::{
+    fmt,
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
+
+use hivevpn_core::membership;
+use hivevpn_platform::privileges::{self, PeerCredentials};
+use libp2p::PeerId;
+
+use crate::{
+    audit::{Audit, Outcome},
+    control::{Reply, Request},
+};
+
+mod pace;
+
+use pace::Pace;
+
+/// What somebody may do on this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// See what the node sees, and have it measure.
+    Metrics,
+    /// Use services of the node for others.
+    Proxy,
+    /// Run commands on it.
+    Shell,
+    /// Replace the program.
+    Update,
+    /// Change what it does; stop it.
+    Config,
+    /// Let members in and out, and change what they may.
+    Keys,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Self; 6] = [
+        Self::Metrics,
+        Self::Proxy,
+        Self::Shell,
+        Self::Update,
+        Self::Config,
+        Self::Keys,
+    ];
+
+    /// Its name in files and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Metrics => "metrics",
+            Self::Proxy => "proxy",
+            Self::Shell => "shell",
+            Self::Update => "update",
+            Self::Config => "config",
+            Self::Keys => "keys",
+        }
+    }
+
+    fn bit(self) -> u8 {
+        match self {
+            Self::Metrics => 1,
+            Self::Proxy => 1 << 1,
+            Self::Shell => 1 << 2,
+            Self::Update => 1 << 3,
+            Self::Config => 1 << 4,
+            Self::Keys => 1 << 5,
+        }
+    }
+}
+
+/// A set of roles.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Roles(u8);
+
+impl Roles {
+    /// Whether `role` is among them. No role contains another.
+    pub fn contains(self, role: Role) -> bool {
+        self.0 & role.bit() != 0
+    }
+}
+
+impl FromIterator<Role> for Roles {
+    fn from_iter<I: IntoIterator<Item = Role>>(roles: I) -> Self {
+        Self(roles.into_iter().fold(0, |set, role| set | role.bit()))
+    }
+}
+
+impl From<membership::Roles> for Roles {
+    fn from(granted: membership::Roles) -> Self {
+        let has = |role: &Role| {
+            membership::Roles::named(role.name()).is_some_and(|role| granted.include(role))
+        };
+        Role::ALL.into_iter().filter(has).collect()
+    }
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caller {
+    /// A user of this machine who may ask.
+    Local(u32),
+    /// A member with the roles that its capability gives it here.
+    Member(PeerId, Roles),
+}
+
+impl Caller {
+    fn roles(&self) -> Roles {
+        match self {
+            Self::Local(_) => Role::ALL.into_iter().collect(),
+            Self::Member(_, roles) => *roles,
+        }
+    }
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local(uid) => write!(f, "uid {uid}"),
+            Self::Member(peer, _) => write!(f, "member {peer}"),
+        }
+    }
+}
+
+/// What the table says about a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// What it is called in the audit log.
+    pub name: &'static str,
+    /// What it takes.
+    pub role: Role,
+    /// What it is about, without anything secret.
+    pub subject: Option<String>,
+    /// Whether a member that acts on this node may ask it.
+    pub from_afar: bool,
+}
+
+impl Rule {
+    /// Whether it changes something, so that it is to be written down.
+    pub fn changes_something(&self) -> bool {
+        self.role != Role::Metrics
+    }
+}
+
+/// The table. A request without a row does not compile.
+pub fn rule(request: &Request) -> Rule {
+    let (name, role, subject) = match request {
+        Request::Status => ("status", Role::Metrics, None),
+        Request::Nodes => ("nodes", Role::Metrics, None),
+        Request::Id => ("id", Role::Metrics, None),
+        Request::Underlay => ("underlay", Role::Metrics, None),
+        Request::Ping { peer } => ("ping", Role::Metrics, Some(peer.clone())),
+        Request::Why { peer } => ("why", Role::Metrics, Some(peer.clone())),
+        Request::Bench { peer, .. } => ("bench", Role::Metrics, Some(peer.clone())),
+        Request::Clock { peer } => ("clock", Role::Metrics, Some(peer.clone())),
+        Request::Reflect { peer, .. } => ("reflect", Role::Metrics, Some(peer.clone())),
+        Request::Invite { name, address, .. } => {
+            let address = address.map(|address| address.to_string());
+            let whom: Vec<_> = [name.clone(), address].into_iter().flatten().collect();
+            (
+                "invite",
+                Role::Keys,
+                (!whom.is_empty()).then(|| whom.join(" ")),
+            )
+        }
+        Request::Down => ("down", Role::Config, None),
+        // What is asked there is written down there.
+        Request::On { peer, .. } => ("on", Role::Metrics, Some(peer.clone())),
+        Request::Login { peer, .. } => ("login", Role::Metrics, Some(peer.clone())),
+        Request::Logout { peer } => ("logout", Role::Metrics, Some(peer.clone())),
+        Request::Admins => ("admin list", Role::Metrics, None),
+        Request::Appoint { user, roles, .. } => {
+            let subject = format!("{user}: {}", roles.join(", "));
+            ("admin set-password", Role::Keys, Some(subject))
+        }
+        Request::Dismiss { user } => ("admin remove", Role::Keys, Some(user.clone())),
+    };
+    Rule {
+        name,
+        role,
+        subject,
+        from_afar: makes_sense_from_afar(request),
+    }
+}
+
+/// What no role lets a member ask: it would go on to further nodes in this one's name, give itself further rights, or have a
+/// port opened for a command that is not here.
+fn makes_sense_from_afar(request: &Request) -> bool {
+    match request {
+        Request::On { .. }
+        | Request::Login { .. }
+        | Request::Logout { .. }
+        | Request::Admins
+        | Request::Appoint { .. }
+        | Request::Dismiss { .. }
+        | Request::Bench { .. } => false,
+        Request::Status
+        | Request::Nodes
+        | Request::Id
+        | Request::Underlay
+        | Request::Ping { .. }
+        | Request::Why { .. }
+        | Request::Clock { .. }
+        | Request::Reflect { .. }
+        | Request::Invite { .. }
+        | Request::Down => true,
+    }
+}
+
+/// Why somebody is not answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A user of this machine without any right.
+    #[error(
+        "only root, the user who runs the daemon and members of the group '{}' may ask it",
+        privileges::SERVICE
+    )]
+    Stranger,
+    /// A member that lacks the role.
+    #[error("'{request}' takes the role '{}' on this node", role.name())]
+    Role {
+        /// The request.
+        request: &'static str,
+        /// What it takes.
+        role: Role,
+    },
+    /// A member that asks what is for this machine's users.
+    #[error("'{0}' can be asked on this node itself only")]
+    OnlyHere(&'static str),
+    /// Too many requests.
+    #[error("too many requests: ask again in a second")]
+    TooOften,
+}
+
+/// Decides who is answered.
+pub struct Access {
+    /// The daemon's user.
+    own: u32,
+    /// Whose members may ask.
+    group: Option<u32>,
+    pace: Mutex<Pace>,
+    audit: Audit,
+}
+
+impl Access {
+    /// For the user that this process is now.
+    pub fn new(audit: Audit) -> Self {
+        Self {
+            own: privileges::effective_uid(),
+            group: privileges::group_named(privileges::SERVICE),
+            pace: Mutex::default(),
+            audit,
+        }
+    }
+
+    /// The group whose members may ask, if there is one.
+    pub fn group(&self) -> Option<u32> {
+        self.group
+    }
+
+    /// Whoever is at the other end of the control socket.
+    pub fn local(&self, asker: PeerCredentials) -> Result<Caller, Refusal> {
+        let in_group = |group: u32| asker.gid == group || privileges::is_in_group(asker.uid, group);
+        if asker.uid == 0 || asker.uid == self.own || self.group.is_some_and(in_group) {
+            return Ok(Caller::Local(asker.uid));
+        }
+        self.audit.record(
+            &format!("uid {}", asker.uid),
+            "connect",
+            None,
+            Outcome::Refused(&Refusal::Stranger.to_string()),
+        );
+        Err(Refusal::Stranger)
+    }
+
+    /// Whether `caller` may have this answered now. A refusal is written down.
+    pub fn allow(&self, caller: &Caller, request: &Request, now: Instant) -> Result<Rule, Refusal> {
+        let rule = rule(request);
+        // Whoever panicked with the lock held has left whole numbers behind.
+        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        let refusal = if let Err(since) = pace.admit(caller, now) {
+            // Once for each time, or the log would hold nothing else.
+            if !since.is_first() {
+                return Err(Refusal::TooOften);
+            }
+            Refusal::TooOften
+        } else if matches!(caller, Caller::Member(..)) && !rule.from_afar {
+            Refusal::OnlyHere(rule.name)
+        } else if caller.roles().contains(rule.role) {
+            return Ok(rule);
+        } else {
+            Refusal::Role {
+                request: rule.name,
+                role: rule.role,
+            }
+        };
+        drop(pace);
+        self.note(caller, &rule, Outcome::Refused(&refusal.to_string()));
+        Err(refusal)
+    }
+
+    /// Writes down what came of a request that changes something.
+    pub fn answered(&self, caller: &Caller, rule: &Rule, reply: &Reply) {
+        if rule.changes_something() {
+            let outcome = match reply {
+                Reply::Ok(_) => Outcome::Done,
+                Reply::Error(why) | Reply::Starting(why) => Outcome::Failed(why),
+            };
+            self.note(caller, rule, outcome);
+        }
+    }
+
+    fn note(&self, caller: &Caller, rule: &Rule, outcome: Outcome<'_>) {
+        let caller = caller.to_string();
+        self.audit
+            .record(&caller, rule.name, rule.subject.as_deref(), outcome);
+    }
+}
+
+#[cfg(test)]
+mod tests;
