@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use hivevpn_core::membership::{Admin, Name, password::PasswordRecord};
 
 use super::{BadUsage, Table, password};
@@ -63,8 +63,7 @@ fn hash(args: &AppointArgs) -> Result<(Name, Admin)> {
         &format!("New password of {user}"),
         args.password_file.as_deref(),
     )?;
-    let record =
-        PasswordRecord::of(&password, &identity::random_bytes()).map_err(|error| anyhow!(error))?;
+    let record = PasswordRecord::of(&password, &identity::random_bytes())?;
     Ok((user, Admin { roles, record }))
 }
 

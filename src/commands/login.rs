@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use hivevpn_core::membership::{Name, administration::parties, password::Login};
 use libp2p::PeerId;
 
-use super::password;
+use super::{BadUsage, password};
 use crate::{
     cli::LoginArgs,
     control::{
@@ -74,7 +74,7 @@ impl Node<'_> {
             bail!("the daemon does not say who {} is", self.peer);
         };
         let user = args.user.as_deref().unwrap_or(DEFAULT_USER);
-        let user = Name::parse(user)?;
+        let user = Name::parse(user).map_err(|error| BadUsage(error.to_string()))?;
         let id = |text: &str| {
             text.parse::<PeerId>()
                 .context("the daemon names no peer id")
@@ -96,12 +96,9 @@ impl Node<'_> {
             LoginAnswer::Challenge(challenge) => challenge,
             other => return unexpected(&other),
         };
-        let answer = login.answer(&challenge.0);
-        ensure!(
-            answer.is_ok(),
-            "{name} does not accept it: the user or the password is wrong"
-        );
-        let (_, message) = answer?;
+        let Ok((_, message)) = login.answer(&challenge.0) else {
+            bail!("{name} does not accept it: the user or the password is wrong");
+        };
         let prove = LoginStep::Prove {
             message: Sealed(message),
         };

@@ -11,6 +11,7 @@
 
 use std::{io, time::Duration};
 
+use hivevpn_core::membership::administration::message::{MAX_ANSWER, MAX_ASK};
 use libp2p::{
     PeerId, StreamProtocol,
     connection_limits::{self, ConnectionLimits},
@@ -31,8 +32,6 @@ use super::{
     gate::{Gate, Members},
     relays,
 };
-use hivevpn_core::membership::administration::message::{MAX_ANSWER, MAX_ASK};
-
 use crate::{bench, mailbox, reflect};
 
 const IDENTIFY: &str = "/hivevpn/1";
