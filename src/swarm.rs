@@ -14,6 +14,7 @@
 //! - [`discoveries`]: what mDNS finds, a few at a time
 //! - `bench`: members that measure the tunnel between them
 //! - `reflect`, `survey`: what members see that we cannot, and what commands are told of the underlay
+//! - `admin`: acting on other nodes, and being acted on
 //! - `commands`, `events`: from the data loop to libp2p, and back
 //!
 //! While the mailbox is full, the swarm reads nothing from the network. It goes on taking commands, so that the

@@ -1,7 +1,7 @@
 //! Passwords from the terminal, standard input or a file. Never from an argument: others could see those.
 
 use std::{
-    io::{BufRead, IsTerminal, Read},
+    io::{BufRead, IsTerminal},
     path::Path,
 };
 
