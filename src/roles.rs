@@ -195,8 +195,7 @@ pub fn rule(request: &Request) -> Rule {
     }
 }
 
-/// What no role lets a member ask: it would go on to further nodes in this one's name, give itself further rights, or have a
-/// port opened for a command that is not here.
+/// What no role lets a member ask: it would go on to further nodes in this one's name, or give itself further rights.
 fn makes_sense_from_afar(request: &Request) -> bool {
     match request {
         Request::On { .. }
@@ -204,14 +203,14 @@ fn makes_sense_from_afar(request: &Request) -> bool {
         | Request::Logout { .. }
         | Request::Admins
         | Request::Appoint { .. }
-        | Request::Dismiss { .. }
-        | Request::Bench { .. } => false,
+        | Request::Dismiss { .. } => false,
         Request::Status
         | Request::Nodes
         | Request::Id
         | Request::Underlay
         | Request::Ping { .. }
         | Request::Why { .. }
+        | Request::Bench { .. }
         | Request::Clock { .. }
         | Request::Reflect { .. }
         | Request::Invite { .. }
