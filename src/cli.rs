@@ -7,8 +7,10 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod admin;
 mod audit;
 
+pub use admin::{AdminArgs, AdminCommand, AppointArgs, LoginArgs, LogoutArgs, RemoveArgs};
 pub use audit::AuditArgs;
 
 use crate::{
@@ -72,6 +74,10 @@ pub struct Cli {
     /// Socket on which the daemon listens and the other commands find it [default: DIR/hivevpn.sock]
     #[arg(long, global = true, env = "HIVEVPN_SOCKET", value_name = "PATH")]
     pub socket: Option<PathBuf>,
+
+    /// Act on this member instead of this machine, after 'hivevpn login': name, overlay address or peer id
+    #[arg(long, global = true, value_name = "PEER")]
+    pub on: Option<String>,
 
     /// What to do
     #[command(subcommand)]
@@ -171,6 +177,14 @@ pub enum Command {
     /// Look for what keeps this node from working, and say how to mend it
     #[command(long_about = DOCTOR_HELP)]
     Doctor(DoctorArgs),
+    /// Prove to a member that you may act on it, for an hour
+    #[command(long_about = admin::LOGIN_HELP)]
+    Login(LoginArgs),
+    /// Forget what 'login' gave
+    Logout(LogoutArgs),
+    /// Decide who may act on this node from others
+    #[command(long_about = admin::ADMIN_HELP)]
+    Admin(AdminArgs),
     /// Show this node's identity
     Id(IdArgs),
     /// Make a key, or bring one along
@@ -180,6 +194,23 @@ pub enum Command {
     Audit(AuditArgs),
     /// Show the version
     Version(JsonArg),
+}
+
+impl Command {
+    /// Whether it can be done on another node. Everything else is about this machine's files, or would measure from here.
+    pub fn can_act_elsewhere(&self) -> bool {
+        matches!(
+            self,
+            Self::Status(_)
+                | Self::Nodes(_)
+                | Self::Ping(_)
+                | Self::Why(_)
+                | Self::Netcheck(_)
+                | Self::Id(_)
+                | Self::Invite(_)
+                | Self::Down
+        )
+    }
 }
 
 /// `--json` alone.
@@ -267,6 +298,10 @@ pub struct UpArgs {
     /// Whether to carry other members' traffic
     #[arg(long, value_name = "MODE", value_enum)]
     pub relay: Option<RelayMode>,
+
+    /// File that names administrators of this node, as 'hivevpn admin hash' prints them
+    #[arg(long, value_name = "FILE")]
+    pub admin_file: Option<PathBuf>,
 
     /// Name of the overlay interface [default: hive0, or the next that is free]
     #[arg(long, value_name = "NAME")]

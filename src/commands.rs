@@ -8,9 +8,10 @@ use serde::Serialize;
 use crate::{
     cli::{Cli, Command},
     config::ConfigError,
-    control::{NoDaemon, Starting},
+    control::{Daemon, NoDaemon, Starting},
 };
 
+pub mod admin;
 pub mod admit;
 pub mod audit;
 pub mod authority;
@@ -21,11 +22,14 @@ pub mod down;
 pub mod id;
 pub mod invite;
 pub mod keygen;
+pub mod login;
+pub mod logout;
 pub mod netcheck;
 pub mod nodes;
 pub mod password;
 pub mod ping;
 pub mod policy;
+mod prompt;
 mod qr;
 pub mod rotate;
 pub mod status;
@@ -47,10 +51,22 @@ pub struct BadUsage(pub String);
 /// Runs the command that was asked for.
 pub fn run(cli: &Cli) -> Result<()> {
     let (state, socket) = (cli.state(), cli.socket());
+    let daemon = Daemon {
+        socket: socket.clone(),
+        on: cli.on.clone(),
+    };
+    if let Some(peer) = &cli.on
+        && !cli.command.can_act_elsewhere()
+    {
+        return Err(BadUsage(format!(
+            "this command acts on this machine only: leave out --on, or run it on {peer} itself"
+        ))
+        .into());
+    }
     match &cli.command {
         Command::Up(args) => up::run(args, cli),
-        Command::Down => down::run(cli),
-        Command::Invite(args) => invite::run(args, &socket),
+        Command::Down => down::run(cli, &daemon),
+        Command::Invite(args) => invite::run(args, &daemon),
         Command::Password(command) => password::run(command, &socket),
         Command::Admit(args) => admit::admit(args, &socket),
         Command::Revoke(args) => admit::revoke(args, &socket),
@@ -58,17 +74,20 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Delegate(args) => delegate::run(args, &state, &socket),
         Command::Authority(args) => authority::run(args, &state, &socket),
         Command::Rotate(args) => rotate::run(args, &state, &socket),
-        Command::Status(args) => status::run(args, &socket),
-        Command::Nodes(args) => nodes::run(args, &socket),
+        Command::Status(args) => status::run(args, &daemon),
+        Command::Nodes(args) => nodes::run(args, &daemon),
         Command::Whois(args) => whois::run(args, &socket),
-        Command::Ping(args) => ping::run(args, &socket),
+        Command::Ping(args) => ping::run(args, &daemon),
         Command::Policy(args) => policy::run(args, &socket),
-        Command::Why(args) => why::run(args, &socket),
+        Command::Why(args) => why::run(args, &daemon),
         Command::Bench(args) => bench::run(args, &socket),
-        Command::Netcheck(args) => netcheck::run(args, &socket),
+        Command::Netcheck(args) => netcheck::run(args, &daemon),
         Command::Doctor(args) => doctor::run(args, &state, &socket),
-        Command::Id(args) => id::run(args, &state, &socket),
+        Command::Id(args) => id::run(args, &state, &daemon),
         Command::Keygen(args) => keygen::run(args, &state),
+        Command::Login(args) => login::run(args, &socket),
+        Command::Logout(args) => logout::run(args, &socket),
+        Command::Admin(args) => admin::run(args, &socket),
         Command::Audit(args) => audit::run(args, &state),
         Command::Version(args) => version::run(args),
     }

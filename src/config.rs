@@ -44,6 +44,10 @@ pub const DEFAULT_PORT: u16 = 7777;
 /// Permission to read of those who are neither owner nor in the group.
 const READABLE_BY_ALL: u32 = 0o004;
 
+mod administrators;
+
+pub use administrators::Administrators;
+
 pub use crate::swarm::RelayMode;
 pub use values::parse_span;
 
@@ -92,6 +96,8 @@ pub struct Config {
     pub relay_members: Option<Vec<String>>,
     /// How long a reservation with us lasts before it is renewed.
     pub relay_reservation: Duration,
+    /// Who may act on this node from others.
+    pub admin: Administrators,
     /// Overlay interface; the first free one of `hive0`, `hive1`, … without.
     pub interface: Option<String>,
     /// Overlay MTU in bytes.
@@ -123,6 +129,7 @@ impl Default for Config {
             relay_rate: None,
             relay_members: None,
             relay_reservation: Duration::from_secs(60 * 60),
+            admin: Administrators::default(),
             interface: None,
             mtu: 1420,
             realtime: true,
@@ -191,6 +198,7 @@ impl Config {
             check_privacy(path, config.secret(), mode)?;
         }
         config.apply_arguments(args)?;
+        config.admin.read()?;
         Ok(config)
     }
 
@@ -224,6 +232,7 @@ impl Config {
             network,
             node,
             underlay,
+            admin,
             interface,
         } = file;
         if let Some(name) = network.name {
@@ -292,6 +301,7 @@ impl Config {
         if let Some(span) = underlay.relay_reservation {
             self.relay_reservation = parse_reservation(span.get_ref(), &place(span.span()))?;
         }
+        admin.apply_to(&mut self.admin, &place)?;
         if let Some(name) = interface.name {
             self.set_interface(name.get_ref(), &place(name.span()))?;
         }
@@ -338,6 +348,9 @@ impl Config {
             self.add_bootstrap(address, PLACE)?;
         }
         self.relay = args.relay.unwrap_or(self.relay);
+        if let Some(file) = &args.admin_file {
+            self.admin.file = Some(file.clone());
+        }
         if let Some(name) = &args.interface {
             self.set_interface(name, PLACE)?;
         }
@@ -565,6 +578,7 @@ struct File {
     network: NetworkSection,
     node: NodeSection,
     underlay: UnderlaySection,
+    admin: administrators::AdminSection,
     interface: InterfaceSection,
 }
 

@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, ErrorKind, Read, Write},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
@@ -15,8 +15,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use self::admin::{LoginStep, Sealed};
 use crate::bench::Place;
 
+pub mod admin;
 pub mod membership;
 pub mod policy;
 
@@ -102,6 +104,41 @@ pub enum Request {
     },
     /// Stop. The end of the connection, with the process, is the answer.
     Down,
+    /// What the daemon of a member on which we may act answers to this.
+    On {
+        /// Name, address or peer id.
+        peer: String,
+        /// The request.
+        request: Box<Request>,
+    },
+    /// [`admin::LoginAnswer`]: a step towards acting on a member's node.
+    Login {
+        /// Name, address or peer id.
+        peer: String,
+        /// The step.
+        step: LoginStep,
+    },
+    /// Nothing. What a login has given is forgotten.
+    Logout {
+        /// Name, address or peer id.
+        peer: String,
+    },
+    /// A list of [`admin::AdminEntry`]: who may act on this node from others.
+    Admins,
+    /// [`admin::AdminEntry`]: from now on this administrator has this password and these roles.
+    Appoint {
+        /// Its name.
+        user: String,
+        /// What it may do.
+        roles: Vec<String>,
+        /// What is kept of its password.
+        record: Sealed,
+    },
+    /// Nothing. This administrator is none any more.
+    Dismiss {
+        /// Its name.
+        user: String,
+    },
 }
 
 /// The daemon's answer.
@@ -337,6 +374,9 @@ pub struct Underlay {
     pub connections: Vec<Connection>,
     /// What members see our UDP socket as.
     pub observations: Vec<Observation>,
+    /// The machine's own addresses that packets of others can have, without those of the overlay.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
     /// What was sent beside packets.
     pub control_traffic: ControlTraffic,
 }
@@ -425,10 +465,64 @@ pub struct NoDaemon(pub PathBuf);
 #[error("{0}")]
 pub struct Starting(pub String);
 
+/// Where a command sends its requests. A plain path is the control socket of this machine's daemon.
+pub trait Destination {
+    /// The control socket.
+    fn socket(&self) -> &Path;
+
+    /// The member whose daemon is to answer, if it is not ours.
+    fn on(&self) -> Option<&str> {
+        None
+    }
+}
+
+impl Destination for Path {
+    fn socket(&self) -> &Path {
+        self
+    }
+}
+
+impl Destination for PathBuf {
+    fn socket(&self) -> &Path {
+        self
+    }
+}
+
+/// The daemon that a command is for: ours, or through it that of a member on which we may act (`--on`).
+#[derive(Debug, Clone)]
+pub struct Daemon {
+    /// The control socket of ours.
+    pub socket: PathBuf,
+    /// The member: name, address or peer id.
+    pub on: Option<String>,
+}
+
+impl Destination for Daemon {
+    fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    fn on(&self) -> Option<&str> {
+        self.on.as_deref()
+    }
+}
+
 /// Asks the daemon and returns what it answered.
-pub fn ask<T: DeserializeOwned>(socket: &Path, request: &Request) -> Result<T> {
-    let mut connection = connect(socket)?;
-    converse(&mut connection, request)
+pub fn ask<T: DeserializeOwned>(
+    daemon: &(impl Destination + ?Sized),
+    request: &Request,
+) -> Result<T> {
+    let mut connection = connect(daemon.socket())?;
+    match daemon.on() {
+        None => converse(&mut connection, request),
+        Some(peer) => {
+            let request = Request::On {
+                peer: peer.to_owned(),
+                request: Box::new(request.clone()),
+            };
+            converse(&mut connection, &request)
+        }
+    }
 }
 
 /// Asks the daemon to stop and returns when its process is gone.

@@ -34,6 +34,8 @@ const PING_LIMIT: Duration = Duration::from_secs(1);
 /// The peer's daemon is asked, perhaps through a slow relay.
 const BENCH_LIMIT: Duration = Duration::from_secs(8);
 
+/// A member's daemon is asked, which may have to ask another one first.
+const ON_LIMIT: Duration = Duration::from_secs(9);
 /// A member's daemon is asked, and a token may take a second more.
 const REFLECT_LIMIT: Duration = Duration::from_secs(4);
 
@@ -83,6 +85,11 @@ impl ControlSocket {
             listener: Some(listener),
             access: Arc::new(access),
         })
+    }
+
+    /// Who is answered.
+    pub fn access(&self) -> Arc<Access> {
+        self.access.clone()
     }
 
     /// Serves requests on the current runtime, until that ends.
@@ -169,7 +176,8 @@ async fn answer(
     Ok(reply)
 }
 
-async fn ask_loop(request: Request, to_loop: &mailbox::Sender<Local>) -> Result<Reply> {
+/// Puts a request to the data loop and waits for the answer, no longer than such a request should take.
+pub(crate) async fn ask_loop(request: Request, to_loop: &mailbox::Sender<Local>) -> Result<Reply> {
     let (limit, unanswered) = match &request {
         Request::Ping { peer } => (PING_LIMIT, format!("no answer from {peer}")),
         Request::Bench { peer, .. } => (
@@ -180,7 +188,15 @@ async fn ask_loop(request: Request, to_loop: &mailbox::Sender<Local>) -> Result<
             REFLECT_LIMIT,
             format!("no answer from {peer} within {} s", REFLECT_LIMIT.as_secs()),
         ),
-        Request::Why { .. }
+        Request::On { peer, .. } | Request::Login { peer, .. } => (
+            ON_LIMIT,
+            format!("no answer from {peer} within {} s", ON_LIMIT.as_secs()),
+        ),
+        Request::Logout { .. }
+        | Request::Admins
+        | Request::Appoint { .. }
+        | Request::Dismiss { .. }
+        | Request::Why { .. }
         | Request::Status
         | Request::Nodes
         | Request::Invite { .. }

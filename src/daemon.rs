@@ -236,7 +236,7 @@ fn up(
     tracing::info!(%network, interface = tun.name(), ipv4 = %own.ipv4.0, ipv6 = %own.ipv6.0, "up");
     let greet = membership.is_founded_now;
     let node = node(membership, identity, &store, config)?;
-    let (parts, rest) = network_side.into_parts(node, tun, store, state, config, greet);
+    let (parts, rest) = network_side.into_parts(node, tun, store, state, config, greet)?;
     let result = EventLoop::new(parts).run();
     rest.end(runtime);
     result

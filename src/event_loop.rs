@@ -34,6 +34,7 @@ use hivevpn_platform::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    administration::{desk::Desk, office::Office},
     audit::Audit,
     control::Reply,
     control_socket::Asked,
@@ -43,6 +44,7 @@ use crate::{
     swarm::{self, Carrier, Command, addresses::Addresses},
 };
 
+mod administration;
 mod answers;
 mod changes;
 mod members;
@@ -121,6 +123,10 @@ pub struct Parts {
     pub store: Store,
     /// The state directory.
     pub state: PathBuf,
+    /// Who may act on this node, and on which nodes we may act.
+    pub office: Office,
+    /// Has members answered who may.
+    pub desk: Desk,
     /// Run with real-time priority.
     pub urgent: bool,
     /// The members to relay for, by name or peer id; all without.
@@ -148,6 +154,8 @@ pub struct EventLoop {
     changes: Changes,
     store: Store,
     state: PathBuf,
+    office: Office,
+    desk: Desk,
     urgent: bool,
     relay_members: Option<Vec<String>>,
     relay_rate: Option<u64>,
@@ -184,6 +192,8 @@ impl EventLoop {
             changes: Changes::watch(parts.network, Instant::now()),
             store: parts.store,
             state: parts.state,
+            office: parts.office,
+            desk: parts.desk,
             urgent: parts.urgent,
             relay_members: parts.relay_members,
             relay_rate: parts.relay_rate,

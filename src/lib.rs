@@ -6,6 +6,7 @@
 //! - [`swarm`], [`reach`]: libp2p, and which of our addresses we tell whom
 //! - [`port_mapping`]: a port on the home router that leads to us
 //! - [`control`], [`control_socket`]: how commands and daemon talk
+//! - [`mod@administration`]: acting on other nodes, and being acted on
 //! - [`roles`], [`audit`]: who may ask what, and what was asked
 //! - [`mod@bench`]: measuring the tunnel to a peer, both ends
 //! - [`doctor`], [`netcheck`], [`reflect`]: what keeps this node from working, and what its network lets it do
@@ -16,6 +17,7 @@
 //!
 //! What decides lives in `hivevpn-core`, what differs per operating system in `hivevpn-platform`.
 
+pub mod administration;
 pub mod audit;
 pub mod bench;
 pub mod cli;

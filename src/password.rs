@@ -12,7 +12,7 @@
 
 use std::{
     env, fmt, fs,
-    io::Read,
+    io::{IsTerminal, Read},
     path::{Path, PathBuf},
 };
 
@@ -116,8 +116,9 @@ pub fn from_file(path: &Path) -> Result<Password> {
 /// What is typed, or comes through a pipe.
 pub fn from_stdin() -> Result<Password> {
     const PLACE: &str = "standard input";
-    if let Some(typed) = terminal::ask_secret("Password: ").context("cannot read the terminal")? {
-        return parse(typed.as_bytes(), PLACE);
+    if std::io::stdin().is_terminal() {
+        let typed = terminal::read_secret("Password: ").context("cannot read the terminal")?;
+        return parse(&typed, PLACE);
     }
     // Room for everything from the start: growing would leave copies behind that nobody wipes.
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_PASSWORD + 3));

@@ -16,6 +16,7 @@ use std::{
     time::Instant,
 };
 
+use hivevpn_core::membership;
 use hivevpn_platform::privileges::{self, PeerCredentials};
 use libp2p::PeerId;
 
@@ -97,6 +98,15 @@ impl FromIterator<Role> for Roles {
     }
 }
 
+impl From<membership::Roles> for Roles {
+    fn from(granted: membership::Roles) -> Self {
+        let has = |role: &Role| {
+            membership::Roles::named(role.name()).is_some_and(|role| granted.include(role))
+        };
+        Role::ALL.into_iter().filter(has).collect()
+    }
+}
+
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Caller {
@@ -133,6 +143,8 @@ pub struct Rule {
     pub role: Role,
     /// What it is about, without anything secret.
     pub subject: Option<String>,
+    /// Whether a member that acts on this node may ask it.
+    pub from_afar: bool,
 }
 
 impl Rule {
@@ -180,11 +192,54 @@ pub fn rule(request: &Request) -> Rule {
             (name, Role::Keys, None)
         }
         Request::Down => ("down", Role::Config, None),
+        // What is asked there is written down there.
+        Request::On { peer, .. } => ("on", Role::Metrics, Some(peer.clone())),
+        Request::Login { peer, .. } => ("login", Role::Metrics, Some(peer.clone())),
+        Request::Logout { peer } => ("logout", Role::Metrics, Some(peer.clone())),
+        Request::Admins => ("admin list", Role::Metrics, None),
+        Request::Appoint { user, roles, .. } => {
+            let subject = format!("{user}: {}", roles.join(", "));
+            ("admin set-password", Role::Keys, Some(subject))
+        }
+        Request::Dismiss { user } => ("admin remove", Role::Keys, Some(user.clone())),
     };
     Rule {
         name,
         role,
         subject,
+        from_afar: makes_sense_from_afar(request),
+    }
+}
+
+/// What no role lets a member ask: it would go on to further nodes in this one's name, give itself further rights, or
+/// decide for the whole network.
+fn makes_sense_from_afar(request: &Request) -> bool {
+    match request {
+        Request::On { .. }
+        | Request::Login { .. }
+        | Request::Logout { .. }
+        | Request::Admins
+        | Request::Appoint { .. }
+        | Request::Dismiss { .. }
+        | Request::SetPassword { .. }
+        | Request::Change(_)
+        | Request::Policy(Ask::Set { .. }) => false,
+        Request::Status
+        | Request::Nodes
+        | Request::Id
+        | Request::Underlay
+        | Request::Ping { .. }
+        | Request::Why { .. }
+        | Request::Bench { .. }
+        | Request::Clock { .. }
+        | Request::Reflect { .. }
+        | Request::Invite { .. }
+        | Request::Whois { .. }
+        | Request::Authorities
+        | Request::Delegates
+        | Request::Revoked
+        | Request::Policy(Ask::Show | Ask::Test { .. } | Ask::Trace { .. })
+        | Request::Down => true,
     }
 }
 
@@ -218,6 +273,9 @@ pub enum Refusal {
         /// What it takes.
         role: Role,
     },
+    /// A member that asks what is for this machine's users.
+    #[error("'{0}' can be asked on this node itself only")]
+    OnlyHere(&'static str),
     /// Too many requests.
     #[error("too many requests: ask again in a second")]
     TooOften,
@@ -279,6 +337,8 @@ impl Access {
                 return Err(Refusal::TooOften);
             }
             Refusal::TooOften
+        } else if matches!(caller, Caller::Member(..)) && !rule.from_afar {
+            Refusal::OnlyHere(rule.name)
         } else if caller.roles().contains(rule.role) {
             return Ok(rule);
         } else {

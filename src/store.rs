@@ -1,10 +1,11 @@
 //! What survives a restart: the only file that knows sled.
 //!
 //! ```text
-//! self         format │ network │ credential │ delegation │ password │ time_floor │ descriptor_seq
+//! self         format │ network │ credential │ delegation │ password │ time_floor │ descriptor_seq │ admin_decoys
 //! records      peer id → member record
 //! redemptions  invite id → who used it, and the certificate it was answered with
 //! notices      id → who was expelled, who may act for the authority, which policy is in force
+//! admins       name → what it may do on this node, and what is kept of its password
 //! ```
 //!
 //! Keys, secrets included, lie in a directory that only the owner may enter.
@@ -26,6 +27,7 @@ pub struct Store {
     records: sled::Tree,
     redemptions: sled::Tree,
     notices: sled::Tree,
+    admins: sled::Tree,
 }
 
 /// What makes this node a member, as encoded by the core.
@@ -56,11 +58,13 @@ impl Store {
             }
             let (records, redemptions) = (db.open_tree("records")?, db.open_tree("redemptions")?);
             let notices = db.open_tree("notices")?;
+            let admins = db.open_tree("admins")?;
             Ok(Self {
                 own,
                 records,
                 redemptions,
                 notices,
+                admins,
                 db,
             })
         };
@@ -180,6 +184,46 @@ impl Store {
             return Err(error);
         }
         Ok(outcome.is_ok())
+    }
+
+    /// Every administrator of this node, by name.
+    pub fn admins(&self) -> Result<Vec<(String, Zeroizing<Vec<u8>>)>> {
+        let entries = self.admins.iter().map(|entry| {
+            let (name, admin) = entry?;
+            let name = String::from_utf8(name.to_vec())
+                .context("the database's list of administrators is damaged")?;
+            Ok((name, Zeroizing::new(admin.to_vec())))
+        });
+        entries.collect()
+    }
+
+    /// Saves an administrator, and returns once it is on the disk.
+    pub fn save_admin(&self, name: &str, admin: &[u8]) -> Result<()> {
+        self.admins.insert(name, admin)?;
+        self.flush()
+    }
+
+    /// Forgets an administrator, and returns once that is on the disk.
+    pub fn remove_admin(&self, name: &str) -> Result<()> {
+        self.admins.remove(name)?;
+        self.flush()
+    }
+
+    /// A secret of this node alone, made by `make` when it is asked for the first time.
+    pub fn secret(
+        &self,
+        key: &str,
+        make: impl FnOnce() -> Zeroizing<[u8; 32]>,
+    ) -> Result<Zeroizing<[u8; 32]>> {
+        if let Some(kept) = self.own.get(key)? {
+            let bytes = <[u8; 32]>::try_from(kept.as_ref())
+                .with_context(|| format!("the database's {key} is damaged"))?;
+            return Ok(Zeroizing::new(bytes));
+        }
+        let secret = make();
+        self.own.insert(key, secret.as_slice())?;
+        self.flush()?;
+        Ok(secret)
     }
 
     /// The latest moment this node has known, in seconds since 1970.

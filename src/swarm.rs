@@ -15,12 +15,14 @@
 //! - [`discoveries`]: what mDNS finds, a few at a time
 //! - `bench`: members that measure the tunnel between them
 //! - `reflect`, `survey`: what members see that we cannot, and what commands are told of the underlay
+//! - `admin`: acting on other nodes, and being acted on
 //! - `commands`, `events`: from the data loop to libp2p, and back
 //!
 //! While the mailbox is full, the swarm reads nothing from the network. It goes on taking commands, so that the
 //! two sides never wait for each other.
 
 pub mod addresses;
+mod admin;
 mod behaviour;
 mod bench;
 mod carrier;
@@ -182,6 +184,7 @@ pub struct Swarm {
     measurements: Measurements,
     reflections: Reflections,
     quotas: dht::Quotas,
+    admin_asked: admin::Asked,
     reservations: Reservations,
     reachability: Reachability,
     discoveries: Discoveries,
@@ -258,6 +261,7 @@ impl Swarm {
             measurements: Measurements::default(),
             reflections: Reflections::default(),
             quotas: dht::Quotas::default(),
+            admin_asked: admin::Asked::default(),
             reservations: Reservations::new(local),
             reachability: Reachability::default(),
             discoveries: Discoveries::default(),

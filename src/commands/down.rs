@@ -6,12 +6,15 @@ use anyhow::Result;
 
 use crate::{
     cli::{self, Cli},
-    control::{self, NoDaemon},
+    control::{self, Daemon, NoDaemon, Request},
 };
 
 /// Ends the network that is meant, or, where none is named, all of this state directory. Returns when everything is
-/// undone.
-pub fn run(cli: &Cli) -> Result<()> {
+/// undone. Another node has answered then, and stops.
+pub fn run(cli: &Cli, daemon: &Daemon) -> Result<()> {
+    if daemon.on.is_some() {
+        return control::ask(daemon, &Request::Down);
+    }
     let socket = cli.socket();
     let outcome = control::stop(&socket);
     if cli.net.is_some() || cli.socket.is_some() || !is_nobody(&outcome) {

@@ -7,15 +7,17 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 
 use crate::{
     cli::IdArgs,
-    control::{Identity, NoDaemon, Request, Starting, ask},
+    control::{Daemon, Identity, NoDaemon, Request, Starting, ask},
     identity,
 };
 
 /// Prints who this node is. Without a daemon its addresses are unknown, its identity is not.
-pub fn run(args: &IdArgs, state: &Path, socket: &Path) -> Result<()> {
-    let identity = match ask(socket, &Request::Id) {
+pub fn run(args: &IdArgs, state: &Path, daemon: &Daemon) -> Result<()> {
+    let identity = match ask(daemon, &Request::Id) {
         Ok(identity) => identity,
-        Err(error) if error.is::<NoDaemon>() || error.is::<Starting>() => offline(state)?,
+        Err(error) if daemon.on.is_none() && (error.is::<NoDaemon>() || error.is::<Starting>()) => {
+            offline(state)?
+        }
         Err(error) => return Err(error),
     };
     if args.base64 {

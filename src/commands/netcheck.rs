@@ -1,31 +1,30 @@
 //! `hivevpn netcheck`
 
-use std::{net::IpAddr, path::Path};
+use std::net::IpAddr;
 
 use anyhow::Result;
-use hivevpn_platform::addresses::local_addresses;
 
 use super::{Paint, Table};
 use crate::{
     cli::JsonArg,
-    control::{NoDaemon, Reflection, Request, Starting, Status, Underlay, ask},
+    control::{Daemon, NoDaemon, Reflection, Request, Starting, Status, Underlay, ask},
     netcheck::{Facts, Family, Filtering, Mapping, Relay, Report, Tokens, judge, observers},
 };
 
 /// Finds out what the network lets this node do. Takes a few seconds where tokens do not arrive.
-pub fn run(args: &JsonArg, socket: &Path) -> Result<()> {
-    let status: Status = ask(socket, &Request::Status)?;
-    let underlay: Underlay = ask(socket, &Request::Underlay)?;
+pub fn run(args: &JsonArg, daemon: &Daemon) -> Result<()> {
+    let status: Status = ask(daemon, &Request::Status)?;
+    let underlay: Underlay = ask(daemon, &Request::Underlay)?;
     let mut facts = Facts {
-        addresses: underlay_addresses(&status.node.interface),
+        addresses: underlay.addresses.clone(),
         status,
-        nodes: ask(socket, &Request::Nodes)?,
+        nodes: ask(daemon, &Request::Nodes)?,
         underlay,
         tokens_v4: Tokens::default(),
         tokens_v6: Tokens::default(),
     };
-    facts.tokens_v4 = send_tokens(&facts, IpAddr::is_ipv4, socket)?;
-    facts.tokens_v6 = send_tokens(&facts, IpAddr::is_ipv6, socket)?;
+    facts.tokens_v4 = send_tokens(&facts, IpAddr::is_ipv4, daemon)?;
+    facts.tokens_v6 = send_tokens(&facts, IpAddr::is_ipv6, daemon)?;
     let report = judge(&facts);
     if args.json {
         super::print_json(&report)
@@ -34,24 +33,8 @@ pub fn run(args: &JsonArg, socket: &Path) -> Result<()> {
     }
 }
 
-/// The machine's addresses that packets of others can have, without those of the overlay.
-fn underlay_addresses(overlay: &str) -> Vec<IpAddr> {
-    let all = local_addresses().unwrap_or_default();
-    let others = all.into_iter().filter(|(name, _)| name != overlay);
-    let addresses = others.map(|(_, network)| network.addr());
-    addresses.filter(|ip| !is_of_this_wire(ip)).collect()
-}
-
-fn is_of_this_wire(ip: &IpAddr) -> bool {
-    ip.is_loopback()
-        || match ip {
-            IpAddr::V4(ip) => ip.is_link_local(),
-            IpAddr::V6(ip) => ip.is_unicast_link_local(),
-        }
-}
-
 /// Has members send tokens, one after the other, until one arrives or enough are lost.
-fn send_tokens(facts: &Facts, of_family: fn(&IpAddr) -> bool, socket: &Path) -> Result<Tokens> {
+fn send_tokens(facts: &Facts, of_family: fn(&IpAddr) -> bool, daemon: &Daemon) -> Result<Tokens> {
     let observers = observers(facts, of_family);
     let mut tokens = Tokens::default();
     // Each may fail once for reasons that are not the network's.
@@ -61,7 +44,7 @@ fn send_tokens(facts: &Facts, of_family: fn(&IpAddr) -> bool, socket: &Path) -> 
             peer: observer.peer_id.clone(),
             endpoint: observer.endpoint,
         };
-        match ask::<Reflection>(socket, &request) {
+        match ask::<Reflection>(daemon, &request) {
             Ok(Reflection { from: Some(from) }) => tokens.arrived = Some(from),
             Ok(Reflection { from: None }) => tokens.lost += 1,
             Err(error) if error.is::<NoDaemon>() || error.is::<Starting>() => return Err(error),

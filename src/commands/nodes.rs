@@ -1,21 +1,19 @@
 //! `hivevpn nodes`
 
-use std::path::Path;
-
 use anyhow::Result;
 
 use super::{Paint, Table};
 use crate::{
     cli::membership::NodesArgs,
-    control::{Node, Request, ask, membership::Revoked},
+    control::{Daemon, Node, Request, ask, membership::Revoked},
 };
 
 /// Lists the members, or the keys that were revoked.
-pub fn run(args: &NodesArgs, socket: &Path) -> Result<()> {
+pub fn run(args: &NodesArgs, daemon: &Daemon) -> Result<()> {
     if args.revoked {
-        return revoked(args, socket);
+        return revoked(args, daemon);
     }
-    let nodes: Vec<Node> = ask(socket, &Request::Nodes)?;
+    let nodes: Vec<Node> = ask(daemon, &Request::Nodes)?;
     if args.json {
         return super::print_json(&nodes);
     }
@@ -43,8 +41,8 @@ pub fn run(args: &NodesArgs, socket: &Path) -> Result<()> {
     super::print(&table.render(Paint::for_stdout()))
 }
 
-fn revoked(args: &NodesArgs, socket: &Path) -> Result<()> {
-    let revoked: Vec<Revoked> = ask(socket, &Request::Revoked)?;
+fn revoked(args: &NodesArgs, daemon: &Daemon) -> Result<()> {
+    let revoked: Vec<Revoked> = ask(daemon, &Request::Revoked)?;
     if args.json {
         return super::print_json(&revoked);
     }

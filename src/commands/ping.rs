@@ -1,18 +1,18 @@
 //! `hivevpn ping`
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 
 use super::{BadUsage, Paint};
 use crate::{
     cli::PingArgs,
-    control::{NoDaemon, Pong, Request, Starting, ask},
+    control::{Daemon, NoDaemon, Pong, Request, Starting, ask},
 };
 
 /// Pings through the tunnel and says which path each answer took, so that an upgrade from relay to direct is seen as
 /// it happens.
-pub fn run(args: &PingArgs, socket: &Path) -> Result<()> {
+pub fn run(args: &PingArgs, daemon: &Daemon) -> Result<()> {
     let interval = Duration::try_from_secs_f64(args.interval)
         .ok()
         .filter(|interval| {
@@ -29,7 +29,7 @@ pub fn run(args: &PingArgs, socket: &Path) -> Result<()> {
         }
         sent += 1;
         match ask::<Pong>(
-            socket,
+            daemon,
             &Request::Ping {
                 peer: args.peer.clone(),
             },

@@ -1,26 +1,25 @@
 //! `hivevpn status`
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
 use super::{BadUsage, Paint, Table, TimedOut};
 use crate::{
     cli::{StatusArgs, WaitFor},
-    control::{NoDaemon, Peer, Request, Starting, Status, ask},
+    control::{Daemon, NoDaemon, Peer, Request, Starting, Status, ask},
 };
 
 /// How often a waiting command looks.
 const LOOK: Duration = Duration::from_millis(100);
+/// And on another node, which lets nobody ask all the time.
+const LOOK_ELSEWHERE: Duration = Duration::from_secs(1);
 
 /// Shows the status, after waiting for it to become as asked.
-pub fn run(args: &StatusArgs, socket: &Path) -> Result<()> {
+pub fn run(args: &StatusArgs, daemon: &Daemon) -> Result<()> {
     let status = match args.wait {
-        Some(wanted) => wait(args, wanted, socket)?,
-        None => ask(socket, &Request::Status)?,
+        Some(wanted) => wait(args, wanted, daemon)?,
+        None => ask(daemon, &Request::Status)?,
     };
     if args.json {
         super::print_json(&status)
@@ -29,13 +28,13 @@ pub fn run(args: &StatusArgs, socket: &Path) -> Result<()> {
     }
 }
 
-fn wait(args: &StatusArgs, wanted: WaitFor, socket: &Path) -> Result<Status> {
+fn wait(args: &StatusArgs, wanted: WaitFor, daemon: &Daemon) -> Result<Status> {
     if args.peer.is_none() && wanted != WaitFor::Online {
         return Err(BadUsage("--wait for a path needs --peer".to_owned()).into());
     }
     let deadline = Instant::now() + Duration::from_secs(args.timeout);
     loop {
-        let unmet = match ask::<Status>(socket, &Request::Status) {
+        let unmet = match ask::<Status>(daemon, &Request::Status) {
             Ok(status) => match unmet(&status, wanted, args.peer.as_deref()) {
                 None => return Ok(status),
                 Some(reason) => {
@@ -49,7 +48,10 @@ fn wait(args: &StatusArgs, wanted: WaitFor, socket: &Path) -> Result<Status> {
         if Instant::now() >= deadline {
             return Err(unmet);
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(match daemon.on {
+            None => LOOK,
+            Some(_) => LOOK_ELSEWHERE,
+        });
     }
 }
 

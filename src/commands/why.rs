@@ -1,21 +1,19 @@
 //! `hivevpn why`
 
-use std::path::Path;
-
 use anyhow::Result;
 
 use super::{Paint, Table};
 use crate::{
     cli::WhyArgs,
-    control::{Request, Why, ask},
+    control::{Daemon, Request, Why, ask},
 };
 
 /// Shows every way to a peer, and why packets go the one they go.
-pub fn run(args: &WhyArgs, socket: &Path) -> Result<()> {
+pub fn run(args: &WhyArgs, daemon: &Daemon) -> Result<()> {
     let request = Request::Why {
         peer: args.peer.clone(),
     };
-    let why: Why = ask(socket, &request)?;
+    let why: Why = ask(daemon, &request)?;
     if args.json {
         return super::print_json(&why);
     }

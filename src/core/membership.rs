@@ -26,6 +26,7 @@
 //! [`notice`], [`notices`], [`directory`]; then [`invite`], [`join`], [`issuer`]. The encoding is in [`envelope`] and `wire`.
 
 pub mod address;
+pub mod administration;
 pub mod bundle;
 pub mod capability;
 pub mod certificate;
@@ -53,6 +54,7 @@ mod tag;
 pub mod time;
 pub(crate) mod wire;
 
+pub use administration::{Admin, Administration};
 pub use bundle::{Bundle, BundleError};
 pub use capability::{Capability, Roles};
 pub use certificate::{Certificate, Credential};

@@ -26,7 +26,8 @@ use crate::{
     connections::Connections,
     membership::{
         Certificate, Credential, Delegation, Directory, Issuer, MemberRecord, Name, Network,
-        PasswordRecord, Redemption, Rejection, Rejections, Signer, SignerKey, TimeFloor, UnixTime, address,
+        PasswordRecord, Redemption, Rejection, Rejections, Signer, SignerKey, TimeFloor, UnixTime,
+        address,
     },
     output::Output,
     path::{Path, candidate::Candidate},
@@ -34,6 +35,7 @@ use crate::{
     tunnels::{OverlayAddresses, PingAnswer, Tunnels},
 };
 
+mod administration;
 mod delegates;
 mod joining;
 mod links;

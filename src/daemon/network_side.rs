@@ -26,6 +26,7 @@ use tokio::{
 };
 
 use crate::{
+    administration::{desk::Desk, office::Office},
     audit::Audit,
     config::{Config, DEFAULT_PORT},
     control_socket::ControlSocket,
@@ -65,6 +66,7 @@ pub(super) struct NetworkSide {
     early: VecDeque<swarm::Event>,
     waker: Waker,
     audit: Audit,
+    desk: Desk,
 }
 
 impl NetworkSide {
@@ -84,6 +86,11 @@ impl NetworkSide {
         let _inside = runtime.enter();
         let mut control_socket = ControlSocket::bind(socket, Access::new(audit.clone()))?;
         control_socket.serve(to_loop_local.clone());
+        let desk = Desk::new(
+            runtime.handle().clone(),
+            to_loop_local.clone(),
+            control_socket.access(),
+        );
         forward_signals(to_loop_local)?;
         let mut sockets = Vec::new();
         let mut shared = Vec::new();
@@ -141,6 +148,7 @@ impl NetworkSide {
             early: VecDeque::new(),
             waker,
             audit,
+            desk,
         })
     }
 
@@ -183,12 +191,13 @@ impl NetworkSide {
         state: &Path,
         config: &Config,
         greet: bool,
-    ) -> (Parts, Rest) {
+    ) -> Result<(Parts, Rest)> {
         let network = NetworkChanges::open(tun.name())
             .inspect_err(|error| {
                 tracing::warn!(%error, "changes of the network will be noticed late");
             })
             .ok();
+        let office = Office::open(&store, &config.admin)?;
         let parts = Parts {
             node,
             tun,
@@ -201,20 +210,22 @@ impl NetworkSide {
             network,
             store,
             state: state.to_owned(),
+            office,
+            desk: self.desk,
             urgent: config.realtime,
             relay_members: config.relay_members.clone(),
             relay_rate: config.relay_rate.map(NonZeroU64::get),
             audit: self.audit,
             greet,
         };
-        (
+        Ok((
             parts,
             Rest {
                 swarm_task: self.swarm_task,
                 port_mapping: self.port_mapping,
                 control_socket: self.control_socket,
             },
-        )
+        ))
     }
 }
 

@@ -83,6 +83,7 @@ fn answers() -> Answers {
             }],
             port_mapping: None,
             observations: Vec::new(),
+            addresses: Vec::new(),
             control_traffic: ControlTraffic::default(),
         },
         clocks: vec![("r".into(), clock(250))],

@@ -73,6 +73,16 @@ impl EventLoop {
             Request::Reflect { peer, endpoint } => {
                 return self.ask_reflection(&peer, endpoint, answer);
             }
+            Request::On { peer, request } => return self.ask_on(&peer, &request, answer, now),
+            Request::Login { peer, step } => return self.login(&peer, step, answer),
+            Request::Logout { peer } => self.logout(&peer),
+            Request::Admins => Reply::of(&self.office.list()),
+            Request::Appoint {
+                user,
+                roles,
+                record,
+            } => self.appoint(&user, &roles, &record),
+            Request::Dismiss { user } => self.dismiss(&user),
             Request::Down => {
                 self.stopping = true;
                 return;

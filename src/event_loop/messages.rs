@@ -111,6 +111,17 @@ impl EventLoop {
             } => {
                 node.handle_sync_request(request, peer, &body, now);
             }
+            Event::Request {
+                request,
+                peer,
+                protocol: Protocol::Admin,
+                body,
+            } => self.administer(request, peer, &body, now),
+            Event::AdminAnswer {
+                peer,
+                asking,
+                outcome,
+            } => self.on_admin_answer(peer, asking, outcome, now),
             Event::Response {
                 token,
                 peer,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -10,6 +10,7 @@ use hivevpn_core::{
     node::{Now, PeerStatus},
     path::PathKind,
 };
+use hivevpn_platform::addresses::local_addresses;
 use tokio::sync::oneshot;
 
 use super::EventLoop;
@@ -44,6 +45,7 @@ impl EventLoop {
             connections: Vec::new(),
             port_mapping: self.addresses.mapped.first().map(ToString::to_string),
             observations: self.observations(now),
+            addresses: underlay_addresses(self.tun.name()),
             control_traffic: self.control_traffic(now),
         };
         self.command(Command::Survey {
@@ -120,6 +122,22 @@ impl EventLoop {
             }
         }
     }
+}
+
+/// The machine's addresses that packets of others can have, without those of the overlay.
+fn underlay_addresses(overlay: &str) -> Vec<IpAddr> {
+    let all = local_addresses().unwrap_or_default();
+    let others = all.into_iter().filter(|(name, _)| name != overlay);
+    let addresses = others.map(|(_, network)| network.addr());
+    addresses.filter(|ip| !is_of_this_wire(ip)).collect()
+}
+
+fn is_of_this_wire(ip: &IpAddr) -> bool {
+    ip.is_loopback()
+        || match ip {
+            IpAddr::V4(ip) => ip.is_link_local(),
+            IpAddr::V6(ip) => ip.is_unicast_link_local(),
+        }
 }
 
 /// Tells whoever waits for this token. Others are somebody's mistake.

@@ -58,6 +58,7 @@ fn body(command: &Command) -> Option<usize> {
         | Command::Dial { .. }
         | Command::Close { .. }
         | Command::AskBench { .. }
+        | Command::AskAdmin { .. }
         | Command::AskReflection { .. }
         | Command::Survey { .. }
         | Command::Lookup { .. }
@@ -72,6 +73,7 @@ fn may_be_lost(command: &Command) -> bool {
         | Command::Respond { .. }
         | Command::Dial { .. }
         | Command::AskBench { .. }
+        | Command::AskAdmin { .. }
         | Command::AskReflection { .. }
         | Command::Survey { .. }
         | Command::Publish { .. }

@@ -94,6 +94,7 @@ fn facts() -> Facts {
             ],
             port_mapping: None,
             observations: Vec::new(),
+            addresses: Vec::new(),
             control_traffic: ControlTraffic::default(),
         },
         addresses: vec![OURS.parse().unwrap()],

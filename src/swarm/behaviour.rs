@@ -9,10 +9,11 @@
 //!
 //! Strangers get all that for a short time, and few of them: see [`Strangers`].
 //!
-//! With members only, behind the [`Gate`]: the DHT, sync, bench, reflect, the carrier and hole punching.
+//! With members only, behind the [`Gate`]: the DHT, sync, bench, reflect, admin, the carrier and hole punching.
 
 use std::{io, time::Duration};
 
+use hivevpn_core::membership::administration::message::{MAX_ANSWER, MAX_ASK};
 use libp2p::{
     PeerId, StreamProtocol,
     connection_limits::{self, ConnectionLimits},
@@ -42,6 +43,7 @@ const JOIN: StreamProtocol = StreamProtocol::new("/hivevpn/join/1");
 const SYNC: StreamProtocol = StreamProtocol::new("/hivevpn/sync/1");
 const BENCH: StreamProtocol = StreamProtocol::new("/hivevpn/bench/1");
 const REFLECT: StreamProtocol = StreamProtocol::new("/hivevpn/reflect/1");
+const ADMIN: StreamProtocol = StreamProtocol::new("/hivevpn/admin/1");
 
 /// The longest request to join, by a stranger: an invite's terms and a name, a few hundred bytes.
 const MAX_JOIN: usize = 64 << 10;
@@ -66,6 +68,8 @@ const MAX_SYNCS: usize = 8;
 const MAX_BENCHES: usize = 2;
 /// Reflections that a member may have in work at once: they are answered at once.
 const MAX_REFLECTIONS: usize = 2;
+/// Requests to act on this node that a member may have in work at once; some wait for a third node.
+const MAX_ADMINS: usize = 4;
 
 /// Connections that are being set up, of members and strangers together. One beyond is refused and must be tried again.
 const MAX_PENDING_INCOMING: u32 = 512;
@@ -103,6 +107,7 @@ pub(super) struct MemberProtocols {
     pub sync: request_response::Behaviour<Codec>,
     pub bench: request_response::Behaviour<Codec>,
     pub reflect: request_response::Behaviour<Codec>,
+    pub admin: request_response::Behaviour<Codec>,
     carrier: carrier::Behaviour,
     dcutr: dcutr::Behaviour,
 }
@@ -142,6 +147,7 @@ impl Behaviour {
                     sync: requests(SYNC, Codec::new(MAX_SYNC, MAX_SYNC), MAX_SYNCS),
                     bench: requests(BENCH, short(bench::wire::MAX_MESSAGE), MAX_BENCHES),
                     reflect: requests(REFLECT, short(reflect::wire::MAX_MESSAGE), MAX_REFLECTIONS),
+                    admin: requests(ADMIN, Codec::new(MAX_ASK, MAX_ANSWER), MAX_ADMINS),
                     carrier: carrier::Behaviour::new(local, mailbox),
                     dcutr: dcutr::Behaviour::new(local),
                 },

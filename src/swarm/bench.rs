@@ -92,7 +92,8 @@ impl Swarm {
     }
 }
 
-fn why(error: &OutboundFailure) -> Unanswered {
+/// What kept a member from answering.
+pub(super) fn why(error: &OutboundFailure) -> Unanswered {
     match error {
         OutboundFailure::UnsupportedProtocols => Unanswered::Unsupported,
         OutboundFailure::DialFailure => Unanswered::NotConnected,

@@ -61,6 +61,7 @@ impl Swarm {
             } => self.request(peer, protocol, token, body),
             Command::Respond { request, body } => self.respond(request, body),
             Command::AskBench { peer, asking } => self.ask_bench(peer, asking),
+            Command::AskAdmin { peer, asking } => self.ask_admin(peer, asking),
             Command::AskReflection { peer, asking } => self.ask_reflection(peer, asking),
             Command::Survey { underlay, answer } => self.survey(*underlay, answer),
             Command::Publish { key, value } => self.publish(key, value),
@@ -129,7 +130,7 @@ impl Swarm {
         // The behaviours would dial by themselves. Whom to dial and where is not theirs to decide.
         let may_ask = match protocol {
             Protocol::Join => self.connections_to(&peer).next().is_some(),
-            Protocol::Sync => self.may_ask(&peer),
+            Protocol::Sync | Protocol::Admin => self.may_ask(&peer),
         };
         if !may_ask {
             let outcome = Err("the peer is not connected".to_owned());
@@ -143,6 +144,7 @@ impl Swarm {
         let id = match protocol {
             Protocol::Join => behaviour.join.send_request(&peer, body),
             Protocol::Sync => behaviour.gate.inner_mut().sync.send_request(&peer, body),
+            Protocol::Admin => behaviour.gate.inner_mut().admin.send_request(&peer, body),
         };
         self.requests.sent(protocol, id, token);
     }
@@ -166,6 +168,11 @@ impl Swarm {
         let sent = match protocol {
             Protocol::Join => behaviour.join.send_response(channel, body),
             Protocol::Sync => behaviour.gate.inner_mut().sync.send_response(channel, body),
+            Protocol::Admin => behaviour
+                .gate
+                .inner_mut()
+                .admin
+                .send_response(channel, body),
         };
         if sent.is_err() {
             tracing::debug!(?request, "nobody waits for the answer any more");

@@ -244,6 +244,7 @@ impl Swarm {
             }
             gate::Event::Inner(MemberProtocolsEvent::Bench(event)) => self.on_bench(event),
             gate::Event::Inner(MemberProtocolsEvent::Reflect(event)) => self.on_reflect(event),
+            gate::Event::Inner(MemberProtocolsEvent::Admin(event)) => self.on_admin(event),
             gate::Event::Inner(MemberProtocolsEvent::Dcutr(event)) => match event.result {
                 Ok(_) => tracing::debug!(peer = %event.remote_peer_id, "punched a hole"),
                 Err(error) => tracing::debug!(peer = %event.remote_peer_id, "{error}"),
@@ -317,7 +318,7 @@ impl Swarm {
         self.addresses_changed = true;
     }
 
-    fn on_request(&mut self, protocol: Protocol, event: Requested) {
+    pub(super) fn on_request(&mut self, protocol: Protocol, event: Requested) {
         use request_response::{Event as Happened, Message};
         match event {
             Happened::Message {

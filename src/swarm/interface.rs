@@ -15,7 +15,8 @@ use super::{
     carrier::{Carrier, Frames},
 };
 use crate::{
-    bench::asking::Asking,
+    administration,
+    bench::asking::{Asking, Unanswered},
     control::{Reply, Underlay},
     reflect,
 };
@@ -27,6 +28,9 @@ pub enum Protocol {
     Join,
     /// Between authenticated members. At most 1 MiB each way.
     Sync,
+    /// From a member that wants to act on another's node. At most 64 KiB there and 1 MiB back. What we ask goes by
+    /// [`Command::AskAdmin`].
+    Admin,
 }
 
 /// What the swarm is to do. It carries out and decides nothing about membership.
@@ -102,6 +106,13 @@ pub enum Command {
         peer: PeerId,
         /// The question.
         asking: Asking,
+    },
+    /// Ask a connected member's daemon to be acted on. The result is an [`Event::AdminAnswer`].
+    AskAdmin {
+        /// Whom.
+        peer: PeerId,
+        /// The question.
+        asking: administration::asking::Asking,
     },
     /// Ask a connected member what we cannot see by ourselves. The question knows who waits for the answer.
     AskReflection {
@@ -230,6 +241,15 @@ pub enum Event {
         peer: PeerId,
         /// The answer, or why there is none.
         outcome: Result<Vec<u8>, String>,
+    },
+    /// The result of [`Command::AskAdmin`].
+    AdminAnswer {
+        /// Who was asked.
+        peer: PeerId,
+        /// The question.
+        asking: administration::asking::Asking,
+        /// The answer, or why there is none.
+        outcome: Result<Vec<u8>, Unanswered>,
     },
     /// [`Command::Dial`] reached nobody.
     DialFailed {

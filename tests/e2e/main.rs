@@ -15,6 +15,7 @@ mod lab;
 mod node;
 mod traffic;
 
+mod admin;
 mod admission;
 mod bench;
 mod cleanup;

@@ -67,6 +67,11 @@ impl Roles {
             .map(|(_, name)| name)
     }
 
+    /// Whether there is none in here that this version knows.
+    pub fn is_empty(self) -> bool {
+        self.names().next().is_none()
+    }
+
     /// The role with this name.
     pub fn named(name: &str) -> Option<Roles> {
         let found = Roles::NAMES.into_iter().find(|(_, known)| *known == name);

@@ -19,6 +19,7 @@ use crate::{
     output::RequestId,
 };
 
+mod administration;
 mod certificates;
 mod conflicts;
 mod delegates;

@@ -94,17 +94,7 @@ fn who_knows_name_and_password_becomes_a_member_of_the_lowest_tier() {
     assert_eq!(joined.network, *world.hosts[0].node.network());
 
     let start = start(2, joined.network, joined.credential, joined.records);
-    let mut disk = storage::Disk::default();
-    disk.fill(&start);
-    let node = Node::new(start, world.now()).unwrap();
-    world.hosts.push(Host {
-        node,
-        disk,
-        number: 2,
-        answers: Vec::new(),
-        refused: Vec::new(),
-    });
-    world.reach(1);
+    world.start_host(start, 2);
     world.connect(0, 1);
     assert_eq!(world.send(1, 0, b"hello").len(), 1);
 }
