@@ -175,7 +175,7 @@ mod tests {
             (Roles::CONFIG, r#"{"command":"status"}"#, Roles::METRICS),
             (
                 Roles::CONFIG,
-                r#"{"command":"invite","name":null,"address":null,"expires_s":60}"#,
+                r#"{"command":"invite","name":null,"groups":[],"address":null,"expires_s":60}"#,
                 Roles::KEYS,
             ),
         ] {

@@ -1,8 +1,9 @@
 //! Lending the authority's powers, using them, and taking them back.
 
 use super::*;
-use crate::membership::{
-    Applicant, GroupGrant, Issuer, Notice, PolicyUpdate, Powers, Revocation, notice,
+use crate::{
+    membership::{Applicant, GroupGrant, Issuer, Notice, PolicyUpdate, Powers, Revocation, notice},
+    policy::{Mode, Policy},
 };
 
 const MONTHS: Duration = Duration::from_secs(100 * 24 * 60 * 60);
@@ -132,10 +133,8 @@ fn ending_a_delegation_that_served_well_disturbs_nobody() {
     assert_eq!(world.send(c, d, b"hello"), [b"hello".to_vec()]);
     let (now, expelled) = (world.now(), world.peer(e));
     world.hosts[b].node.revoke(&expelled, "", now).unwrap();
-    world.hosts[b]
-        .node
-        .set_policy(b"ours".to_vec(), now)
-        .unwrap();
+    let ours = Policy::of(Mode::Open).encode();
+    world.hosts[b].node.set_policy(ours.clone(), now).unwrap();
     world.settle();
     let links = world.links.len();
     let ended = world.undelegate(b);
@@ -153,7 +152,7 @@ fn ending_a_delegation_that_served_well_disturbs_nobody() {
     for at in [0, b, c, d] {
         assert_eq!(world.standing(at), Standing::Member, "host {at}");
         assert!(!world.knows(at, e), "host {at}");
-        assert_eq!(world.hosts[at].node.policy(), Some((2, &b"ours"[..])));
+        assert_eq!(world.hosts[at].node.policy(), Some((2, &ours[..])));
     }
     assert!(world.hosts[b].node.delegation().is_none());
     let (peer, now) = (world.peer(c), world.now());
