@@ -16,10 +16,8 @@ use hivevpn_core::{
     membership::{Bundle, Invite, address, genesis::DEFAULT_IPV4_PREFIX},
     policy::{Exposed, Mode},
 };
-use hivevpn_platform::secret_file;
 use ipnet::Ipv4Net;
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
-use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -51,8 +49,10 @@ pub use administrators::Administrators;
 pub use crate::swarm::RelayMode;
 pub use values::parse_span;
 
+mod file;
 mod values;
 
+use file::File;
 use values::{check_name, checked_member, parse, parse_rate, parse_reservation, worded};
 
 /// Everything an operator may set, validated.
@@ -168,7 +168,7 @@ pub enum ConfigError {
     Exposed {
         /// The file.
         path: PathBuf,
-        /// `an invite`.
+        /// Such as `an invite`.
         what: &'static str,
         /// Its permission bits.
         mode: u32,
@@ -211,7 +211,15 @@ impl Config {
 
     /// What in it nobody else may know.
     fn secret(&self) -> Option<&'static str> {
-        self.invite.as_ref().map(|_| "an invite")
+        if self.invite.is_some() {
+            Some("an invite")
+        } else if self.admission.is_some() {
+            Some("an admission")
+        } else if matches!(self.password, Some(PasswordSource::Given(_))) {
+            Some("the network's password")
+        } else {
+            None
+        }
     }
 
     fn apply_file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
@@ -237,9 +245,6 @@ impl Config {
         } = file;
         if let Some(name) = network.name {
             self.set_network(name.get_ref(), &place(name.span()))?;
-            if self.password.is_some() {
-                check_private(path, &place(name.span()))?;
-            }
         }
         if let Some(file) = network.password_file {
             self.password = Some(PasswordSource::File(file.into()));
@@ -301,7 +306,7 @@ impl Config {
         if let Some(span) = underlay.relay_reservation {
             self.relay_reservation = parse_reservation(span.get_ref(), &place(span.span()))?;
         }
-        admin.apply_to(&mut self.admin, &place)?;
+        admin.apply_to(&mut self.admin, place)?;
         if let Some(name) = interface.name {
             self.set_interface(name.get_ref(), &place(name.span()))?;
         }
@@ -538,15 +543,6 @@ fn read_invite() -> Result<Zeroizing<String>, ConfigError> {
     }
 }
 
-/// A file that holds a password must be nobody else's to read.
-fn check_private(path: &Path, place: &str) -> Result<(), ConfigError> {
-    secret_file::check(path).map_err(|error| ConfigError::Value {
-        place: place.to_owned(),
-        option: "network.name",
-        message: format!("it holds the password, but {error}"),
-    })
-}
-
 /// The option on the line with this offset, with its section: `underlay.port`.
 fn option_at(text: &str, offset: usize) -> Option<String> {
     let start = text.get(..offset)?.rfind('\n').map_or(0, |end| end + 1);
@@ -566,99 +562,6 @@ fn line_of(text: &str, offset: usize) -> usize {
         .take(offset)
         .filter(|byte| **byte == b'\n')
         .count()
-}
-
-// ---- the file's shape ------------------------------------------------------------------------------------
-
-type Spanned<T> = toml::Spanned<T>;
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct File {
-    network: NetworkSection,
-    node: NodeSection,
-    underlay: UnderlaySection,
-    admin: administrators::AdminSection,
-    interface: InterfaceSection,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct NetworkSection {
-    name: Option<Spanned<String>>,
-    invite: Option<Spanned<Secret>>,
-    password_file: Option<String>,
-    ipv4_prefix: Option<Spanned<String>>,
-    policy: Option<Spanned<String>>,
-}
-
-/// Wiped when it is dropped, and never shown.
-struct Secret(Zeroizing<String>);
-
-impl<'de> Deserialize<'de> for Secret {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(|text| Self(Zeroizing::new(text)))
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("…")
-    }
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct NodeSection {
-    name: Option<Spanned<String>>,
-    address: Option<Spanned<String>>,
-    user: Option<String>,
-    publish: Vec<Spanned<String>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct UnderlaySection {
-    port: Option<u16>,
-    bootstrap: Vec<Spanned<String>>,
-    external: Vec<Spanned<String>>,
-    port_mapping: Option<bool>,
-    relay: Option<RelayOption>,
-    relay_rate: Option<Spanned<String>>,
-    relay_members: Option<Vec<Spanned<String>>>,
-    relay_reservation: Option<Spanned<String>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct InterfaceSection {
-    name: Option<Spanned<String>>,
-    mtu: Option<Spanned<u16>>,
-    realtime: Option<bool>,
-    offload: Option<bool>,
-}
-
-/// `true`, `false` or `"auto"`.
-#[derive(Debug)]
-struct RelayOption(RelayMode);
-
-impl<'de> Deserialize<'de> for RelayOption {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Shape {
-            Bool(bool),
-            Text(String),
-        }
-        match Shape::deserialize(deserializer) {
-            Ok(Shape::Bool(true)) => Ok(Self(RelayMode::Always)),
-            Ok(Shape::Bool(false)) => Ok(Self(RelayMode::Never)),
-            Ok(Shape::Text(text)) if text == "auto" => Ok(Self(RelayMode::Auto)),
-            Ok(Shape::Text(_)) | Err(_) => {
-                Err(serde::de::Error::custom("relay is true, false or \"auto\""))
-            }
-        }
-    }
 }
 
 #[cfg(test)]

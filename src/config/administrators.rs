@@ -6,7 +6,7 @@ use hivevpn_core::membership::{Admin, Name, Roles};
 use libp2p::PeerId;
 use serde::Deserialize;
 
-use super::{ConfigError, Spanned};
+use super::{ConfigError, file::Spanned};
 use crate::administration::{file, roles_named};
 
 /// Who may act on this node from others, beside those that its store names.

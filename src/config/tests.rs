@@ -250,7 +250,7 @@ fn a_configuration_with_a_password_must_be_private() {
     let with_password = "\n[network]\nname = \"lab:sesame\"\n";
     let error = load(with_password, 0o644).unwrap_err().to_string();
     assert!(
-        error.contains(":3: network.name: ") && error.contains("chmod 600"),
+        error.contains("holds the network's password") && error.contains("chmod 600"),
         "{error}"
     );
     assert_eq!(

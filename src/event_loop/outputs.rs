@@ -174,7 +174,7 @@ impl EventLoop {
 
     /// What cannot be sent has failed, as far as the core can tell.
     pub(super) fn command(&mut self, command: Command) {
-        let Err(lost) = self.unsent.push(command) else {
+        let Some(lost) = self.unsent.push(command) else {
             return;
         };
         tracing::debug!("the network side of this node is far behind: something is not sent");

@@ -21,15 +21,15 @@ pub struct Unsent {
 
 impl Unsent {
     /// Puts a command at the end, or gives it back if there is no room for it.
-    pub fn push(&mut self, command: Command) -> Result<(), Command> {
+    pub fn push(&mut self, command: Command) -> Option<Command> {
         let bytes = body(&command).unwrap_or_default();
         let is_full = self.commands.len() >= MAX_UNSENT || self.bytes + bytes > MAX_UNSENT_BYTES;
         if is_full && may_be_lost(&command) {
-            return Err(command);
+            return Some(command);
         }
         self.bytes += bytes;
         self.commands.push_back(command);
-        Ok(())
+        None
     }
 
     /// Takes the first.
@@ -110,10 +110,10 @@ mod tests {
     #[test]
     fn what_may_be_lost_is_when_there_is_too_much_of_it() {
         let mut unsent = Unsent::default();
-        let taken = (0..2 * MAX_UNSENT).filter(|_| unsent.push(request(1)).is_ok());
+        let taken = (0..2 * MAX_UNSENT).filter(|_| unsent.push(request(1)).is_none());
         assert_eq!(taken.count(), MAX_UNSENT);
         let connection = ConnectionId(1);
-        assert!(unsent.push(Command::Admit { connection }).is_ok());
+        assert!(unsent.push(Command::Admit { connection }).is_none());
         while unsent.pop().is_some() {}
         assert!(unsent.is_empty());
         assert_eq!(unsent.bytes, 0);
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn long_messages_are_bounded_by_their_bytes() {
         let mut unsent = Unsent::default();
-        let taken = (0..1000).filter(|_| unsent.push(request(1 << 20)).is_ok());
+        let taken = (0..1000).filter(|_| unsent.push(request(1 << 20)).is_none());
         assert_eq!(taken.count(), MAX_UNSENT_BYTES >> 20);
     }
 }

@@ -192,9 +192,7 @@ impl Flows {
     /// The flow of this key, unless it has ended.
     pub fn get_mut(&mut self, key: &FlowKey, now: Instant) -> Option<&mut Flow> {
         let at = *self.places.get(key)?;
-        if self.remaining(at, now).is_none() {
-            return None;
-        }
+        self.remaining(at, now)?;
         Some(&mut self.slots[at].1)
     }
 

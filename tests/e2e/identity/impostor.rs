@@ -1,24 +1,39 @@
-//! A member with a program of its own: valid WireGuard keys, and no scruples about addresses.
+//! A member with a program of its own: valid keys, the network's secret, and no scruples about addresses.
+//!
+//! It is our own core, told that any address is ours and that any address is the victim's.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::path::Path as FilePath;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
-use boringtun::noise::{Tunn, TunnResult};
-use boringtun::x25519::{PublicKey, StaticSecret};
+use hivevpn::identity::random_bytes;
+use hivevpn::store::Store;
+use hivevpn_core::membership::Network;
+use hivevpn_core::path::{Path, PathKind};
+use hivevpn_core::peer::PeerKeys;
+use hivevpn_core::session::{Identity, WireGuardKey};
+use hivevpn_core::tunnels::{OverlayAddresses, Tunnels};
+use libp2p::PeerId;
 
 use crate::lab::Host;
 
 /// In every ping, to be recognised.
 pub const MARKER: &[u8] = b"forged by a member";
 
-/// Room for a sealed packet and for what boringtun wants beside it.
+/// How long an answer is waited for. Behind the first ping come two handshakes and an exchange of keys.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often the tunnel's timers run.
+const TICK: Duration = Duration::from_millis(50);
+/// The longest datagram.
 const BUFFER: usize = 2048;
 
-/// A WireGuard session in the name of a member that does not run.
+/// A tunnel in the name of a member that does not run.
 pub struct Impostor {
-    tunnel: Tunn,
+    tunnels: Tunnels,
     socket: UdpSocket,
+    victim: PeerKeys,
+    target: SocketAddr,
 }
 
 impl Impostor {
@@ -29,64 +44,105 @@ impl Impostor {
 
     /// The same where the victim's state is elsewhere in its directory.
     pub fn connect_with(host: &Host, victim: &Host, state: &str) -> Self {
-        let theirs = PublicKey::from(&secret(victim, state));
-        let tunnel = Tunn::new(secret(host, "state"), theirs, None, None, 1, None);
+        let network = network(&host.directory().join("state"));
+        let identity = identity(&host.directory().join("state"));
+        let nobody = OverlayAddresses {
+            ipv4: None,
+            ipv6: Ipv6Addr::UNSPECIFIED,
+        };
+        let keyring = network.keyring(identity, random_bytes());
         let target = SocketAddr::new(victim.address(), 7777);
-        let socket = host.here(move || {
-            let socket = UdpSocket::bind("0.0.0.0:7777").unwrap();
-            socket.connect(target).unwrap();
-            socket
-        });
-        socket
-            .set_read_timeout(Some(Duration::from_secs(1)))
-            .unwrap();
-        Self { tunnel, socket }
+        let socket = host.here(move || UdpSocket::bind("0.0.0.0:7777").unwrap());
+        socket.set_read_timeout(Some(TICK)).unwrap();
+        Self {
+            tunnels: Tunnels::new(nobody, keyring, 1420, 0, Instant::now()),
+            socket,
+            victim: PeerKeys {
+                id: PeerId::random(),
+                key: wireguard_key(&victim.directory().join(state)),
+                ipv4: None,
+                ipv6: Ipv6Addr::LOCALHOST,
+            },
+            target,
+        }
     }
 
     /// Sends an echo request from `source`; whether an answer comes to us.
     pub fn ping(&mut self, source: IpAddr, target: IpAddr) -> bool {
+        self.claim(source, target);
         let packet = echo_request(source, target);
-        let mut sealed = [0; BUFFER];
-        // The first packet waits in the tunnel for the handshake, which it causes.
-        if let TunnResult::WriteToNetwork(datagram) = self.tunnel.encapsulate(&packet, &mut sealed)
-        {
-            self.socket.send(datagram).unwrap();
-        }
+        let begun = Instant::now();
+        self.tunnels.handle_overlay_packet(&packet, begun);
         let mut datagram = [0; BUFFER];
-        while let Ok(length) = self.socket.recv(&mut datagram) {
-            if self.opens(&datagram[..length]) {
+        while begun.elapsed() < PATIENCE {
+            self.send();
+            if let Ok((length, from)) = self.socket.recv_from(&mut datagram) {
+                let path = Path::Direct(from);
+                self.tunnels
+                    .handle_datagram(path, &datagram[..length], Instant::now());
+            }
+            self.tunnels.handle_timeout(Instant::now());
+            if self.is_answered() {
                 return true;
             }
         }
         false
     }
 
-    /// Whether a datagram carries an echo reply. Sends what the handshake has to say.
-    fn opens(&mut self, datagram: &[u8]) -> bool {
-        let (mut datagram, mut buffer) = (datagram, [0; BUFFER]);
-        loop {
-            match self.tunnel.decapsulate(None, datagram, &mut buffer) {
-                TunnResult::WriteToNetwork(answer) => {
-                    self.socket.send(answer).unwrap();
-                    datagram = &[]; // asks for what else there is to send
-                }
-                TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
-                    return packet.windows(MARKER.len()).any(|window| window == MARKER);
-                }
-                TunnResult::Done | TunnResult::Err(_) => return false,
+    /// Makes our core believe that `source` is ours and `target` the victim's.
+    fn claim(&mut self, source: IpAddr, target: IpAddr) {
+        let mut us = OverlayAddresses {
+            ipv4: None,
+            ipv6: Ipv6Addr::UNSPECIFIED,
+        };
+        match source {
+            IpAddr::V4(source) => us.ipv4 = Some(source),
+            IpAddr::V6(source) => us.ipv6 = source,
+        }
+        self.tunnels.set_addresses(us);
+        match target {
+            IpAddr::V4(target) => self.victim.ipv4 = Some(target),
+            IpAddr::V6(target) => self.victim.ipv6 = target,
+        }
+        self.tunnels.upsert(self.victim);
+        let (path, now) = (Path::Direct(self.target), Instant::now());
+        self.tunnels
+            .open_path(&self.victim.id, path, PathKind::Direct, now);
+    }
+
+    fn send(&mut self) {
+        for (path, datagram) in self.tunnels.outbox().datagrams() {
+            if let Path::Direct(to) = path {
+                self.socket.send_to(datagram, to).unwrap();
             }
         }
+        self.tunnels.outbox().clear();
+    }
+
+    fn is_answered(&mut self) -> bool {
+        let is_ours = |packet: &[u8]| packet.windows(MARKER.len()).any(|part| part == MARKER);
+        let answered = self.tunnels.inbox().iter().any(is_ours);
+        self.tunnels.inbox().clear();
+        answered
     }
 }
 
-/// The WireGuard secret of the node on a host.
-fn secret(host: &Host, state: &str) -> StaticSecret {
-    let path = host.directory().join(state).join("wg.key");
-    let text = std::fs::read_to_string(path).unwrap();
+/// The network that a node was in, secret included.
+fn network(state: &FilePath) -> Network {
+    let stored = Store::open(state).unwrap().membership().unwrap();
+    Network::decode(&stored.expect("it was a member").network).unwrap()
+}
+
+fn identity(state: &FilePath) -> Identity {
+    let text = std::fs::read_to_string(state.join("wg.key")).unwrap();
     let bytes = base64::engine::general_purpose::STANDARD
         .decode(text.trim())
         .unwrap();
-    StaticSecret::from(<[u8; 32]>::try_from(bytes).unwrap())
+    Identity::new(bytes.try_into().unwrap())
+}
+
+fn wireguard_key(state: &FilePath) -> WireGuardKey {
+    identity(state).public()
 }
 
 /// An ICMP echo request with [`MARKER`] in it.
