@@ -7,7 +7,7 @@
 //!
 //! Who may act on a node is decided by the core ([`hivevpn_core::membership::administration`]). Here is what that
 //! decision rests on, and what follows from it: [`office`] is this node's list of administrators and the capabilities
-//! that other nodes have given us; [`file`] the list as a file; [`asking`] a message on its way to another node;
+//! that other nodes have given us; [`mod@file`] the list as a file; [`asking`] a message on its way to another node;
 //! [`desk`] has a member's request answered.
 
 pub mod asking;

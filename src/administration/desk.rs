@@ -1,6 +1,6 @@
 //! Has the requests of members answered, as the control socket has those of this machine's commands answered.
 //!
-//! What a request takes is in one table for all callers ([`roles`](crate::roles)), and what was changed or refused is
+//! What a request takes is in one table for all callers ([`roles`]), and what was changed or refused is
 //! written down for all of them.
 
 use std::{

@@ -84,7 +84,7 @@ pub struct PolicyTestArgs {
 /// Arguments of `policy trace`.
 #[derive(Debug, Args)]
 pub struct PolicyTraceArgs {
-    /// Who begins: name, overlay address, peer id, or group:<name>
+    /// Who begins: name, overlay address, peer id, or group:NAME
     #[arg(value_name = "FROM")]
     pub from: String,
 

@@ -28,7 +28,7 @@ use tokio::sync::Semaphore;
 use super::{address::multiaddr, error::Error, handshake, muxer::Muxer, punch::Punches};
 use crate::swarm::{source::Source, underlay::doorway};
 
-/// Inbound handshakes at a time, more than the [doorway](crate::swarm::underlay::doorway) has room for. Beyond, nobody is
+/// Inbound handshakes at a time, more than the [`doorway`] has room for. Beyond, nobody is
 /// answered; clients repeat themselves.
 const HANDSHAKES: usize = 2 * doorway::MOST;
 

@@ -185,9 +185,11 @@ fn a_name_that_is_no_administrators_is_answered_like_one_that_is() {
     assert_eq!(known.len(), unknown.len());
     assert_eq!(target.login(4, "nobody", PASSWORD), None);
     // The evaluated element, which leads the message, depends on the name's key and the guess alone.
-    let again = |target: &mut Target, from| match target.begin(from, "nobody", "guess").1 {
-        Step::Begun { challenge, .. } => challenge[..32].to_vec(),
-        other => panic!("{other:?}"),
+    let again = |target: &mut Target, from| {
+        let Step::Begun { challenge, .. } = target.begin(from, "nobody", "guess").1 else {
+            panic!("it is challenged");
+        };
+        challenge[..32].to_vec()
     };
     assert_eq!(again(&mut target, 5), unknown[..32]);
     assert_eq!(again(&mut Target::new(1), 5), unknown[..32]);

@@ -74,8 +74,8 @@ impl Net {
     fn ask(&mut self, from: usize, to: usize, packet: &[u8]) -> (bool, Option<Told>) {
         let came = self.send(from, packet);
         let arrived = came[to].iter().any(|came| came == packet);
-        let told = came[from].iter().map(|packet| told(packet));
-        (arrived, told.last())
+        let mut told = came[from].iter().map(|packet| told(packet));
+        (arrived, told.next_back())
     }
 
     fn arrives(&mut self, from: usize, to: usize, packet: &[u8]) -> bool {
