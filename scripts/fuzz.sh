@@ -10,7 +10,7 @@
 # $FUZZ_DIR/<target>.log, what breaks something lies in tests/fuzz/artifacts/<target>.
 set -eu
 cd "$(dirname "$0")/../tests/fuzz"
-FUZZ_DIR=${FUZZ_DIR:-/tmp/w/fuzz}
+FUZZ_DIR=${FUZZ_DIR:-${TMPDIR:-/tmp}/hivevpn-fuzz}
 KEEP=48
 mkdir -p "$FUZZ_DIR"
 # libFuzzer's instrumentation is an unstable flag of the stable compiler. No sanitizer: our code is safe Rust, and a
