@@ -61,6 +61,8 @@ simulation() { # a workspace of its own, for a feature that would stop the real 
 
 corpora() { # what fuzzers have kept, replayed; scripts/fuzz.sh looks for more
   (
+    # Most of what it is made of has been built.
+    export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
     cd tests/fuzz
     cargo fmt --check
     cargo clippy --all-targets --quiet --locked -- -D warnings
