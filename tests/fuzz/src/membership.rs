@@ -9,11 +9,13 @@ use hivevpn_core::{
     connection::{ConnectionId, Link},
     membership::{
         Credential, Founding, Genesis, Invite, JoinAnswer, JoinMessage, JoinRequest, MemberRecord,
-        Name, Network, Redemption, Signer, SignerKey, SyncMessage, UnixTime,
-        delegation::Delegation, descriptor::Descriptor, envelope::Domain, genesis,
+        Name, Network, Notice, PasswordRecord, PasswordStep, Redemption, Signer, SignerKey,
+        SyncMessage, UnixTime, delegation::Delegation, descriptor::Descriptor, envelope::Domain,
+        genesis,
     },
     node::{InviteRequest, Node, Now, Start},
     output::RequestId,
+    policy::Policy,
     relay, session,
 };
 use libp2p_core::SignedEnvelope;
@@ -51,6 +53,7 @@ fn founded() -> Founded {
         certificate_lifetime: genesis::DEFAULT_CERTIFICATE_LIFETIME,
         founder_name: Name::parse("founder").expect("a name"),
         founder_ipv4: None,
+        policy_mode: None,
     };
     let (authority, founder) = (signer(AUTHORITY), signer(FOUNDER));
     let secret = Zeroizing::new([77; 32]);
@@ -86,8 +89,12 @@ fn node() -> Node {
         seed: 1,
         descriptor_seq: 0,
         time_floor: UNIX,
+        secret_seed: Zeroizing::new([2; 32]),
+        random: Zeroizing::new([3; 32]),
         records: Vec::new(),
+        notices: Vec::new(),
         redemptions: Vec::new(),
+        password: None,
         relay_terms: relay::Terms::default(),
         bootstrap: Vec::new(),
     };
@@ -104,6 +111,7 @@ fn now() -> Now {
 fn invite() -> Invite {
     let request = InviteRequest {
         name: None,
+        groups: Default::default(),
         ipv4: None,
         lifetime: Duration::from_secs(3600),
     };
@@ -122,7 +130,13 @@ pub fn objects(bytes: &[u8]) {
         let _ = Delegation::open(bytes, genesis);
         let _ = Descriptor::open(bytes, &genesis.id(), &signer(FOUNDER).key(), UNIX);
         let _ = Redemption::decode(bytes);
-        let _ = JoinMessage::decode(bytes);
+        if let Ok(JoinMessage::Password(step)) = JoinMessage::decode(bytes) {
+            let _ = PasswordStep::decode(&step);
+        }
+        let _ = PasswordStep::decode(bytes);
+        let _ = PasswordRecord::decode(bytes);
+        let _ = Notice::decode(bytes);
+        let _ = Policy::decode(bytes);
         let _ = JoinRequest::open(bytes, &us);
         if let Ok(credential) = Credential::decode(bytes) {
             let _ = credential.verify(genesis, UNIX, &us);

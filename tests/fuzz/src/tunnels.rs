@@ -11,6 +11,7 @@ use hivevpn_core::{
     peer::PeerKeys,
     relay::{Channel, Terms},
     session::{Identity, Session, sealed_length},
+    tunnel_key::Keyring,
     tunnels::{OverlayAddresses, Tunnels},
 };
 use libp2p_identity::PeerId;
@@ -55,7 +56,11 @@ impl World {
             ipv4: keys(1).ipv4,
             ipv6: keys(1).ipv6,
         };
-        let mut honest = Tunnels::new(us, Identity::new([1; 32]), MTU, 1, now);
+        let keyring = |number| {
+            let identity = Identity::new([number; 32]);
+            Keyring::new(identity, [5; 32], [6; 32].into(), [7; 32].into())
+        };
+        let mut honest = Tunnels::new(us, keyring(1), MTU, 1, now);
         honest.upsert(keys(2));
         honest.upsert(keys(3));
         honest.set_relaying(Some(Terms::default()), now);
@@ -65,10 +70,12 @@ impl World {
         honest.open_path(&peer(3), direct(3), PathKind::Direct, now);
         let carrier = Path::Carrier(ConnectionId(1));
         honest.open_path(&peer(2), carrier, PathKind::Stream, now);
-        let identity = Identity::new([2; 32]);
+        // The greeting, in which signals travel and keys are exchanged.
+        let member = keyring(2);
+        let psk = member.greeting_psk(&keys(1).key);
         let mut world = Self {
             honest,
-            session: Session::new(&identity, keys(1).key, 7),
+            session: Session::new(member.identity(), keys(1).key, &psk, 7),
             now,
             last: Vec::new(),
         };
