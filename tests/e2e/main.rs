@@ -20,6 +20,7 @@ mod admission;
 mod bench;
 mod cleanup;
 mod cli;
+mod conflict;
 mod delegates;
 mod discovery;
 mod doctor;
