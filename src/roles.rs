@@ -1,11 +1,11 @@
 //! Who may ask this node what.
 //!
-//! Membership gives no right on a node. Every request needs one [`Role`], by a table that has a row for each ([`rule`]);
+//! Membership gives no right on a node. Every request needs one of the [`Roles`], by a table that has a row for each ([`rule`]);
 //! whoever does not hold that role is refused. Roles come to
 //!
 //! - **local users** from the control socket, whose other end the kernel names: root, the daemon's own user and the members
 //!   of the group `hivevpn` hold all of them, nobody else any;
-//! - **members** from a capability of theirs, which whoever checked it turns into [`Roles`].
+//! - **members** from a [capability](hivevpn_core::membership::Capability) of theirs.
 //!
 //! [`Access`] asks the table, keeps callers from asking too often, and has everything that changes something, and every
 //! refusal, written down ([`audit`](crate::audit)).
@@ -16,7 +16,7 @@ use std::{
     time::Instant,
 };
 
-use hivevpn_core::membership;
+use hivevpn_core::membership::Roles;
 use hivevpn_platform::privileges::{self, PeerCredentials};
 use libp2p::PeerId;
 
@@ -28,84 +28,6 @@ use crate::{
 mod pace;
 
 use pace::{Pace, TooMany};
-
-/// What somebody may do on this node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    /// See what the node sees, and have it measure.
-    Metrics,
-    /// Use services of the node for others.
-    Proxy,
-    /// Run commands on it.
-    Shell,
-    /// Replace the program.
-    Update,
-    /// Change what it does; stop it.
-    Config,
-    /// Let members in and out, and change what they may.
-    Keys,
-}
-
-impl Role {
-    /// Every role.
-    pub const ALL: [Self; 6] = [
-        Self::Metrics,
-        Self::Proxy,
-        Self::Shell,
-        Self::Update,
-        Self::Config,
-        Self::Keys,
-    ];
-
-    /// Its name in files and messages.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Metrics => "metrics",
-            Self::Proxy => "proxy",
-            Self::Shell => "shell",
-            Self::Update => "update",
-            Self::Config => "config",
-            Self::Keys => "keys",
-        }
-    }
-
-    fn bit(self) -> u8 {
-        match self {
-            Self::Metrics => 1,
-            Self::Proxy => 1 << 1,
-            Self::Shell => 1 << 2,
-            Self::Update => 1 << 3,
-            Self::Config => 1 << 4,
-            Self::Keys => 1 << 5,
-        }
-    }
-}
-
-/// A set of roles.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Roles(u8);
-
-impl Roles {
-    /// Whether `role` is among them. No role contains another.
-    pub fn contains(self, role: Role) -> bool {
-        self.0 & role.bit() != 0
-    }
-}
-
-impl FromIterator<Role> for Roles {
-    fn from_iter<I: IntoIterator<Item = Role>>(roles: I) -> Self {
-        Self(roles.into_iter().fold(0, |set, role| set | role.bit()))
-    }
-}
-
-impl From<membership::Roles> for Roles {
-    fn from(granted: membership::Roles) -> Self {
-        let has = |role: &Role| {
-            membership::Roles::named(role.name()).is_some_and(|role| granted.include(role))
-        };
-        Role::ALL.into_iter().filter(has).collect()
-    }
-}
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +41,7 @@ pub enum Caller {
 impl Caller {
     fn roles(&self) -> Roles {
         match self {
-            Self::Local(_) => Role::ALL.into_iter().collect(),
+            Self::Local(_) => Roles::ALL,
             Self::Member(_, roles) => *roles,
         }
     }
@@ -140,7 +62,7 @@ pub struct Rule {
     /// What it is called in the audit log.
     pub name: &'static str,
     /// What it takes.
-    pub role: Role,
+    pub role: Roles,
     /// What it is about, without anything secret.
     pub subject: Option<String>,
     /// Whether a member that acts on this node may ask it.
@@ -150,58 +72,58 @@ pub struct Rule {
 impl Rule {
     /// Whether it changes something, so that it is to be written down.
     pub fn changes_something(&self) -> bool {
-        self.role != Role::Metrics
+        self.role != Roles::METRICS
     }
 }
 
 /// The table. A request without a row does not compile.
 pub fn rule(request: &Request) -> Rule {
     let (name, role, subject) = match request {
-        Request::Status => ("status", Role::Metrics, None),
-        Request::Nodes => ("nodes", Role::Metrics, None),
-        Request::Id => ("id", Role::Metrics, None),
-        Request::Underlay => ("underlay", Role::Metrics, None),
-        Request::Ping { peer } => ("ping", Role::Metrics, Some(peer.clone())),
-        Request::Why { peer } => ("why", Role::Metrics, Some(peer.clone())),
-        Request::Bench { peer, .. } => ("bench", Role::Metrics, Some(peer.clone())),
-        Request::Clock { peer } => ("clock", Role::Metrics, Some(peer.clone())),
-        Request::Reflect { peer, .. } => ("reflect", Role::Metrics, Some(peer.clone())),
+        Request::Status => ("status", Roles::METRICS, None),
+        Request::Nodes => ("nodes", Roles::METRICS, None),
+        Request::Id => ("id", Roles::METRICS, None),
+        Request::Underlay => ("underlay", Roles::METRICS, None),
+        Request::Ping { peer } => ("ping", Roles::METRICS, Some(peer.clone())),
+        Request::Why { peer } => ("why", Roles::METRICS, Some(peer.clone())),
+        Request::Bench { peer, .. } => ("bench", Roles::METRICS, Some(peer.clone())),
+        Request::Clock { peer } => ("clock", Roles::METRICS, Some(peer.clone())),
+        Request::Reflect { peer, .. } => ("reflect", Roles::METRICS, Some(peer.clone())),
         Request::Invite { name, address, .. } => {
             let address = address.map(|address| address.to_string());
             let whom: Vec<_> = [name.clone(), address].into_iter().flatten().collect();
             (
                 "invite",
-                Role::Keys,
+                Roles::KEYS,
                 (!whom.is_empty()).then(|| whom.join(" ")),
             )
         }
-        Request::Whois { who } => ("whois", Role::Metrics, Some(who.clone())),
-        Request::Authorities => ("authority", Role::Metrics, None),
-        Request::Delegates => ("delegate list", Role::Metrics, None),
-        Request::Revoked => ("revoked", Role::Metrics, None),
+        Request::Whois { who } => ("whois", Roles::METRICS, Some(who.clone())),
+        Request::Authorities => ("authority", Roles::METRICS, None),
+        Request::Delegates => ("delegate list", Roles::METRICS, None),
+        Request::Revoked => ("revoked", Roles::METRICS, None),
         Request::Change(change) => change_rule(change),
-        Request::Policy(Ask::Set { .. }) => ("policy set", Role::Keys, None),
+        Request::Policy(Ask::Set { .. }) => ("policy set", Roles::KEYS, None),
         Request::Policy(Ask::Show | Ask::Test { .. } | Ask::Trace { .. }) => {
-            ("policy", Role::Metrics, None)
+            ("policy", Roles::METRICS, None)
         }
         Request::SetPassword { record } => {
             let name = match record {
                 Some(_) => "password set",
                 None => "password clear",
             };
-            (name, Role::Keys, None)
+            (name, Roles::KEYS, None)
         }
-        Request::Down => ("down", Role::Config, None),
+        Request::Down => ("down", Roles::CONFIG, None),
         // What is asked there is written down there.
-        Request::On { peer, .. } => ("on", Role::Metrics, Some(peer.clone())),
-        Request::Login { peer, .. } => ("login", Role::Metrics, Some(peer.clone())),
-        Request::Logout { peer } => ("logout", Role::Metrics, Some(peer.clone())),
-        Request::Admins => ("admin list", Role::Metrics, None),
+        Request::On { peer, .. } => ("on", Roles::METRICS, Some(peer.clone())),
+        Request::Login { peer, .. } => ("login", Roles::METRICS, Some(peer.clone())),
+        Request::Logout { peer } => ("logout", Roles::METRICS, Some(peer.clone())),
+        Request::Admins => ("admin list", Roles::METRICS, None),
         Request::Appoint { user, roles, .. } => {
             let subject = format!("{user}: {}", roles.join(", "));
-            ("admin set-password", Role::Keys, Some(subject))
+            ("admin set-password", Roles::KEYS, Some(subject))
         }
-        Request::Dismiss { user } => ("admin remove", Role::Keys, Some(user.clone())),
+        Request::Dismiss { user } => ("admin remove", Roles::KEYS, Some(user.clone())),
     };
     Rule {
         name,
@@ -244,7 +166,7 @@ fn makes_sense_from_afar(request: &Request) -> bool {
 }
 
 /// The rows of changes of who may what: all of them take the right to use the node's keys.
-fn change_rule(change: &Change) -> (&'static str, Role, Option<String>) {
+fn change_rule(change: &Change) -> (&'static str, Roles, Option<String>) {
     let (name, subject) = match change {
         Change::Admit { id, .. } => ("admit", Some(id)),
         Change::Revoke { node, .. } => ("revoke", Some(node)),
@@ -253,7 +175,7 @@ fn change_rule(change: &Change) -> (&'static str, Role, Option<String>) {
         Change::Undelegate { node, .. } => ("delegate remove", Some(node)),
         Change::RotateWireguard => ("rotate wg", None),
     };
-    (name, Role::Keys, subject.cloned())
+    (name, Roles::KEYS, subject.cloned())
 }
 
 /// Why somebody is not answered.
@@ -266,12 +188,12 @@ pub enum Refusal {
     )]
     Stranger,
     /// A member that lacks the role.
-    #[error("'{request}' takes the role '{}' on this node", role.name())]
+    #[error("'{request}' takes the role '{}' on this node", role.names().collect::<String>())]
     Role {
         /// The request.
         request: &'static str,
         /// What it takes.
-        role: Role,
+        role: Roles,
     },
     /// A member that asks what is for this machine's users.
     #[error("'{0}' can be asked on this node itself only")]
@@ -339,7 +261,7 @@ impl Access {
             Refusal::TooOften
         } else if matches!(caller, Caller::Member(..)) && !rule.from_afar {
             Refusal::OnlyHere(rule.name)
-        } else if caller.roles().contains(rule.role) {
+        } else if caller.roles().include(rule.role) {
             return Ok(rule);
         } else {
             Refusal::Role {

@@ -90,7 +90,7 @@ async fn answer(
     let Ok(request) = serde_json::from_slice::<Request>(&called.request) else {
         return (Answer::Refused(Refusal::NotUnderstood), false);
     };
-    let caller = Caller::Member(called.caller, called.roles.into());
+    let caller = Caller::Member(called.caller, called.roles);
     let rule = match access.allow(&caller, &request, Instant::now()) {
         Ok(rule) => rule,
         Err(why) => return (Answer::Refused(refusal(&why)), false),
@@ -109,9 +109,7 @@ async fn answer(
 fn refusal(why: &roles::Refusal) -> Refusal {
     match why {
         roles::Refusal::Stranger => Refusal::NotAdministrator,
-        roles::Refusal::Role { role, .. } => {
-            Refusal::MissingRole(Roles::named(role.name()).unwrap_or(Roles::NONE))
-        }
+        roles::Refusal::Role { role, .. } => Refusal::MissingRole(*role),
         roles::Refusal::OnlyHere(_) => Refusal::OnlyThere,
         roles::Refusal::TooOften => Refusal::TooOften { seconds: 1 },
     }

@@ -87,18 +87,18 @@ mod tests {
     use libp2p::PeerId;
 
     use super::*;
-    use crate::roles::Roles;
+    use hivevpn_core::membership::Roles;
 
     #[test]
     fn a_burst_is_answered_and_then_as_many_as_flow_in() {
         let (mut pace, start) = (Pace::default(), Instant::now());
-        let member = Caller::Member(PeerId::random(), Roles::default());
+        let member = Caller::Member(PeerId::random(), Roles::NONE);
         let answered = (0..30).filter(|_| pace.admit(&member, start).is_ok());
         assert_eq!(answered.count(), 20);
         let later = start + Duration::from_secs(3);
         let answered = (0..30).filter(|_| pace.admit(&member, later).is_ok());
         assert_eq!(answered.count(), 6);
-        let other = Caller::Member(PeerId::random(), Roles::default());
+        let other = Caller::Member(PeerId::random(), Roles::NONE);
         assert!(pace.admit(&other, later).is_ok(), "another one's bucket");
     }
 
