@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use anyhow::Result;
-use hivevpn_core::membership::UnixTime;
 
 use crate::{audit, cli::AuditArgs};
 
@@ -20,7 +19,7 @@ pub fn run(args: &AuditArgs, state: &Path) -> Result<()> {
     for entry in entries {
         // What others have chosen must not reach the terminal as it is.
         let cells = [
-            UnixTime(entry.time).to_string(),
+            super::ago(entry.time),
             entry.caller,
             entry.request,
             entry.subject.unwrap_or_default(),
