@@ -81,8 +81,12 @@ step 'unit and property tests' tests --workspace --lib --bins
 step 'examples in the documentation' tests --workspace --doc
 step 'simulation' simulation
 step 'corpora of the fuzzers' corpora
-# Two at a time: the tests wait more than they work, but some measure deadlines.
-[ "${1:-}" = fast ] || step 'end-to-end tests' tests --workspace --test '*' -- --test-threads 2
+[ "${1:-}" = fast ] || {
+  # Two at a time: the tests wait more than they work. Those that measure have the machine for themselves.
+  measuring=(bench:: fairness:: strangers::)
+  step 'end-to-end tests' tests --workspace --test '*' -- --test-threads 2 "${measuring[@]/#/--skip=}"
+  step 'end-to-end tests that measure' tests --workspace --test e2e -- --test-threads 1 "${measuring[@]}"
+}
 
 printf '\nall checks passed in %d s\n' "$SECONDS"
 cat "$scratch/results"
