@@ -15,7 +15,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use hivevpn_core::{
     connection::{ConnectionId, Link},
-    membership::{Founding, Name, Network, Signer, UnixTime},
+    membership::{Founded, Founding, Name, Network, Signer, UnixTime},
 };
 use hivevpn_platform::poll::Waker;
 use libp2p::{
@@ -32,10 +32,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A network; different numbers are different networks.
 pub(super) fn network(number: u8) -> Network {
-    let (authority, founder) = (
-        Signer::from_seed(&[number; 32]),
-        Signer::from_seed(&[101; 32]),
-    );
+    founded_at(number, UnixTime(1_700_000_000)).network
+}
+
+/// The network of this number, with its first member.
+fn founded_at(number: u8, now: UnixTime) -> Founded {
+    let (authority, founder) = (Signer::from_seed(&[number; 32]), founder());
     let founding = Founding {
         name: Name::parse("test").unwrap(),
         ipv4_prefix: "10.77.0.0/16".parse().unwrap(),
@@ -45,10 +47,11 @@ pub(super) fn network(number: u8) -> Network {
         policy_mode: None,
     };
     let secret = Zeroizing::new([number; 32]);
-    let now = UnixTime(1_700_000_000);
-    Network::found(founding, &authority, &founder, [0; 16], secret, now)
-        .unwrap()
-        .network
+    Network::found(founding, &authority, &founder, [0; 16], secret, now).unwrap()
+}
+
+fn founder() -> Signer {
+    Signer::from_seed(&[101; 32])
 }
 
 /// A running swarm, and the test in the place of the data loop.

@@ -59,6 +59,16 @@ fn endpoint(number: u8) -> SocketAddr {
     ([192, 0, 2, number], 7777).into()
 }
 
+/// The founder and two members, each connected with each.
+fn three() -> (World, usize, usize) {
+    let mut world = World::new();
+    let (b, c) = (world.join(2), world.join(3));
+    world.connect(0, b);
+    world.connect(0, c);
+    world.connect(b, c);
+    (world, b, c)
+}
+
 fn founded(name: &str) -> (Network, Credential, Vec<u8>) {
     let founding = Founding {
         name: Name::parse("home").unwrap(),

@@ -9,19 +9,8 @@ use super::*;
 /// A network of today, with the record of its founder in which the descriptor has this number.
 fn founded() -> (Network, PeerId, impl Fn(u64) -> Vec<u8>) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let founder = Signer::from_seed(&[101; 32]);
-    let founding = Founding {
-        name: Name::parse("test").unwrap(),
-        ipv4_prefix: "10.77.0.0/16".parse().unwrap(),
-        certificate_lifetime: Duration::from_secs(24 * 60 * 60),
-        founder_name: Name::parse("founder").unwrap(),
-        founder_ipv4: None,
-        policy_mode: None,
-    };
-    let secret = Zeroizing::new([1; 32]);
-    let authority = Signer::from_seed(&[1; 32]);
-    let now = UnixTime(now.as_secs());
-    let founded = Network::found(founding, &authority, &founder, [0; 16], secret, now).unwrap();
+    let founder = founder();
+    let founded = founded_at(1, UnixTime(now.as_secs()));
     let (credential, id, peer) = (founded.credential, founded.network.id(), founder.peer_id());
     let record = move |seq| {
         let descriptor = Descriptor {

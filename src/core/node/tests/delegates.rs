@@ -74,15 +74,6 @@ impl World {
     }
 }
 
-fn three() -> (World, usize, usize) {
-    let mut world = World::new();
-    let (b, c) = (world.join(2), world.join(3));
-    world.connect(0, b);
-    world.connect(0, c);
-    world.connect(b, c);
-    (world, b, c)
-}
-
 #[test]
 fn a_delegate_learns_its_powers_by_itself_and_keeps_them_over_a_restart() {
     let (mut world, b, c) = three();

@@ -2,15 +2,6 @@
 
 use super::*;
 
-fn three() -> (World, usize, usize) {
-    let mut world = World::new();
-    let (b, c) = (world.join(2), world.join(3));
-    world.connect(0, b);
-    world.connect(0, c);
-    world.connect(b, c);
-    (world, b, c)
-}
-
 #[test]
 fn an_expelled_members_live_tunnel_ends_at_once() {
     let (mut world, b, c) = three();
