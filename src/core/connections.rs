@@ -318,6 +318,15 @@ impl Connections {
             .map(|(id, connection)| (id, connection.link))
     }
 
+    /// Whether an authenticated connection to this peer may be alive: one that is older than the silence of all paths has
+    /// nothing to show for it, and takes up to half a minute to notice.
+    pub fn may_live(&self, peer: &PeerId) -> bool {
+        let lost = self.wishes.get(peer).and_then(|wish| wish.lost.as_ref());
+        self.all_of(peer)
+            .filter(|(_, connection)| connection.authenticated)
+            .any(|(_, connection)| lost.is_none_or(|lost| connection.opened > lost.since))
+    }
+
     /// How a peer is connected, authenticated or not.
     pub fn links_of(&self, peer: &PeerId) -> impl Iterator<Item = Link> {
         self.all_of(peer).map(|(_, connection)| connection.link)

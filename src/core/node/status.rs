@@ -188,9 +188,9 @@ impl Node {
         &self.rejections
     }
 
-    /// A connection is open, or a path has answered lately.
+    /// A path has answered lately, or a connection is open that may be alive.
     fn is_online(&self, peer: &PeerId) -> bool {
-        self.connections.of(peer).next().is_some()
+        self.connections.may_live(peer)
             || self
                 .tunnels
                 .peer(peer)
