@@ -24,6 +24,7 @@ use crate::{
     cli::UpArgs,
     control::Identity,
     password::{self, Password, PasswordSource},
+    services,
 };
 
 /// The smallest MTU that IPv6 allows on a link (RFC 8200 §5).
@@ -77,6 +78,8 @@ pub struct Config {
     pub policy: Option<Mode>,
     /// What everybody may reach here when the policy's mode is "published".
     pub publish: Exposed,
+    /// What the services of this node go by.
+    pub services: services::Config,
     /// The user that the daemon becomes when root starts it; `hivevpn` without, if there is one.
     pub user: Option<String>,
     /// UDP and TCP port; 0 takes any. Without, [`DEFAULT_PORT`], or the next that is free if a network of the same daemon
@@ -120,6 +123,7 @@ impl Default for Config {
             ipv4_prefix: DEFAULT_IPV4_PREFIX,
             policy: None,
             publish: Exposed::new(),
+            services: services::Config::default(),
             user: None,
             port: None,
             bootstrap: Vec::new(),

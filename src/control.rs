@@ -21,6 +21,7 @@ use crate::bench::Place;
 pub mod admin;
 pub mod membership;
 pub mod policy;
+pub mod services;
 
 use membership::{Change, Expulsion};
 
@@ -81,6 +82,8 @@ pub enum Request {
         /// How long each direction will be measured.
         seconds: u8,
     },
+    /// About services.
+    Services(services::Ask),
     /// Change the password that admits others, or clear it; nothing comes back.
     SetPassword {
         /// The record of the new one in base64, which is all that the daemon is ever told.

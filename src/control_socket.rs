@@ -207,6 +207,7 @@ pub(crate) async fn ask_loop(request: Request, to_loop: &mailbox::Sender<Local>)
         | Request::Revoked
         | Request::Change(_)
         | Request::Policy(_)
+        | Request::Services(_)
         | Request::Id
         | Request::Underlay
         | Request::Down => (LOOP_LIMIT, "the daemon is too busy to answer".to_owned()),

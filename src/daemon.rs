@@ -193,7 +193,7 @@ impl Prepared {
             .as_ref()
             .map(|name| tracing::error_span!("network", %name));
         let _inside = span.as_ref().map(tracing::Span::enter);
-        let runtime = RuntimeThread::start(runtime, span.clone())?;
+        let runtime = RuntimeThread::start(runtime, "swarm", span.clone())?;
         let result = up(
             &launch,
             tun,
@@ -236,8 +236,14 @@ fn up(
     tracing::info!(%network, interface = tun.name(), ipv4 = %own.ipv4.0, ipv6 = %own.ipv6.0, "up");
     let greet = membership.is_founded_now;
     let node = node(membership, identity, &store, config)?;
-    let (parts, rest) = network_side.into_parts(node, tun, store, state, config, greet)?;
+    let (parts, services, rest) =
+        network_side.into_parts(node, tun, store, state, config, greet)?;
+    let services = runtime::run_services(services)?;
     let result = EventLoop::new(parts).run();
+    // The loop has dropped its end of the questions, which ends the services.
+    if services.join().is_err() {
+        tracing::error!("the services of this node panicked");
+    }
     rest.end(runtime);
     result
 }

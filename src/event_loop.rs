@@ -23,6 +23,7 @@ use hivevpn_core::{
     membership::UnixTime,
     node::{Node, Now},
     path::Path,
+    policy::Exposed,
 };
 use hivevpn_platform::{
     network_change::NetworkChanges,
@@ -40,6 +41,7 @@ use crate::{
     control_socket::Asked,
     mailbox,
     reflect::wire::Token,
+    services,
     store::Store,
     swarm::{self, Carrier, Command, addresses::Addresses},
 };
@@ -53,12 +55,14 @@ mod outputs;
 mod pace;
 mod passwords;
 mod policy;
+mod services_desk;
 mod surveys;
 mod underlay;
 mod unsent;
 
 use changes::Changes;
 use pace::Pace;
+use services_desk::ServicesDesk;
 pub use underlay::Socket;
 use underlay::{demultiplex, send_datagrams};
 use unsent::Unsent;
@@ -95,6 +99,8 @@ const GREETING_DELAY: Duration = Duration::from_millis(250);
 pub enum Local {
     /// A command asks.
     Control(Asked),
+    /// The services of this node have something to tell.
+    Services(services::Told),
     /// A signal or `hivevpn down` asks to stop.
     Stop,
 }
@@ -127,6 +133,10 @@ pub struct Parts {
     pub office: Office,
     /// Has members answered who may.
     pub desk: Desk,
+    /// To the services.
+    pub services: services::Desk,
+    /// What everybody may reach here by the configuration.
+    pub publish: Exposed,
     /// Run with real-time priority.
     pub urgent: bool,
     /// The members to relay for, by name or peer id; all without.
@@ -156,6 +166,7 @@ pub struct EventLoop {
     state: PathBuf,
     office: Office,
     desk: Desk,
+    services: ServicesDesk,
     urgent: bool,
     relay_members: Option<Vec<String>>,
     relay_rate: Option<u64>,
@@ -194,6 +205,7 @@ impl EventLoop {
             state: parts.state,
             office: parts.office,
             desk: parts.desk,
+            services: ServicesDesk::new(parts.services, parts.publish),
             urgent: parts.urgent,
             relay_members: parts.relay_members,
             relay_rate: parts.relay_rate,
@@ -256,6 +268,7 @@ impl EventLoop {
             if ready.contains(WAKER) || !self.early.is_empty() {
                 self.receive_messages(now);
             }
+            self.tell_services(now);
             self.flush()?;
             if self.stopping {
                 return self.store.flush();

@@ -133,6 +133,8 @@ impl Joining<'_> {
             while let Some(message) = self.local.try_recv() {
                 match message {
                     Local::Stop => return Ok(Outcome::Stopped),
+                    // They begin once there is a network.
+                    Local::Services(_) => {}
                     Local::Control(Asked { answer, .. }) => {
                         let network = self.asking.network();
                         // Whoever asked may have gone.

@@ -12,6 +12,7 @@
 //! - [`doctor`], [`netcheck`], [`reflect`]: what keeps this node from working, and what its network lets it do
 //! - [`policy`]: who may reach what, as people write it
 //! - [`identity`], [`key_file`], [`store`]: secret keys, here and for other programs, and what survives a restart
+//! - [`services`]: what stands on the overlay: services offered and used, names, models
 //! - [`password`]: the network's password, and how it gets here
 //! - [`mailbox`]: into the loop from anywhere
 //!
@@ -41,5 +42,6 @@ pub mod port_mapping;
 pub mod reach;
 pub mod reflect;
 pub mod roles;
+pub mod services;
 pub mod store;
 pub mod swarm;

@@ -22,7 +22,7 @@ use libp2p::PeerId;
 
 use crate::{
     audit::{Audit, Outcome},
-    control::{Reply, Request, membership::Change, policy::Ask},
+    control::{Reply, Request, membership::Change, policy::Ask, services},
 };
 
 mod pace;
@@ -106,6 +106,7 @@ pub fn rule(request: &Request) -> Rule {
         Request::Policy(Ask::Show | Ask::Test { .. } | Ask::Trace { .. }) => {
             ("policy", Roles::METRICS, None)
         }
+        Request::Services(ask) => services_rule(ask),
         Request::SetPassword { record } => {
             let name = match record {
                 Some(_) => "password set",
@@ -130,6 +131,22 @@ pub fn rule(request: &Request) -> Rule {
         role,
         subject,
         from_afar: makes_sense_from_afar(request),
+    }
+}
+
+fn services_rule(ask: &services::Ask) -> (&'static str, Roles, Option<String>) {
+    use services::Ask;
+    match ask {
+        Ask::Expose(expose) => {
+            let subject = format!("{} {}", expose.name, expose.target);
+            ("expose", Roles::PROXY, Some(subject))
+        }
+        Ask::Unexpose { name } => ("unexpose", Roles::PROXY, Some(name.clone())),
+        Ask::Forward(forward) => ("forward", Roles::PROXY, Some(forward.to.clone())),
+        Ask::Unforward { listen } => ("unforward", Roles::PROXY, Some(listen.clone())),
+        Ask::Exposed | Ask::Forwards | Ask::Services | Ask::Models => {
+            ("services", Roles::METRICS, None)
+        }
     }
 }
 
@@ -161,6 +178,7 @@ fn makes_sense_from_afar(request: &Request) -> bool {
         | Request::Delegates
         | Request::Revoked
         | Request::Policy(Ask::Show | Ask::Test { .. } | Ask::Trace { .. })
+        | Request::Services(_)
         | Request::Down => true,
     }
 }

@@ -5,6 +5,8 @@
 //! records      peer id → member record
 //! redemptions  invite id → who used it, and the certificate it was answered with
 //! notices      id → who was expelled, who may act for the authority, which policy is in force
+//! exposed      name → what this node offers
+//! forwards     where it listens → the service it leads to
 //! admins       name → what it may do on this node, and what is kept of its password
 //! ```
 //!
@@ -28,6 +30,37 @@ pub struct Store {
     redemptions: sled::Tree,
     notices: sled::Tree,
     admins: sled::Tree,
+}
+
+/// A part of the database of its own, in which values lie under names. Its owner may be another thread than the store's.
+#[derive(Clone)]
+pub struct Shelf(sled::Tree);
+
+impl Shelf {
+    /// All that lies there, in the order of the names.
+    pub fn all(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        self.0
+            .iter()
+            .map(|entry| {
+                let (name, value) = entry?;
+                Ok((String::from_utf8(name.to_vec())?, value.to_vec()))
+            })
+            .collect()
+    }
+
+    /// Puts a value there, and returns once it is on the disk.
+    pub fn put(&self, name: &str, value: &[u8]) -> Result<()> {
+        self.0.insert(name, value)?;
+        self.0.flush()?;
+        Ok(())
+    }
+
+    /// Takes a value away, and returns once it is gone from the disk.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        self.0.remove(name)?;
+        self.0.flush()?;
+        Ok(())
+    }
 }
 
 /// What makes this node a member, as encoded by the core.
@@ -69,6 +102,11 @@ impl Store {
             })
         };
         open().with_context(|| format!("cannot open the database {}", path.display()))
+    }
+
+    /// A part of its own for the services of this node.
+    pub fn shelf(&self, name: &'static str) -> Result<Shelf> {
+        Ok(Shelf(self.db.open_tree(name)?))
     }
 
     /// The membership of an earlier run.

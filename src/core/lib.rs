@@ -15,6 +15,7 @@
 //! - [`batch`], [`ip_packet`], [`datagram`], [`drop_reason`]: what moves, and why it stopped
 //! - [`connection`], [`connections`]: libp2p connections, and which of them are wanted
 //! - [`policy`]: who may reach what, and the filter that enforces it
+//! - [`registry`]: what members tell all others: their services, and whatever applications leave there
 //! - [`membership`]: who belongs to the network, proven by signatures alone
 //! - [`output`]: everything that the core may ask the shell to do
 
@@ -41,6 +42,7 @@ pub mod path;
 pub mod peer;
 pub mod peers;
 pub mod policy;
+pub mod registry;
 pub mod relay;
 pub mod schedule;
 pub mod session;

@@ -38,6 +38,7 @@ use crate::{
     membership::{self, Membership, Way},
     port_mapping::PortMapping,
     roles::Access,
+    services,
     store::Store,
     swarm::{
         self, Command, Swarm,
@@ -62,6 +63,7 @@ pub(super) struct NetworkSide {
     port_mapping: Option<PortMapping>,
     pub(super) overlay: Overlay,
     local: mailbox::Receiver<Local>,
+    to_loop: mailbox::Sender<Local>,
     control_socket: ControlSocket,
     early: VecDeque<swarm::Event>,
     waker: Waker,
@@ -91,7 +93,7 @@ impl NetworkSide {
             to_loop_local.clone(),
             control_socket.access(),
         );
-        forward_signals(to_loop_local)?;
+        forward_signals(to_loop_local.clone())?;
         let mut sockets = Vec::new();
         let mut shared = Vec::new();
         for udp in udp {
@@ -144,6 +146,7 @@ impl NetworkSide {
             port_mapping,
             overlay,
             local,
+            to_loop: to_loop_local,
             control_socket,
             early: VecDeque::new(),
             waker,
@@ -191,13 +194,14 @@ impl NetworkSide {
         state: &Path,
         config: &Config,
         greet: bool,
-    ) -> Result<(Parts, Rest)> {
+    ) -> Result<(Parts, services::Parts, Rest)> {
         let network = NetworkChanges::open(tun.name())
             .inspect_err(|error| {
                 tracing::warn!(%error, "changes of the network will be noticed late");
             })
             .ok();
         let office = Office::open(&store, &config.admin)?;
+        let (desk, services) = services::connect(self.to_loop, &store, config.services.clone())?;
         let parts = Parts {
             node,
             tun,
@@ -212,6 +216,8 @@ impl NetworkSide {
             state: state.to_owned(),
             office,
             desk: self.desk,
+            services: desk,
+            publish: config.publish.clone(),
             urgent: config.realtime,
             relay_members: config.relay_members.clone(),
             relay_rate: config.relay_rate.map(NonZeroU64::get),
@@ -220,6 +226,7 @@ impl NetworkSide {
         };
         Ok((
             parts,
+            services,
             Rest {
                 swarm_task: self.swarm_task,
                 port_mapping: self.port_mapping,

@@ -1,14 +1,16 @@
-//! The thread that the network side of one network runs on.
+//! The threads of one network beside its loop: of its network side, and of its services.
 
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
 use hivevpn_platform::priority;
 use tokio::{
-    runtime::{Handle, Runtime},
+    runtime::{Builder, Handle, Runtime},
     sync::oneshot,
 };
 use tracing::Span;
+
+use crate::services;
 
 /// Drives a runtime until told to end.
 pub(super) struct RuntimeThread {
@@ -19,19 +21,13 @@ pub(super) struct RuntimeThread {
 
 impl RuntimeThread {
     /// Starts what was spawned on the runtime so far.
-    pub(super) fn start(runtime: Runtime, span: Option<Span>) -> Result<Self> {
+    pub(super) fn start(runtime: Runtime, name: &str, span: Option<Span>) -> Result<Self> {
         let handle = runtime.handle().clone();
         let (end, ended) = oneshot::channel();
-        let drive = move || {
-            priority::be_ordinary();
-            let _inside = span.map(Span::entered);
+        let thread = start_thread(name, span, move || {
             // The other end says so, or is gone.
             let _ = runtime.block_on(ended);
-        };
-        let thread = std::thread::Builder::new()
-            .name("hivevpn-swarm".to_owned())
-            .spawn(drive)
-            .context("cannot start the network side of this node")?;
+        })?;
         Ok(Self {
             handle,
             end,
@@ -47,7 +43,35 @@ impl RuntimeThread {
     pub(super) fn end(self) {
         let _ = self.end.send(());
         if self.thread.join().is_err() {
-            tracing::error!("the network side of this node panicked");
+            tracing::error!("a thread of this node panicked");
         }
     }
+}
+
+/// Starts the services on a thread of their own: what they carry must not keep the network side waiting. It ends when the
+/// data loop has gone and everything of theirs is undone.
+pub(super) fn run_services(parts: services::Parts) -> Result<JoinHandle<()>> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the services of this node")?;
+    start_thread("services", Some(Span::current()), move || {
+        runtime.block_on(services::run(parts));
+    })
+}
+
+fn start_thread(
+    name: &str,
+    span: Option<Span>,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>> {
+    let work = move || {
+        priority::be_ordinary();
+        let _inside = span.map(Span::entered);
+        work();
+    };
+    std::thread::Builder::new()
+        .name(format!("hivevpn-{name}"))
+        .spawn(work)
+        .with_context(|| format!("cannot start the thread of the {name}"))
 }

@@ -28,6 +28,7 @@ impl EventLoop {
         for _ in 0..MESSAGES {
             match self.local.try_recv() {
                 Some(Local::Control(asked)) => self.answer(asked, now),
+                Some(Local::Services(told)) => self.on_services(told, now),
                 Some(Local::Stop) => self.stopping = true,
                 None => break,
             }

@@ -1,0 +1,180 @@
+//! Services, as commands and daemon speak of them.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// A question about services.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "about", rename_all = "snake_case")]
+pub enum Ask {
+    /// Offer what listens on this machine. [`Exposed`].
+    Expose(Expose),
+    /// Stop offering it. Nothing.
+    Unexpose {
+        /// Its name.
+        name: String,
+    },
+    /// A list of [`Exposed`]: what this node offers.
+    Exposed,
+    /// Make a member's service a port of this machine. [`Forward`].
+    Forward(ForwardTo),
+    /// Close such a port. Nothing.
+    Unforward {
+        /// The address it listens on, or the port alone.
+        listen: String,
+    },
+    /// A list of [`Forward`].
+    Forwards,
+    /// A list of [`Listed`]: what all members offer.
+    Services,
+    /// [`Models`].
+    Models,
+}
+
+/// What to offer, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expose {
+    /// Where it listens.
+    pub target: SocketAddr,
+    /// What it is called.
+    pub name: String,
+    /// What speaks there.
+    pub kind: String,
+    /// The port on the overlay; the target's, if none.
+    pub port: Option<u16>,
+    /// Who may reach it, as in a policy; everyone, if empty.
+    pub to: Vec<String>,
+    /// Seconds after which it is over; never, if none.
+    pub lifetime_s: Option<u64>,
+    /// A sentence for people.
+    pub description: Option<String>,
+    /// Words to find it by.
+    pub tags: Vec<String>,
+    /// Offer it to everyone although it lets everyone in.
+    pub unauthenticated: bool,
+}
+
+/// What this node offers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exposed {
+    /// What it is called.
+    pub name: String,
+    /// What speaks there.
+    pub kind: String,
+    /// Where it listens on this machine.
+    pub target: SocketAddr,
+    /// Where members find it.
+    pub address: String,
+    /// The port there.
+    pub port: u16,
+    /// Who may reach it; everyone, if empty.
+    pub to: Vec<String>,
+    /// `up`, `degraded` or `down`.
+    pub health: String,
+    /// Seconds until it is over.
+    pub left_s: Option<u64>,
+    /// Connections that are open.
+    pub connections: u64,
+    /// What is wrong with it at the moment.
+    pub problem: Option<String>,
+}
+
+/// Which service to bring here, and where to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardTo {
+    /// `<service>`, `<service>.<node>` or `<node>:<port>`.
+    pub to: String,
+    /// Where to listen on this machine; a free port of 127.0.0.1, if none.
+    pub listen: Option<SocketAddr>,
+    /// TCP or UDP; what the service has, if none.
+    pub udp: Option<bool>,
+    /// Seconds after which it is over; never, if none.
+    pub lifetime_s: Option<u64>,
+}
+
+/// A port of this machine that leads to a member's service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forward {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// Where it leads, as asked for.
+    pub to: String,
+    /// Seconds until it is over.
+    pub left_s: Option<u64>,
+    /// Connections that are open.
+    pub connections: u64,
+    /// What is wrong with it at the moment.
+    pub problem: Option<String>,
+}
+
+/// One of `services --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// What its owner calls it.
+    pub name: String,
+    /// What speaks there.
+    pub kind: String,
+    /// The member that offers it.
+    pub node: String,
+    /// Its overlay address.
+    pub address: String,
+    /// The port there.
+    pub port: u16,
+    /// `up`, `degraded` or `down`; `offline` when its node is not reached.
+    pub health: String,
+    /// The models of a model server.
+    pub models: Vec<String>,
+    /// Seconds since its node said so.
+    pub age_s: u64,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// Who may reach it, as its owner says; everyone, if empty.
+    pub to: Vec<String>,
+    /// A sentence for people.
+    pub description: Option<String>,
+    /// Words to find it by.
+    pub tags: Vec<String>,
+}
+
+/// `models --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Models {
+    /// An OpenAI-compatible interface that this machine reaches, for all of them.
+    pub endpoint: String,
+    /// Every live model of every member.
+    pub models: Vec<ListedModel>,
+}
+
+/// A model of a member.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ListedModel {
+    /// What clients call it.
+    pub id: String,
+    /// The member that has it.
+    pub node: String,
+    /// From 0 (idle) upwards; 1 is as much as its server can work on at once.
+    pub load: f64,
+    /// Round trip through the tunnel in milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// Whether it is in memory; unknown, if its server does not say.
+    pub loaded: Option<bool>,
+    /// The service it belongs to.
+    pub service: String,
+    /// `up` or `degraded`.
+    pub health: String,
+    /// Tokens that fit its context.
+    pub context: Option<u32>,
+    /// Requests that wait there.
+    pub queued: u32,
+    /// Tokens written in a second, lately.
+    pub tokens_per_s: f64,
+    /// Price of a million tokens read, in the currency's smallest unit.
+    pub price_in: Option<u64>,
+    /// Price of a million tokens written, in the currency's smallest unit.
+    pub price_out: Option<u64>,
+    /// What prices are in.
+    pub currency: Option<String>,
+}

@@ -1,0 +1,135 @@
+//! Between the loop and the services, which run beside it: what they read, and what they have published.
+
+use std::time::{Duration, Instant};
+
+use hivevpn_core::{
+    node::{MemberStatus, Now},
+    policy::Exposed,
+    registry,
+};
+use tokio::sync::oneshot;
+
+use super::EventLoop;
+use crate::{
+    control::{Reply, services::Ask},
+    services::{
+        Asked, Desk, Snapshot, Told,
+        snapshot::{Member, Taken},
+    },
+};
+
+/// What changes all the time, round trips above all, is told this often; never if nobody wakes the loop.
+const PERIOD: Duration = Duration::from_secs(1);
+/// What was added or taken away is told no more often than this.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The loop's end.
+pub(super) struct ServicesDesk {
+    desk: Desk,
+    /// What the configuration publishes.
+    publish: Exposed,
+    told_at: Option<Instant>,
+    told: u64,
+}
+
+impl ServicesDesk {
+    pub(super) fn new(desk: Desk, publish: Exposed) -> Self {
+        Self {
+            desk,
+            publish,
+            told_at: None,
+            told: 0,
+        }
+    }
+
+    /// Passes a command's question on.
+    pub(super) fn ask(&self, ask: Ask, answer: oneshot::Sender<Reply>) {
+        if let Err(error) = self.desk.asked.try_send(Asked { ask, answer }) {
+            let asked = error.into_inner();
+            let busy = "the services of this node are too busy to answer".to_owned();
+            // Whoever asked may have gone.
+            let _ = asked.answer.send(Reply::Error(busy));
+        }
+    }
+}
+
+impl EventLoop {
+    /// Tells the services what has changed.
+    pub(super) fn tell_services(&mut self, now: Now) {
+        let changes = self.node.registry_changes();
+        let pause = match changes == self.services.told {
+            true => PERIOD,
+            false => PAUSE,
+        };
+        let told_at = self.services.told_at;
+        if told_at.is_some_and(|at| now.instant < at + pause) {
+            return;
+        }
+        self.services.told_at = Some(now.instant);
+        self.services.told = changes;
+        let snapshot = self.snapshot(now);
+        self.services.desk.snapshots.send_if_modified(|told| {
+            let is_news = *told != snapshot;
+            *told = snapshot;
+            is_news
+        });
+    }
+
+    fn snapshot(&self, now: Now) -> Snapshot {
+        let members = self.node.members();
+        let members = members.into_iter().map(|member| self.snapshot_of(member));
+        Snapshot {
+            network: self.node.network().genesis().name().to_string(),
+            interface: self.tun.name().to_owned(),
+            members: members.collect::<Vec<_>>().into(),
+            services: self.node.services().into(),
+            taken: Taken(now.unix),
+        }
+    }
+
+    fn snapshot_of(&self, member: MemberStatus) -> Member {
+        let this = member.peer_id == self.node.peer_id();
+        let peer = self.node.peer(&member.peer_id);
+        let rtt = peer.and_then(|peer| peer.path).and_then(|path| path.rtt);
+        Member {
+            certified: self.node.subject(&member.peer_id).name,
+            name: member.name,
+            peer_id: member.peer_id,
+            ipv4: member.ipv4,
+            ipv6: member.ipv6,
+            groups: member.groups,
+            online: member.online,
+            rtt: rtt.map(|rtt| Duration::from_millis((rtt.as_micros() as u64).div_ceil(1000))),
+            this,
+        }
+    }
+
+    /// What the services of this node tell.
+    pub(super) fn on_services(&mut self, told: Told, now: Now) {
+        match told {
+            Told::Publish {
+                name,
+                service,
+                answer,
+            } => {
+                let lifetime = registry::service::LIFETIME;
+                let taken = self
+                    .node
+                    .publish_service(&name, &service, lifetime, now)
+                    .map_err(|reason| reason.to_string());
+                // Whoever asked may have gone.
+                let _ = answer.send(taken);
+            }
+            Told::Withdraw { name } => {
+                if let Err(reason) = self.node.withdraw_service(&name, now) {
+                    tracing::warn!(service = %name, %reason, "it is not withdrawn");
+                }
+            }
+            Told::Exposed(exposed) => {
+                let published = self.services.publish.union(&exposed).copied().collect();
+                self.node.set_exposed(published);
+            }
+            Told::Load { name, load } => self.node.set_load(&name, load, now),
+        }
+    }
+}

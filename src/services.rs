@@ -1,0 +1,125 @@
+//! What stands on the overlay: services offered and used, names, models.
+//!
+//! All of it runs on a thread of its own beside the data loop, and on ordinary sockets: the tunnel carries its packets like
+//! everybody's. It never asks the loop what it needs to know for a connection; the loop tells it what changed as a
+//! [`Snapshot`], which everybody reads without waiting. What this node offers travels the other way, as [`Told`].
+//!
+//! - [`snapshot`]: members and services, as of a moment
+
+use anyhow::Result;
+use hivevpn_core::{
+    membership::Name,
+    policy::Exposed,
+    registry::{Load, Service},
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::{
+    control::{Reply, services::Ask},
+    event_loop::Local,
+    mailbox,
+    store::{Shelf, Store},
+};
+
+pub mod snapshot;
+
+pub use snapshot::Snapshot;
+
+/// Questions that may wait.
+const QUEUE: usize = 64;
+
+/// What the services of this node tell its data loop.
+#[derive(Debug)]
+pub enum Told {
+    /// Publish this, in place of what had that name, and renew it until it is withdrawn. The answer is for a person.
+    Publish {
+        /// What we call it.
+        name: Name,
+        /// What it is.
+        service: Box<Service>,
+        /// Whether the registry takes it.
+        answer: oneshot::Sender<Result<(), String>>,
+    },
+    /// It is not offered any more.
+    Withdraw {
+        /// What we called it.
+        name: Name,
+    },
+    /// What members may reach here in "published" mode, beside what the configuration publishes.
+    Exposed(Exposed),
+    /// How busy a service of ours is.
+    Load {
+        /// What we call it.
+        name: Name,
+        /// How busy.
+        load: Load,
+    },
+}
+
+/// A question of a command, on its way from the data loop.
+#[derive(Debug)]
+pub struct Asked {
+    /// The question.
+    pub ask: Ask,
+    /// Where the answer goes.
+    pub answer: oneshot::Sender<Reply>,
+}
+
+/// The data loop's end.
+pub struct Desk {
+    /// Commands' questions go there.
+    pub asked: mpsc::Sender<Asked>,
+    /// What changed goes there.
+    pub snapshots: watch::Sender<Snapshot>,
+}
+
+/// The services' end.
+pub struct Parts {
+    /// Questions of commands.
+    pub asked: mpsc::Receiver<Asked>,
+    /// Members and services, always the latest.
+    pub snapshots: watch::Receiver<Snapshot>,
+    /// To the data loop, as [`Local::Services`].
+    pub to_loop: mailbox::Sender<Local>,
+    /// What this node offers, by name: it survives a restart.
+    pub exposed: Shelf,
+    /// What was brought here, by where it listens: it survives a restart.
+    pub forwards: Shelf,
+    /// What the user has configured.
+    pub config: Config,
+}
+
+/// What the user has configured.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Config {}
+
+/// Both ends of what connects loop and services.
+pub fn connect(
+    to_loop: mailbox::Sender<Local>,
+    store: &Store,
+    config: Config,
+) -> Result<(Desk, Parts)> {
+    let (questions, asked) = mpsc::channel(QUEUE);
+    let (telling, snapshots) = watch::channel(Snapshot::default());
+    let desk = Desk {
+        asked: questions,
+        snapshots: telling,
+    };
+    let parts = Parts {
+        asked,
+        snapshots,
+        to_loop,
+        exposed: store.shelf("exposed")?,
+        forwards: store.shelf("forwards")?,
+        config,
+    };
+    Ok((desk, parts))
+}
+
+/// Runs the services of this node until the data loop has gone.
+pub async fn run(mut parts: Parts) {
+    while let Some(asked) = parts.asked.recv().await {
+        // Whoever asked may have gone.
+        let _ = asked.answer.send(Reply::Error("not yet".to_owned()));
+    }
+}
