@@ -13,6 +13,7 @@
 //! - [`policy`]: who may reach what, as people write it
 //! - [`identity`], [`key_file`], [`store`]: secret keys, here and for other programs, and what survives a restart
 //! - [`services`]: what stands on the overlay: services offered and used, names, models
+//! - [`mod@top`]: this node, live, on a screen
 //! - [`password`]: the network's password, and how it gets here
 //! - [`mailbox`]: into the loop from anywhere
 //!
@@ -45,3 +46,4 @@ pub mod roles;
 pub mod services;
 pub mod store;
 pub mod swarm;
+pub mod top;

@@ -49,4 +49,5 @@ mod services;
 mod soak;
 mod strangers;
 mod sums;
+mod top;
 mod why;
