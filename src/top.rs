@@ -44,7 +44,7 @@ pub fn run(daemon: &Daemon, interval: Duration, palette: Palette) -> Result<()> 
 
 /// One picture as plain text: everything there is, as wide as that. It takes one interval, because rates do.
 pub fn once(daemon: &Daemon, interval: Duration, width: u16) -> Result<String> {
-    let mut asker = Asker::new(daemon.clone());
+    let asker = Asker::new(daemon.clone());
     let mut known = Known::default();
     known.hear(asker.status_or_error()?);
     thread::sleep(pace(daemon, interval));

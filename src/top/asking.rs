@@ -27,56 +27,91 @@ pub struct Wanted {
     pub peer: Option<String>,
 }
 
-/// Asks for as long as anybody listens.
-pub fn ask_on<E>(
-    daemon: Daemon,
-    interval: Duration,
-    mut wanted: Wanted,
-    wishes: &Receiver<Wanted>,
-    listener: &Sender<E>,
-) where
-    E: From<Heard>,
-{
-    let mut asker = Asker::new(daemon);
-    let mut next = Instant::now();
-    let mut rounds = 0_u32;
-    loop {
-        let status = asker.status();
-        let is_told = matches!(status.answer, Answer::Status(Ok(_)));
-        if listener.send(status.into()).is_err() {
-            return;
+/// Asks one round after the other, and tells somebody.
+pub struct Rounds<E> {
+    asker: Asker,
+    wanted: Wanted,
+    wishes: Receiver<Wanted>,
+    listener: Sender<E>,
+    /// How many there were since the daemon answered again.
+    number: u32,
+}
+
+/// Nobody listens any more.
+struct Unheard;
+
+impl<E: From<Heard>> Rounds<E> {
+    /// Asks for what is wanted, and later for what is wished.
+    pub fn new(
+        daemon: Daemon,
+        wanted: Wanted,
+        wishes: Receiver<Wanted>,
+        listener: Sender<E>,
+    ) -> Self {
+        Self {
+            asker: Asker::new(daemon),
+            wanted,
+            wishes,
+            listener,
+            number: 0,
         }
-        // A daemon that does not tell its status tells nothing else: do not wait for each answer in turn.
-        if is_told {
-            let heard = match rounds % WHOLE {
-                0 => asker.everything_else(),
-                _ => asker.what_is(&wanted),
-            };
-            rounds = rounds.wrapping_add(1);
-            for heard in heard {
-                // The next round notices that nobody listens.
-                let _ = listener.send(heard.into());
+    }
+
+    /// Goes on for as long as anybody listens. The first status was told already: the next comes after an interval, because
+    /// rates over shorter times mean little.
+    pub fn run(mut self, interval: Duration) {
+        let mut next = Instant::now();
+        let mut status = None;
+        while self.ask(status.take()).is_ok() {
+            next = (next + interval).max(Instant::now());
+            if self.rest(next).is_err() {
+                return;
             }
-        } else {
-            rounds = 0;
+            status = Some(self.asker.status());
         }
-        next = (next + interval).max(Instant::now());
+    }
+
+    /// A daemon that does not tell its status tells nothing else: no use in waiting for each answer in turn.
+    fn ask(&mut self, status: Option<Heard>) -> Result<(), Unheard> {
+        if let Some(status) = status {
+            let is_told = matches!(status.answer, Answer::Status(Ok(_)));
+            self.tell([status])?;
+            if !is_told {
+                self.number = 0;
+                return Ok(());
+            }
+        }
+        let heard = match self.number % WHOLE {
+            0 => self.asker.everything_else(),
+            _ => self.asker.what_is(&self.wanted),
+        };
+        self.number = self.number.wrapping_add(1);
+        self.tell(heard)
+    }
+
+    /// Until then nothing is asked, except what the user suddenly wants to see.
+    fn rest(&mut self, until: Instant) -> Result<(), Unheard> {
         loop {
-            let pause = next.saturating_duration_since(Instant::now());
-            match wishes.recv_timeout(pause) {
-                Ok(wish) => {
-                    wanted = wishes.try_iter().last().unwrap_or(wish);
-                    // Another node lets nobody ask whenever a key is pressed.
-                    if is_told && asker.daemon.on.is_none() {
-                        for heard in asker.what_is(&wanted) {
-                            let _ = listener.send(heard.into());
-                        }
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => break,
-                Err(RecvTimeoutError::Disconnected) => return,
+            let pause = until.saturating_duration_since(Instant::now());
+            let wish = match self.wishes.recv_timeout(pause) {
+                Ok(wish) => wish,
+                Err(RecvTimeoutError::Timeout) => return Ok(()),
+                Err(RecvTimeoutError::Disconnected) => return Err(Unheard),
+            };
+            self.wanted = self.wishes.try_iter().last().unwrap_or(wish);
+            // Another node lets nobody ask whenever a key is pressed, and one that is away would not answer.
+            if self.number > 0 && self.asker.daemon.on.is_none() {
+                let heard = self.asker.what_is(&self.wanted);
+                self.tell(heard)?;
             }
         }
+    }
+
+    fn tell(&self, heard: impl IntoIterator<Item = Heard>) -> Result<(), Unheard> {
+        for heard in heard {
+            self.listener.send(heard.into()).map_err(|_| Unheard)?;
+        }
+        Ok(())
     }
 }
 
@@ -92,19 +127,19 @@ impl Asker {
     }
 
     /// Node and peers, or why they are not told.
-    fn status(&mut self) -> Heard {
+    pub fn status(&self) -> Heard {
         let status = ask(&self.daemon, &Request::Status);
         heard(Answer::Status(status.map_err(|error| trouble(&error))))
     }
 
     /// As the first answer of all: without it there is nothing to show.
-    pub fn status_or_error(&mut self) -> Result<Heard> {
+    pub fn status_or_error(&self) -> Result<Heard> {
         let status = ask(&self.daemon, &Request::Status)?;
         Ok(heard(Answer::Status(Ok(status))))
     }
 
     /// What all panes but the peers show.
-    pub fn everything_else(&mut self) -> Vec<Heard> {
+    pub fn everything_else(&self) -> Vec<Heard> {
         let panes = Pane::ALL.into_iter().flat_map(|pane| self.pane(pane));
         panes.chain(self.up_for()).collect()
     }

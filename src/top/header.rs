@@ -37,6 +37,9 @@ pub fn lines<'a>(
 ) -> Vec<Line<'a>> {
     let mut lines = vec![node(known, now, columns, palette)];
     lines.extend(warning(known, now).map(|text| palette.line(&[(Tone::Bad, text)])));
+    if known.status.value.is_none() {
+        return lines;
+    }
     match room {
         Room::Plenty => lines.extend(throughput(known, columns, palette)),
         Room::Little => lines.push(rates(known, palette)),
@@ -127,7 +130,8 @@ fn throughput<'a>(known: &Known, columns: u16, palette: Palette) -> Vec<Line<'a>
         ("out", known.sending(), &known.sent),
     ];
     let figures = |rate| format!("{:>11}  ", per_second(rate));
-    let count = usize::from(columns.saturating_sub(4 + width(&figures(None))));
+    let before = width(directions[0].0) + width(&figures(None));
+    let count = usize::from(columns.saturating_sub(before));
     let most = directions
         .iter()
         .flat_map(|(_, _, history)| history.rates(count))

@@ -17,12 +17,12 @@ use ratatui::{
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
-    asking,
+    asking::{Asker, Rounds},
     known::{Heard, Known},
     screen::{Palette, Screen},
     view::{Next, View},
 };
-use crate::control::{Daemon, Request, Starting, Status, ask};
+use crate::control::{Daemon, Starting};
 
 /// Without any news the screen is drawn this often: how long the daemon has been silent is news too.
 const TICK: Duration = Duration::from_secs(1);
@@ -49,19 +49,19 @@ pub fn run(daemon: &Daemon, interval: Duration, palette: Palette) -> Result<()> 
     };
     let mut view = View::default();
     // What cannot be asked for at all is said where one can read it, as all commands say it.
-    match ask::<Status>(daemon, &Request::Status) {
-        Err(error) if !error.is::<Starting>() => return Err(error),
-        Ok(_) | Err(_) => {}
+    let asker = Asker::new(daemon.clone());
+    match asker.status_or_error() {
+        // That takes a moment.
+        Err(error) if error.is::<Starting>() => known.hear(asker.status()),
+        first => known.hear(first?),
     }
     let (sender, news) = mpsc::channel();
     let (wishes, wished) = mpsc::channel();
     watch_signals(sender.clone())?;
     let mut terminal = Taken::take()?;
     watch_keys(sender.clone())?;
-    let (daemon, wanted) = (daemon.clone(), view.wanted());
-    spawn("top-asking", move || {
-        asking::ask_on(daemon, interval, wanted, &wished, &sender);
-    })?;
+    let rounds = Rounds::new(daemon.clone(), view.wanted(), wished, sender);
+    spawn("top-asking", move || rounds.run(interval))?;
     loop {
         let now = Instant::now();
         let screen = Screen {
@@ -80,7 +80,7 @@ pub fn run(daemon: &Daemon, interval: Duration, palette: Palette) -> Result<()> 
                 News::Terminal(Event::Key(key)) if key.kind != KeyEventKind::Release => {
                     match view.press(key, &known) {
                         Next::Go => {}
-                        Next::Redraw => terminal.0.clear()?,
+                        Next::Redraw => terminal.forget()?,
                         Next::Quit => return Ok(()),
                     }
                 }
@@ -111,6 +111,13 @@ impl Taken {
     fn take() -> Result<Self> {
         let taken = ratatui::try_init().inspect_err(|_| give_back());
         Ok(Self(taken.context("cannot use this terminal")?))
+    }
+
+    /// What is on it is unknown: all of it is drawn next time. `Terminal::clear` would ask the terminal where its cursor is,
+    /// which not every terminal answers, and the thread that waits for keys hears.
+    fn forget(&mut self) -> Result<()> {
+        let size = self.0.size()?;
+        Ok(self.0.resize(size.into())?)
     }
 }
 

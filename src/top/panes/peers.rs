@@ -40,8 +40,11 @@ pub(super) fn table(known: &Known) -> Table {
     Table {
         columns: COLUMNS,
         rows,
-        nothing: "no other member yet: 'hivevpn invite' prints a string that lets one join"
-            .to_owned(),
+        nothing: match &known.status.value {
+            None => String::new(),
+            Some(_) => "no other member yet: 'hivevpn invite' prints a string that lets one join"
+                .to_owned(),
+        },
     }
 }
 
