@@ -152,7 +152,7 @@ fn a_user_sees_peers_and_what_goes_by_and_gets_the_terminal_back() {
 
     seat.press("\r");
     seat.sees("ML-KEM-768");
-    seat.sees("host"); // a kind of way that only `why` tells
+    seat.sees("direct paths come first"); // as `why` says
     seat.press("q");
     seat.sees("HANDSHAKE");
     seat.press("/nobody\r");
