@@ -23,6 +23,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use hivevpn_core::{
     node::{Node, Start},
+    registry::Rules,
     relay, session,
 };
 use hivevpn_platform::{
@@ -330,6 +331,9 @@ fn node(
             members: config.relay_members.as_ref().map(|_| BTreeSet::new()),
         },
         bootstrap: config.bootstrap.clone(),
+        entries: Vec::new(),
+        rules: Rules::new(),
+        registry_client: false,
     };
     let mut node = Node::new(start, now()).map_err(|rejection| {
         anyhow::anyhow!(
