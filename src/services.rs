@@ -7,7 +7,7 @@
 //! - [`snapshot`]: members and services, as of a moment
 //! - [`exposures`], [`exposure`]: what this node offers, all of it and one thing
 //! - [`sockets`], [`door`], [`hatch`]: where members' connections and datagrams come in; [`scope`]: whose
-//! - [`probe`], [`standing`]: whether it answers; [`front`]: what stands before HTTP
+//! - [`probe`], [`standing`]: whether it answers
 //! - [`forwards`], [`forward`]: ports of this machine that lead to members' services; [`destination`]: to which
 //! - [`splice`], [`flows`], [`room`]: carrying bytes and datagrams, and how many; [`span`]: for how long
 //! - [`listing`]: what all members offer
@@ -35,7 +35,6 @@ pub mod exposures;
 pub mod flows;
 pub mod forward;
 pub mod forwards;
-pub mod front;
 pub mod hatch;
 pub mod listing;
 pub mod probe;

@@ -33,8 +33,9 @@ counts for live connections too: they are cut when somebody leaves the group. Th
 
 A model server that asks nobody for a key can be used by every member: that is what 'expose' says, with a note. It is \
 refused where that would be more than members you chose: while this node admits whoever knows the network's password, \
-or when the server listens on all addresses of this machine anyway. Then restrict it (--to), have it ask for a key \
-(--api-key-file), or say --unauthenticated.
+or when the server listens on all addresses of this machine anyway. Then restrict it (--to), have it ask its users for \
+a key, or say --unauthenticated. With --api-key-file this node shows the server its key for members who have none: who \
+is let in is then this node's to say, by --to.
 
 A server that listens on all addresses already, at the port that it is to have on the overlay, is published as it is, \
 without a listener of this node's; --to cannot restrict it then.
@@ -85,7 +86,7 @@ pub struct ExposeArgs {
     #[arg(long = "tag", value_name = "WORD")]
     pub tags: Vec<String>,
 
-    /// File with the key that a model server wants to see before it lists its models; `-` is standard input
+    /// File with the key that a model server asks for, for members who have none; `-` is standard input
     #[arg(long, value_name = "FILE")]
     pub api_key_file: Option<PathBuf>,
 

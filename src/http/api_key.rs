@@ -2,7 +2,7 @@
 
 use std::{fmt, path::Path};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use hivevpn_platform::secret_file;
 use hyper::header::HeaderValue;
 use zeroize::Zeroizing;
@@ -18,13 +18,18 @@ impl ApiKey {
         let text = std::str::from_utf8(&bytes)
             .map(str::trim)
             .unwrap_or_default();
+        Self::new(text).with_context(|| {
+            format!(
+                "{}: an API key is one line of letters, digits and signs",
+                path.display()
+            )
+        })
+    }
+
+    /// The key that a text is: visible ASCII.
+    pub fn new(text: &str) -> Option<Self> {
         let is_key = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-        ensure!(
-            is_key,
-            "{}: an API key is one line of letters, digits and signs",
-            path.display()
-        );
-        Ok(Self(Zeroizing::new(text.to_owned())))
+        is_key.then(|| Self(Zeroizing::new(text.to_owned())))
     }
 
     /// The key itself.

@@ -17,7 +17,6 @@ use tokio::{
 use super::{
     Snapshot, Told,
     door::{Door, Way},
-    front::{Front, Limits},
     hatch::Hatch,
     probe::{self, Finding},
     room::Room,
@@ -26,7 +25,12 @@ use super::{
     span,
     standing::Standing,
 };
-use crate::{control::admin::Sealed, event_loop::Local, mailbox};
+use crate::{
+    control::admin::Sealed,
+    event_loop::Local,
+    http::{ApiKey, Front, Limits},
+    mailbox,
+};
 
 /// How often it is looked at while nobody doubts that it answers.
 const PROBE_PERIOD: Duration = Duration::from_secs(30);
@@ -56,7 +60,7 @@ pub struct Kept {
     pub description: Option<String>,
     /// Words to find it by.
     pub tags: BTreeSet<String>,
-    /// What a model server wants to see before it lists its models.
+    /// What a model server asks for: members need not know it.
     pub api_key: Option<Sealed>,
     /// It listens on all addresses of this machine and is reached without us.
     pub is_everywhere: bool,
@@ -150,12 +154,13 @@ impl Exposure {
     pub async fn run(self, opened: Opened, published: Option<Published>) {
         let scope = self.scope();
         let front = self.kept.kind.is_plain_http().then(|| {
-            Front::new(
+            Front::with_key(
                 self.name.clone(),
                 self.kept.target,
                 self.kept.kind.clone(),
                 self.snapshots.clone(),
                 Limits::default(),
+                self.kept.api_key().and_then(ApiKey::new),
             )
         });
         let way = match &front {
@@ -173,14 +178,14 @@ impl Exposure {
         };
         tokio::select! {
             () = carrying => {}
-            () = self.look_after(published) => {}
+            () = self.look_after(published, front.clone()) => {}
             () = self.tell_load(front) => {}
             () = span::over(self.kept.end) => {}
         }
     }
 
     /// Looks at it from time to time, and publishes what has changed.
-    async fn look_after(&self, mut published: Option<Published>) {
+    async fn look_after(&self, mut published: Option<Published>, front: Option<Front>) {
         // Whoever exposed it has looked at it.
         let mut pause = match &published {
             Some(_) => PROBE_PERIOD,
@@ -194,6 +199,9 @@ impl Exposure {
             }
             looked = Instant::now();
             let finding = self.kept.probe(LOOK).await;
+            if let (Some(front), Some(_)) = (&front, finding.slots) {
+                front.set_slots(finding.slots);
+            }
             pause = match self.publish(&finding, published.as_ref()).await {
                 Ok(now) => {
                     published = Some(now);

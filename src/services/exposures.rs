@@ -36,7 +36,7 @@ use crate::{
 const MOST: usize = 64;
 
 /// Who exposes something waits for a look at it.
-const FIRST_LOOK: Duration = Duration::from_secs(3);
+const FIRST_LOOK: Duration = Duration::from_secs(4);
 
 /// All that this node offers.
 pub struct Exposures {
@@ -276,7 +276,8 @@ impl Exposures {
             return Ok(());
         }
         let what = match finding.needs_key {
-            Some(true) => return Ok(()),
+            Some(true) if kept.api_key.is_none() => return Ok(()),
+            Some(true) => "would get its key from this node",
             Some(false) => "asks nobody for a key",
             None => "does not say whether it asks for a key",
         };
@@ -284,7 +285,7 @@ impl Exposures {
             "{} {what}, and whoever knows the network's password would have it. Say which you mean:\n  \
              --to group:NAME       only members of a group (repeatable)\n  \
              --unauthenticated     every member, as it is\n  \
-             or have the server ask for a key, and expose it with --api-key-file",
+             or have the server ask for a key that its users know, and leave out --api-key-file",
             kept.target
         )
     }
@@ -410,8 +411,8 @@ fn check_everywhere(kept: &Kept, finding: &Finding, is_unauthenticated_meant: bo
     ensure!(
         kept.kind != Kind::OpenAi || is_unauthenticated_meant || finding.needs_key == Some(true),
         "the model server on port {port} listens on all addresses of this machine and asks nobody for a key: whoever \
-         reaches this machine has it, members or not. Have it listen on {target} only, have it ask for a key \
-         (--api-key-file), or say --unauthenticated"
+         reaches this machine has it, members or not. Have it listen on {target} only, have it ask for a key, or say \
+         --unauthenticated"
     );
     Ok(())
 }
@@ -426,10 +427,10 @@ fn notes(kept: &Kept, finding: &Finding) -> Vec<String> {
             kept.port
         ));
     }
-    let is_open = kept.to.is_empty() && finding.needs_key == Some(false);
-    if is_open && !kept.is_everywhere {
+    let is_open = finding.needs_key == Some(false) || kept.api_key.is_some();
+    if kept.to.is_empty() && is_open && !kept.is_everywhere {
         notes.push(
-            "it asks nobody for a key: every member of the network can use it (--to restricts that)".to_owned(),
+            "no member needs a key for it: every member of the network can use it (--to restricts that)".to_owned(),
         );
     }
     notes.extend(finding.problem.clone());

@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::front;
+use crate::http;
 
 /// More than any list of models has.
 const MAX_BODY: u64 = 4 << 20;
@@ -25,6 +25,8 @@ pub struct Finding {
     pub openai: Option<OpenAi>,
     /// Whether a model server answers those only who show a key, if it says.
     pub needs_key: Option<bool>,
+    /// Requests that a model server works on at once, if it says.
+    pub slots: Option<u32>,
 }
 
 impl Finding {
@@ -34,6 +36,7 @@ impl Finding {
             problem,
             openai: None,
             needs_key: None,
+            slots: None,
         }
     }
 
@@ -110,27 +113,35 @@ async fn look(
 }
 
 async fn model_server(target: SocketAddr, api_key: Option<&str>) -> Finding {
-    match front::read_models(target, api_key).await {
-        Ok(found) => {
-            let is_closed = found.needs_key && found.models.is_empty();
-            let problem = is_closed.then(|| {
-                "it lists its models only for those who show a key: expose it with --api-key-file"
-                    .to_owned()
-            });
-            Finding {
-                state: match is_closed {
-                    true => State::Degraded,
-                    false => State::Up,
-                },
-                problem,
-                openai: Some(OpenAi {
-                    models: found.models,
-                    ..OpenAi::default()
-                }),
-                needs_key: Some(found.needs_key),
-            }
-        }
-        Err(error) => Finding::of(State::Degraded, Some(format!("{target}: {error:#}"))),
+    // Without the key first: who else gets in is good to know.
+    let unknown = http::read_models(target, None).await;
+    let needs_key = unknown.as_ref().ok().map(|found| found.needs_key);
+    let found = match (needs_key, api_key) {
+        (Some(true), Some(_)) => http::read_models(target, api_key).await,
+        (Some(_) | None, _) => unknown,
+    };
+    let problem = match &found {
+        Ok(found) if found.needs_key => Some(match api_key {
+            None => "lists its models only for those who show a key: expose it with --api-key-file"
+                .to_owned(),
+            Some(_) => "does not take the key in --api-key-file".to_owned(),
+        }),
+        Ok(_) => None,
+        Err(error) => Some(format!("{error:#}")),
+    };
+    let found = found.ok();
+    Finding {
+        state: match problem {
+            None => State::Up,
+            Some(_) => State::Degraded,
+        },
+        problem: problem.map(|problem| format!("{target} {problem}")),
+        slots: found.as_ref().and_then(|found| found.slots),
+        openai: found.map(|found| OpenAi {
+            models: found.models,
+            ..OpenAi::default()
+        }),
+        needs_key,
     }
 }
 
