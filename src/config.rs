@@ -15,6 +15,7 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use hivevpn_core::{
     membership::{Bundle, Invite, address, genesis::DEFAULT_IPV4_PREFIX},
     policy::{Exposed, Mode},
+    registry::Rules,
 };
 use ipnet::Ipv4Net;
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
@@ -47,7 +48,7 @@ mod administrators;
 
 pub use administrators::Administrators;
 
-pub use crate::swarm::RelayMode;
+pub use crate::swarm::{DhtMode, RelayMode};
 pub use values::parse_span;
 
 mod file;
@@ -78,6 +79,10 @@ pub struct Config {
     pub policy: Option<Mode>,
     /// What everybody may reach here when the policy's mode is "published".
     pub publish: Exposed,
+    /// Whether to keep records of the network for others.
+    pub dht: DhtMode,
+    /// What entries of the registry must obey here, beside what they must everywhere.
+    pub registry: Rules,
     /// What the services of this node go by.
     pub services: services::Config,
     /// The user that the daemon becomes when root starts it; `hivevpn` without, if there is one.
@@ -123,6 +128,8 @@ impl Default for Config {
             ipv4_prefix: DEFAULT_IPV4_PREFIX,
             policy: None,
             publish: Exposed::new(),
+            dht: DhtMode::default(),
+            registry: Rules::default(),
             services: services::Config::default(),
             user: None,
             port: None,
@@ -273,6 +280,9 @@ impl Config {
             let place = place(service.span());
             let service = worded(service.get_ref(), "node.publish", &place)?;
             self.publish.insert(service);
+        }
+        if let Some(mode) = node.dht {
+            self.dht = worded(mode.get_ref(), "node.dht", &place(mode.span()))?;
         }
         if let Some(address) = node.address {
             self.address = Some(parse(

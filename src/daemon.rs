@@ -42,7 +42,7 @@ use crate::{
     identity::{self, Identity},
     membership::{self, Membership, OwnAddresses},
     store::Store,
-    swarm::addresses::Overlay,
+    swarm::{DhtMode, addresses::Overlay},
 };
 
 mod convoy;
@@ -324,6 +324,9 @@ fn node(
             members: config.relay_members.as_ref().map(|_| BTreeSet::new()),
         },
         bootstrap: config.bootstrap.clone(),
+        entries: store.entries()?,
+        rules: config.registry.clone(),
+        registry_client: config.dht == DhtMode::Client,
     };
     let mut node = Node::new(start, now()).map_err(|rejection| {
         anyhow::anyhow!(

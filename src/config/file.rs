@@ -49,6 +49,7 @@ pub(super) struct NodeSection {
     pub address: Option<Spanned<String>>,
     pub user: Option<String>,
     pub publish: Vec<Spanned<String>>,
+    pub dht: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
