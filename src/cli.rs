@@ -18,6 +18,7 @@ use crate::{
     config::RelayMode,
 };
 
+pub mod dht;
 pub mod membership;
 pub mod policy;
 
@@ -163,6 +164,9 @@ pub enum Command {
     /// Say who may reach what
     #[command(long_about = policy::POLICY_HELP)]
     Policy(policy::PolicyArgs),
+    /// Keep small values where all members find them
+    #[command(long_about = dht::DHT_HELP)]
+    Dht(dht::DhtArgs),
     /// Ask a peer for a sign of life and show by which path it came
     Ping(PingArgs),
     /// Explain the path to a peer: every way that was tried, and what came of it
@@ -208,6 +212,7 @@ impl Command {
                 | Self::Netcheck(_)
                 | Self::Id(_)
                 | Self::Invite(_)
+                | Self::Dht(_)
                 | Self::Down
         )
     }

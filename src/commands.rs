@@ -17,6 +17,7 @@ pub mod audit;
 pub mod authority;
 pub mod bench;
 pub mod delegate;
+pub mod dht;
 pub mod doctor;
 pub mod down;
 pub mod id;
@@ -79,6 +80,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Whois(args) => whois::run(args, &socket),
         Command::Ping(args) => ping::run(args, &daemon),
         Command::Policy(args) => policy::run(args, &socket),
+        Command::Dht(args) => dht::run(args, &daemon),
         Command::Why(args) => why::run(args, &daemon),
         Command::Bench(args) => bench::run(args, &socket),
         Command::Netcheck(args) => netcheck::run(args, &daemon),

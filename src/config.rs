@@ -52,6 +52,7 @@ pub use crate::swarm::{DhtMode, RelayMode};
 pub use values::parse_span;
 
 mod file;
+mod registry;
 mod values;
 
 use file::File;
@@ -252,6 +253,7 @@ impl Config {
             node,
             underlay,
             admin,
+            registry,
             interface,
         } = file;
         if let Some(name) = network.name {
@@ -320,6 +322,7 @@ impl Config {
         if let Some(span) = underlay.relay_reservation {
             self.relay_reservation = parse_reservation(span.get_ref(), &place(span.span()))?;
         }
+        self.registry = registry.rules(&place)?;
         admin.apply_to(&mut self.admin, place)?;
         if let Some(name) = interface.name {
             self.set_interface(name.get_ref(), &place(name.span()))?;
@@ -565,7 +568,9 @@ fn option_at(text: &str, offset: usize) -> Option<String> {
     let section = text[..start]
         .lines()
         .rev()
-        .find_map(|line| line.trim().strip_prefix('[')?.strip_suffix(']'));
+        .find_map(|line| line.trim().strip_prefix('[')?.strip_suffix(']'))
+        // One of several has two brackets.
+        .map(|section| section.trim_matches(['[', ']']));
     Some(section.map_or(key.to_owned(), |section| format!("{section}.{key}")))
 }
 

@@ -129,7 +129,11 @@ impl EventLoop {
             bytes: entry.value.as_ref().map_or(0, Vec::len),
         };
         let mut leaves: Vec<_> = entries.map(leaf).collect();
-        leaves.sort_by(|a, b| (&a.key, &a.owner).cmp(&(&b.key, &b.owner)));
+        // Part by part, so that what lies below a key follows it.
+        leaves.sort_by(|a, b| {
+            let by_key = a.key.split('/').cmp(b.key.split('/'));
+            by_key.then_with(|| a.owner.cmp(&b.owner))
+        });
         Ok(Reply::of(&leaves))
     }
 
