@@ -211,11 +211,6 @@ impl Store {
             .collect()
     }
 
-    /// The entry that lies in this slot.
-    pub fn entry(&self, slot: &[u8; 32]) -> Result<Option<Vec<u8>>> {
-        Ok(self.entries.get(slot)?.map(|sealed| sealed.to_vec()))
-    }
-
     /// Saves an entry of the registry in place of what lies in its slot.
     pub fn save_entry(&self, slot: &[u8; 32], sealed: &[u8]) -> Result<()> {
         self.entries.insert(slot, sealed)?;
@@ -381,11 +376,6 @@ mod tests {
         drop(store);
         let store = Store::open(dir.path()).unwrap();
         assert_eq!(store.entries().unwrap(), [b"new"]);
-        assert_eq!(
-            store.entry(&[1; 32]).unwrap().as_deref(),
-            Some(&b"new"[..])
-        );
-        assert_eq!(store.entry(&[2; 32]).unwrap(), None);
     }
 
     #[test]

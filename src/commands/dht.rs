@@ -61,7 +61,9 @@ fn read(from: impl Read, name: &str) -> Result<Vec<u8>> {
         .with_context(|| name.to_owned())?;
     ensure!(
         value.len() <= MAX_VALUE,
-        BadUsage(format!("{name}: longer than a value may be ({MAX_VALUE} bytes)"))
+        BadUsage(format!(
+            "{name}: longer than a value may be ({MAX_VALUE} bytes)"
+        ))
     );
     Ok(value)
 }

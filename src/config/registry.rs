@@ -108,8 +108,9 @@ impl RuleSection {
     ) -> Result<Option<TimeWindow>, ConfigError> {
         let moment = |at: &Option<Spanned<Datetime>>, option, without| match at {
             None => Ok(without),
-            Some(at) => unix_time(at.get_ref())
-                .map_err(|message| wrong(option, place(at.span()), message)),
+            Some(at) => {
+                unix_time(at.get_ref()).map_err(|message| wrong(option, place(at.span()), message))
+            }
         };
         let from = moment(&self.from, "registry.rule.from", UnixTime(0))?;
         let until = moment(&self.until, "registry.rule.until", UnixTime(u64::MAX))?;
@@ -172,7 +173,9 @@ fn daily(text: &str) -> Result<TimeWindow, String> {
         (from != until).then_some(TimeWindow::Daily { from, until })
     });
     window.ok_or_else(|| {
-        format!("'{text}' is no part of the day: write two different moments (UTC) such as 08:00-18:00")
+        format!(
+            "'{text}' is no part of the day: write two different moments (UTC) such as 08:00-18:00"
+        )
     })
 }
 
@@ -266,12 +269,24 @@ mod tests {
         for (line, part) in [
             ("keys = \"Weather\"\nquota = 1", "2: registry.rule.keys"),
             ("keys = \"a\"", "asks for nothing"),
-            ("keys = \"a\"\ngroups = [\"My Group\"]", "3: registry.rule.groups"),
+            (
+                "keys = \"a\"\ngroups = [\"My Group\"]",
+                "3: registry.rule.groups",
+            ),
             ("keys = \"a\"\nhours = \"8-18\"", "3: registry.rule.hours"),
-            ("keys = \"a\"\nhours = \"08:00-08:00\"", "3: registry.rule.hours"),
+            (
+                "keys = \"a\"\nhours = \"08:00-08:00\"",
+                "3: registry.rule.hours",
+            ),
             ("keys = \"a\"\nfrom = 08:00:00", "has no date"),
-            ("keys = \"a\"\nfrom = 2027-01-01\nuntil = 2026-01-01", "4: registry.rule.until"),
-            ("keys = \"a\"\nmax_bytes = 100000", "3: registry.rule.max_bytes"),
+            (
+                "keys = \"a\"\nfrom = 2027-01-01\nuntil = 2026-01-01",
+                "4: registry.rule.until",
+            ),
+            (
+                "keys = \"a\"\nmax_bytes = 100000",
+                "3: registry.rule.max_bytes",
+            ),
             ("keys = \"a\"\nquota = 1\nunknown = 1", "network.toml:4"),
         ] {
             let why = from_text(&format!("[[registry.rule]]\n{line}\n")).unwrap_err();

@@ -259,7 +259,9 @@ impl EventLoop {
         let Some(search) = self.searches.open.remove(&slot) else {
             return; // A member's record.
         };
-        if let Some(best) = self.node.sealed_entry(&slot).map(<[u8]>::to_vec) {
+        let mut served = search.served.iter();
+        let best = served.find_map(|(_, served)| self.node.best_entry(&slot, served));
+        if let Some(best) = best.map(<[u8]>::to_vec) {
             let served = search.served.into_iter();
             let worse = served.filter(|(_, served)| *served != best);
             let to: Vec<_> = worse.map(|(from, _)| from).chain(without).collect();

@@ -186,7 +186,13 @@ async fn a_storer_that_serves_what_it_likes_fools_no_reader() {
         let of_owner = entries.into_iter().find(|e| e.owner == owner.peer_id());
         of_owner.and_then(|entry| entry.value.clone())
     };
-    let refused = |reader: &Core| reader.rejections().iter().map(|(_, count)| count).sum::<u64>();
+    let refused = |reader: &Core| {
+        reader
+            .rejections()
+            .iter()
+            .map(|(_, count)| count)
+            .sum::<u64>()
+    };
     for (number, lie) in lies.iter().enumerate() {
         serve(&storer, &slot, lie).await;
         finds(&mut client, &slot, lie).await;
@@ -204,7 +210,11 @@ async fn a_storer_that_serves_what_it_likes_fools_no_reader() {
         assert_eq!(value(&reader), Some(read));
     }
     reader.handle_found_entry(&slot, &old, now());
-    assert_eq!(value(&reader), Some(b"sun".to_vec()), "nothing older comes back");
+    assert_eq!(
+        value(&reader),
+        Some(b"sun".to_vec()),
+        "nothing older comes back"
+    );
 
     // Served when its time is over, to a reader that has never seen it.
     let (_, mut late) = founder_and_member(1);
@@ -213,7 +223,11 @@ async fn a_storer_that_serves_what_it_likes_fools_no_reader() {
     late.handle_found_entry(&slot, &new, later);
     assert_eq!(value(&late), None);
     reader.handle_found_entry(&slot, &new, later);
-    assert_eq!(value(&reader), None, "it is over for those who had it as well");
+    assert_eq!(
+        value(&reader),
+        None,
+        "it is over for those who had it as well"
+    );
 
     // What a member answers to a message about entries is believed no more than what lies in the DHT.
     client
