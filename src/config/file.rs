@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{RelayMode, administrators::AdminSection};
+use super::{RelayMode, administrators::AdminSection, registry::RegistrySection};
 
 pub(super) type Spanned<T> = toml::Spanned<T>;
 
@@ -14,6 +14,7 @@ pub(super) struct File {
     pub node: NodeSection,
     pub underlay: UnderlaySection,
     pub admin: AdminSection,
+    pub registry: RegistrySection,
     pub interface: InterfaceSection,
 }
 
@@ -49,6 +50,7 @@ pub(super) struct NodeSection {
     pub address: Option<Spanned<String>>,
     pub user: Option<String>,
     pub publish: Vec<Spanned<String>>,
+    pub dht: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
