@@ -41,6 +41,7 @@ mod policy;
 mod port_mapping;
 mod privileges;
 mod reach;
+mod registry;
 mod relays;
 mod reservations;
 mod revocation;
