@@ -51,6 +51,7 @@ pub use crate::swarm::RelayMode;
 pub use values::parse_span;
 
 mod file;
+mod models;
 mod values;
 
 use file::File;
@@ -246,6 +247,7 @@ impl Config {
             underlay,
             admin,
             interface,
+            models,
         } = file;
         if let Some(name) = network.name {
             self.set_network(name.get_ref(), &place(name.span()))?;
@@ -310,6 +312,7 @@ impl Config {
         if let Some(span) = underlay.relay_reservation {
             self.relay_reservation = parse_reservation(span.get_ref(), &place(span.span()))?;
         }
+        models.apply_to(&mut self.services.models, place)?;
         admin.apply_to(&mut self.admin, place)?;
         if let Some(name) = interface.name {
             self.set_interface(name.get_ref(), &place(name.span()))?;

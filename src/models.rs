@@ -22,10 +22,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{Semaphore, oneshot, watch},
-    task::JoinHandle,
-};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::{
     control::services::Models,
@@ -103,10 +100,12 @@ pub fn host_of(network: &str) -> String {
 }
 
 /// The running endpoint.
+#[derive(Clone)]
 pub struct Handle {
     endpoint: Arc<Endpoint>,
-    end: oneshot::Sender<()>,
-    task: JoinHandle<()>,
+    end: mpsc::Sender<()>,
+    /// Closed once it has ended.
+    ended: watch::Receiver<()>,
 }
 
 /// Starts the endpoint on the runtime that this is called on. `resolves` says whether this machine resolves the network's
@@ -117,12 +116,17 @@ pub fn start(
     resolves: watch::Receiver<bool>,
 ) -> Handle {
     let endpoint = Arc::new(Endpoint::new(snapshots, config, resolves));
-    let (end, ended) = oneshot::channel();
-    let task = tokio::spawn(listening::run(endpoint.clone(), ended));
+    let (end, asked_to_end) = mpsc::channel(1);
+    let (running, ended) = watch::channel(());
+    let run = listening::run(endpoint.clone(), asked_to_end);
+    tokio::spawn(async move {
+        run.await;
+        drop(running);
+    });
     Handle {
         endpoint,
         end,
-        task,
+        ended,
     }
 }
 
@@ -137,12 +141,10 @@ impl Handle {
     }
 
     /// Stops listening and ends what is under way.
-    pub async fn end(self) {
-        // It has ended by itself if nobody listens.
-        let _ = self.end.send(());
-        if let Err(error) = self.task.await {
-            tracing::error!(%error, "the models' endpoint ended badly");
-        }
+    pub async fn end(mut self) {
+        // Once is enough.
+        let _ = self.end.try_send(());
+        while self.ended.changed().await.is_ok() {}
     }
 }
 

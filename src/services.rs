@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::{
     control::{Reply, services::Ask},
     event_loop::Local,
-    mailbox,
+    mailbox, models,
     store::{Shelf, Store},
 };
 
@@ -100,7 +100,10 @@ pub struct Parts {
 
 /// What the user has configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Config {}
+pub struct Config {
+    /// What the endpoint for all models goes by.
+    pub models: models::Config,
+}
 
 /// Both ends of what connects loop and services.
 pub fn connect(
@@ -133,14 +136,15 @@ pub async fn run(parts: Parts) {
         to_loop,
         exposed,
         forwards,
-        config: _,
+        config,
     } = parts;
     let exposures = Exposures::open(exposed, snapshots.clone(), to_loop);
     let forwards = Forwards::open(forwards, snapshots.clone());
+    let models = models::start(snapshots.clone(), config.models, watch::channel(false).1);
 
     while let Some(Asked { ask, answer }) = asked.recv().await {
         let (exposures, forwards) = (exposures.clone(), forwards.clone());
-        let snapshots = snapshots.clone();
+        let (snapshots, models) = (snapshots.clone(), models.clone());
         // Some take seconds, because they look at what they are to expose.
         tokio::spawn(async move {
             let reply = match ask {
@@ -151,7 +155,7 @@ pub async fn run(parts: Parts) {
                 Ask::Unforward { listen } => reply(forwards.unforward(&listen)),
                 Ask::Forwards => Reply::of(&forwards.list()),
                 Ask::Services => Reply::of(&listing::services(&snapshots.borrow())),
-                Ask::Models => Reply::Error("not yet".to_owned()),
+                Ask::Models => Reply::of(&models.list()),
             };
             // Whoever asked may have gone.
             let _ = answer.send(reply);
@@ -160,6 +164,7 @@ pub async fn run(parts: Parts) {
 
     exposures.end();
     forwards.end();
+    models.end().await;
 }
 
 fn reply<T: Serialize>(outcome: Result<T>) -> Reply {

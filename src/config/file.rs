@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{RelayMode, administrators::AdminSection};
+use super::{RelayMode, administrators::AdminSection, models::ModelsSection};
 
 pub(super) type Spanned<T> = toml::Spanned<T>;
 
@@ -15,6 +15,7 @@ pub(super) struct File {
     pub underlay: UnderlaySection,
     pub admin: AdminSection,
     pub interface: InterfaceSection,
+    pub models: ModelsSection,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -16,7 +16,7 @@ use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, oneshot},
+    sync::{Semaphore, mpsc},
     task::{JoinHandle, JoinSet},
     time::{MissedTickBehavior, interval, sleep},
 };
@@ -35,7 +35,7 @@ const HEAD_LIMIT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs the endpoint until told to end.
-pub(super) async fn run(endpoint: Arc<Endpoint>, mut ended: oneshot::Receiver<()>) {
+pub(super) async fn run(endpoint: Arc<Endpoint>, mut asked_to_end: mpsc::Receiver<()>) {
     let mut snapshots = endpoint.snapshots.clone();
     let mut listeners = Listeners::new(endpoint);
     let mut period = interval(PERIOD);
@@ -43,10 +43,10 @@ pub(super) async fn run(endpoint: Arc<Endpoint>, mut ended: oneshot::Receiver<()
     loop {
         listeners.adjust().await;
         tokio::select! {
-            _ = &mut ended => break,
+            _ = asked_to_end.recv() => break,
             changed = snapshots.changed() => if changed.is_err() {
                 // Nobody tells any more: the data loop has gone. The end is to come.
-                let _ = (&mut ended).await;
+                asked_to_end.recv().await;
                 break;
             },
             _ = period.tick() => listeners.endpoint.pool.sweep(),
