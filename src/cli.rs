@@ -19,6 +19,7 @@ use crate::{
 };
 
 pub mod membership;
+pub mod models;
 pub mod policy;
 
 use membership::{
@@ -163,6 +164,12 @@ pub enum Command {
     /// Say who may reach what
     #[command(long_about = policy::POLICY_HELP)]
     Policy(policy::PolicyArgs),
+    /// List the models that members offer
+    #[command(long_about = models::MODELS_HELP)]
+    Models(models::ModelsArgs),
+    /// Show what a program needs to use a model of the network
+    #[command(long_about = models::CONNECT_HELP)]
+    Connect(models::ConnectArgs),
     /// Ask a peer for a sign of life and show by which path it came
     Ping(PingArgs),
     /// Explain the path to a peer: every way that was tried, and what came of it

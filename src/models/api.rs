@@ -65,14 +65,14 @@ fn own(
         },
         Some("" | "/models") if is_read => json!({
             "object": "list",
-            "data": Vec::from_iter(catalog::objects(&snapshot).into_values()),
+            "data": catalog::objects(&snapshot),
         }),
         Some(path) => match path.strip_prefix("/models/") {
             Some(id) if is_read => {
                 let id = decoded(id);
-                match catalog::objects(&snapshot).remove(&id) {
-                    Some(model) => model,
-                    None => return Some(Err(missing(&snapshot, &id))),
+                match catalog::wanted(&snapshot, &id, None) {
+                    Ok(wanted) => catalog::object_of(&snapshot, &wanted, &id),
+                    Err(problem) => return Some(Err(problem)),
                 }
             }
             Some(_) | None if !path.starts_with('/') || leads_out(path) => {
@@ -83,18 +83,6 @@ fn own(
         },
     };
     Some(Ok(json_response(StatusCode::OK, answer.to_string())))
-}
-
-/// Why there is no such model; with a node behind it, whether it is there is all that is asked.
-fn missing(snapshot: &crate::services::Snapshot, id: &str) -> Problem {
-    match catalog::wanted(snapshot, id, None) {
-        Err(problem) => problem,
-        Ok(wanted) => Problem::of_model(
-            StatusCode::NOT_FOUND,
-            "model_not_found",
-            format!("'{}' is what the model is called here", wanted.id),
-        ),
-    }
 }
 
 fn unknown(path: &str) -> Problem {

@@ -270,15 +270,27 @@ fn listed_model(member: &Member, status: &ServiceStatus, model: &Model) -> Liste
 }
 
 /// What `GET /v1/models` says of each model, by id: once, however many members have it.
-pub(super) fn objects(snapshot: &Snapshot) -> BTreeMap<String, Value> {
+pub(super) fn objects(snapshot: &Snapshot) -> Vec<Value> {
     let mut by_id: BTreeMap<&str, Vec<(&Member, &ServiceStatus, &Model)>> = BTreeMap::new();
     for entry @ (_, _, model) in live(snapshot) {
         by_id.entry(&model.id).or_default().push(entry);
     }
     by_id
         .into_iter()
-        .map(|(id, entries)| (id.to_owned(), object(id, &entries)))
+        .map(|(id, entries)| object(id, &entries))
         .collect()
+}
+
+/// What `GET /v1/models/<id>` says of one model, by the name that it was asked for.
+pub(super) fn object_of(snapshot: &Snapshot, wanted: &Wanted, named: &str) -> Value {
+    let is_meant = |status: &ServiceStatus| {
+        let mut offers = wanted.offers.iter();
+        offers.any(|offer| offer.peer == status.owner && offer.service == status.name)
+    };
+    let entries: Vec<_> = live(snapshot)
+        .filter(|(_, status, model)| model.id == wanted.id && is_meant(status))
+        .collect();
+    object(named, &entries)
 }
 
 fn object(id: &str, entries: &[(&Member, &ServiceStatus, &Model)]) -> Value {
