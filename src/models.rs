@@ -39,6 +39,8 @@ mod pool;
 mod problem;
 mod question;
 mod routing;
+#[cfg(test)]
+mod tests;
 
 
 use balance::Balance;

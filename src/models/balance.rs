@@ -183,3 +183,5 @@ impl Drop for UnderWay {
     }
 }
 
+#[cfg(test)]
+mod tests;

@@ -360,3 +360,5 @@ fn cut(text: &str) -> String {
     text.chars().take(SHOWN).map(plain).collect()
 }
 
+#[cfg(test)]
+mod tests;

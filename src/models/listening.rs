@@ -83,7 +83,7 @@ impl Listeners {
         }
         let mut kept: BTreeSet<_> = bound.intersection(&wanted).copied().collect();
         for new in wanted.difference(&bound) {
-            if self.listen(*new).await {
+            if self.listen(*new).await.is_some() {
                 kept.insert(*new);
             }
         }
@@ -105,7 +105,7 @@ impl Listeners {
         }
         let bound = match self.endpoint.config.listen {
             Listen::Off => None,
-            Listen::At(address) => self.listen(address).await.then_some(address),
+            Listen::At(address) => self.listen(address).await,
             Listen::Usual => self.listen_usually().await,
         };
         self.endpoint.bound().loopback = bound;
@@ -127,13 +127,14 @@ impl Listeners {
         None
     }
 
-    /// Whether it listens there now.
-    async fn listen(&mut self, address: SocketAddr) -> bool {
+    /// Where it listens now.
+    async fn listen(&mut self, address: SocketAddr) -> Option<SocketAddr> {
         let error = match TcpListener::bind(address).await {
             Ok(listener) => {
                 self.missed.remove(&address);
-                self.serve(address, listener);
-                return true;
+                let bound = listener.local_addr().unwrap_or(address);
+                self.serve(bound, listener);
+                return Some(bound);
             }
             Err(error) => error,
         };
@@ -150,7 +151,7 @@ impl Listeners {
             };
             tracing::warn!(%address, %error, "the models are not offered here: {advice}");
         }
-        false
+        None
     }
 
     fn serve(&mut self, address: SocketAddr, listener: TcpListener) {
@@ -203,7 +204,7 @@ async fn accept(listener: TcpListener, endpoint: Arc<Endpoint>, room: Arc<Semaph
     }
 }
 
-fn may_ask(endpoint: &Endpoint, from: IpAddr) -> bool {
+pub(super) fn may_ask(endpoint: &Endpoint, from: IpAddr) -> bool {
     if from.to_canonical().is_loopback() {
         return true;
     }

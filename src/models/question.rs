@@ -265,3 +265,5 @@ impl Body for Sent {
     }
 }
 
+#[cfg(test)]
+mod tests;
