@@ -20,6 +20,7 @@ use crate::{
 
 pub mod dht;
 pub mod membership;
+pub mod models;
 pub mod policy;
 pub mod services;
 
@@ -186,6 +187,12 @@ pub enum Command {
     /// Keep small values where all members find them
     #[command(long_about = dht::DHT_HELP)]
     Dht(dht::DhtArgs),
+    /// List the models that members offer
+    #[command(long_about = models::MODELS_HELP)]
+    Models(models::ModelsArgs),
+    /// Show what a program needs to use a model of the network
+    #[command(long_about = models::CONNECT_HELP)]
+    Connect(models::ConnectArgs),
     /// Ask a peer for a sign of life and show by which path it came
     Ping(PingArgs),
     /// Explain the path to a peer: every way that was tried, and what came of it

@@ -16,6 +16,7 @@ pub mod admit;
 pub mod audit;
 pub mod authority;
 pub mod bench;
+pub mod connect;
 pub mod delegate;
 pub mod dht;
 pub mod doctor;
@@ -25,6 +26,7 @@ pub mod invite;
 pub mod keygen;
 pub mod login;
 pub mod logout;
+pub mod models;
 pub mod netcheck;
 pub mod nodes;
 pub mod password;
@@ -79,6 +81,8 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Status(args) => status::run(args, &daemon),
         Command::Nodes(args) => nodes::run(args, &daemon),
         Command::Whois(args) => whois::run(args, &socket),
+        Command::Models(args) => models::run(args, &socket),
+        Command::Connect(args) => connect::run(args, &socket),
         Command::Ping(args) => ping::run(args, &daemon),
         Command::Policy(args) => policy::run(args, &socket),
         Command::Expose(args) => services::expose(args, &daemon),

@@ -52,6 +52,7 @@ pub use crate::swarm::{DhtMode, RelayMode};
 pub use values::parse_span;
 
 mod file;
+mod models;
 mod registry;
 mod values;
 
@@ -255,6 +256,7 @@ impl Config {
             admin,
             registry,
             interface,
+            models,
         } = file;
         if let Some(name) = network.name {
             self.set_network(name.get_ref(), &place(name.span()))?;
@@ -323,6 +325,7 @@ impl Config {
             self.relay_reservation = parse_reservation(span.get_ref(), &place(span.span()))?;
         }
         self.registry = registry.rules(&place)?;
+        models.apply_to(&mut self.services.models, place)?;
         admin.apply_to(&mut self.admin, place)?;
         if let Some(name) = interface.name {
             self.set_interface(name.get_ref(), &place(name.span()))?;

@@ -14,6 +14,7 @@
 //! - [`identity`], [`key_file`], [`store`]: secret keys, here and for other programs, and what survives a restart
 //! - [`services`]: what stands on the overlay: services offered and used, names, models
 //! - [`http`]: the reverse proxy in front of services that speak plain HTTP
+//! - [`models`]: every model of the network at one address
 //! - [`password`]: the network's password, and how it gets here
 //! - [`mailbox`]: into the loop from anywhere
 //!
@@ -37,6 +38,7 @@ pub mod joining;
 pub mod key_file;
 pub mod mailbox;
 pub mod membership;
+pub mod models;
 pub mod netcheck;
 pub mod password;
 pub mod policy;

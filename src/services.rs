@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::{
     control::{Reply, services::Ask},
     event_loop::Local,
-    mailbox,
+    mailbox, models,
     store::{Shelf, Store},
 };
 
@@ -117,7 +117,10 @@ pub struct Parts {
 
 /// What the user has configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Config {}
+pub struct Config {
+    /// What the endpoint for all models goes by.
+    pub models: models::Config,
+}
 
 /// Both ends of what connects loop and services.
 pub fn connect(
@@ -150,15 +153,16 @@ pub async fn run(parts: Parts) {
         to_loop,
         exposed,
         forwards,
-        config: _,
+        config,
     } = parts;
     let room = Room::of_this_process();
     let exposures = Exposures::open(exposed, snapshots.clone(), to_loop, room.clone());
     let forwards = Forwards::open(forwards, snapshots.clone(), room);
+    let models = models::start(snapshots.clone(), config.models, watch::channel(false).1);
 
     while let Some(Asked { ask, answer }) = asked.recv().await {
         let (exposures, forwards) = (exposures.clone(), forwards.clone());
-        let snapshots = snapshots.clone();
+        let (snapshots, models) = (snapshots.clone(), models.clone());
         // Some take seconds, because they look at what they are to expose.
         tokio::spawn(async move {
             let reply = match ask {
@@ -169,7 +173,7 @@ pub async fn run(parts: Parts) {
                 Ask::Unforward { listen } => reply(forwards.unforward(&listen).await),
                 Ask::Forwards => Reply::of(&forwards.list()),
                 Ask::Services => Reply::of(&listing::services(&snapshots.borrow())),
-                Ask::Models => Reply::Error("not yet".to_owned()),
+                Ask::Models => Reply::of(&models.list()),
             };
             // Whoever asked may have gone.
             let _ = answer.send(reply);
@@ -178,6 +182,7 @@ pub async fn run(parts: Parts) {
 
     exposures.end().await;
     forwards.end().await;
+    models.end().await;
 }
 
 fn reply<T: Serialize>(outcome: Result<T>) -> Reply {

@@ -3,7 +3,9 @@
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{RelayMode, administrators::AdminSection, registry::RegistrySection};
+use super::{
+    RelayMode, administrators::AdminSection, models::ModelsSection, registry::RegistrySection,
+};
 
 pub(super) type Spanned<T> = toml::Spanned<T>;
 
@@ -16,6 +18,7 @@ pub(super) struct File {
     pub admin: AdminSection,
     pub registry: RegistrySection,
     pub interface: InterfaceSection,
+    pub models: ModelsSection,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -38,6 +38,7 @@ fn snapshot() -> Snapshot {
     Snapshot {
         network: "hive".to_owned(),
         interface: "hive0".to_owned(),
+        admits_by_password: false,
         members: Arc::new(vec![
             member("us", 1, &[], true),
             member("a", 2, &["gpu", "dev"], false),
