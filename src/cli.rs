@@ -12,6 +12,7 @@ mod audit;
 
 pub use admin::{AdminArgs, AdminCommand, AppointArgs, LoginArgs, LogoutArgs, RemoveArgs};
 pub use audit::AuditArgs;
+pub use top::TopArgs;
 
 use crate::{
     bench::{MAX_SECONDS, MAX_STREAMS},
@@ -23,6 +24,7 @@ pub mod membership;
 pub mod models;
 pub mod policy;
 pub mod services;
+mod top;
 
 use membership::{
     ADMIT_HELP, AUTHORITY_HELP, AdmitArgs, AuthorityArgs, DELEGATE_HELP, DelegateArgs, INVITE_HELP,
@@ -158,6 +160,9 @@ pub enum Command {
     Rotate(RotateArgs),
     /// Show this node, its peers and the paths to them, or wait for one of them
     Status(StatusArgs),
+    /// Watch this node live: peers, paths, throughput, services, models
+    #[command(long_about = top::HELP)]
+    Top(TopArgs),
     /// List the members of the network
     Nodes(NodesArgs),
     /// Show which member an overlay address belongs to
@@ -232,6 +237,7 @@ impl Command {
         matches!(
             self,
             Self::Status(_)
+                | Self::Top(_)
                 | Self::Nodes(_)
                 | Self::Ping(_)
                 | Self::Why(_)

@@ -37,6 +37,7 @@ mod qr;
 pub mod rotate;
 pub mod services;
 pub mod status;
+pub mod top;
 pub mod up;
 pub mod version;
 pub mod whois;
@@ -79,6 +80,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Authority(args) => authority::run(args, &state, &socket),
         Command::Rotate(args) => rotate::run(args, &state, &socket),
         Command::Status(args) => status::run(args, &daemon),
+        Command::Top(args) => top::run(args, &daemon),
         Command::Nodes(args) => nodes::run(args, &daemon),
         Command::Whois(args) => whois::run(args, &socket),
         Command::Models(args) => models::run(args, &socket),
@@ -179,7 +181,7 @@ impl Paint {
 }
 
 /// By which relay or endpoint a path goes, to be put behind its name.
-fn by(relay: Option<&str>, endpoint: Option<&str>) -> String {
+pub(crate) fn by(relay: Option<&str>, endpoint: Option<&str>) -> String {
     match (relay, endpoint) {
         (Some(relay), _) => format!(" through {relay}"),
         (None, Some(endpoint)) => format!(" {endpoint}"),
@@ -263,7 +265,7 @@ fn now() -> u64 {
 }
 
 /// Seconds in the unit that fits, rounded to the nearest.
-fn span(seconds: u64) -> String {
+pub(crate) fn span(seconds: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(86_400, "d"), (3_600, "h"), (60, "min")];
     let unit = UNITS.iter().find(|(length, _)| seconds >= 2 * length);
     match unit {
@@ -273,7 +275,7 @@ fn span(seconds: u64) -> String {
 }
 
 /// 1234567 → "1.2 MB".
-fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
     if count < 1000 {
         return format!("{count} B");

@@ -15,6 +15,7 @@
 //! - [`services`]: what stands on the overlay: services offered and used, names, models
 //! - [`http`]: the reverse proxy in front of services that speak plain HTTP
 //! - [`models`]: every model of the network at one address
+//! - [`mod@top`]: this node, live, on a screen
 //! - [`password`]: the network's password, and how it gets here
 //! - [`mailbox`]: into the loop from anywhere
 //!
@@ -49,3 +50,4 @@ pub mod roles;
 pub mod services;
 pub mod store;
 pub mod swarm;
+pub mod top;

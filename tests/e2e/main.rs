@@ -50,4 +50,5 @@ mod services;
 mod soak;
 mod strangers;
 mod sums;
+mod top;
 mod why;
