@@ -24,6 +24,7 @@ pub mod invite;
 pub mod keygen;
 pub mod login;
 pub mod logout;
+pub mod names;
 pub mod netcheck;
 pub mod nodes;
 pub mod password;
@@ -76,6 +77,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Rotate(args) => rotate::run(args, &state, &socket),
         Command::Status(args) => status::run(args, &daemon),
         Command::Nodes(args) => nodes::run(args, &daemon),
+        Command::Names(args) => names::run(args, &daemon),
         Command::Whois(args) => whois::run(args, &socket),
         Command::Ping(args) => ping::run(args, &daemon),
         Command::Policy(args) => policy::run(args, &socket),

@@ -13,6 +13,7 @@
 //! - [`policy`]: who may reach what, as people write it
 //! - [`identity`], [`key_file`], [`store`]: secret keys, here and for other programs, and what survives a restart
 //! - [`services`]: what stands on the overlay: services offered and used, names, models
+//! - [`names`]: a resolver for this machine, and how its programs come to ask it
 //! - [`password`]: the network's password, and how it gets here
 //! - [`mailbox`]: into the loop from anywhere
 //!
@@ -35,6 +36,7 @@ pub mod joining;
 pub mod key_file;
 pub mod mailbox;
 pub mod membership;
+pub mod names;
 pub mod netcheck;
 pub mod password;
 pub mod policy;

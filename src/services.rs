@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::{
     control::{Reply, services::Ask},
     event_loop::Local,
-    mailbox,
+    mailbox, names,
     store::{Shelf, Store},
 };
 
@@ -87,6 +87,8 @@ pub struct Parts {
     pub forwards: Shelf,
     /// What the user has configured.
     pub config: Config,
+    /// What the names of this network start with.
+    pub names: names::Start,
 }
 
 /// What the user has configured.
@@ -112,14 +114,28 @@ pub fn connect(
         exposed: store.shelf("exposed")?,
         forwards: store.shelf("forwards")?,
         config,
+        names: names::Start::default(),
     };
     Ok((desk, parts))
 }
 
 /// Runs the services of this node until the data loop has gone.
 pub async fn run(mut parts: Parts) {
+    let names = names::start(parts.snapshots.clone(), parts.names);
     while let Some(asked) = parts.asked.recv().await {
+        let reply = match asked.ask {
+            Ask::Names => Reply::of(&names.view().list()),
+            Ask::Expose(_)
+            | Ask::Unexpose { .. }
+            | Ask::Exposed
+            | Ask::Forward(_)
+            | Ask::Unforward { .. }
+            | Ask::Forwards
+            | Ask::Services
+            | Ask::Models => Reply::Error("not yet".to_owned()),
+        };
         // Whoever asked may have gone.
-        let _ = asked.answer.send(Reply::Error("not yet".to_owned()));
+        let _ = asked.answer.send(reply);
     }
+    names.end().await;
 }

@@ -21,6 +21,7 @@
 //! - [`command_line`], [`terminal`]: secrets that were typed, shown to nobody.
 //! - [`host_name`]: a name for this node.
 //! - [`disk_space`]: whether there is room for what we keep.
+//! - [`process`]: whether another one still runs.
 //!
 //! # Systems
 //!
@@ -31,6 +32,7 @@
 //! | [`udp`], [`addresses`], [`secret_file`], [`terminal`], [`host_name`], [`disk_space`], [`lock`], [`poll::wait`] | yes | common code, never run there | no |
 //! | [`tun`], [`routes`], [`poll::Waker`], [`privileges::peer_credentials`], giving up [`privileges`], [`network_change`] | yes | an error that says so | no |
 //! | [`command_line`] | yes | an error that says so | no |
+//! | [`process`] | yes | as if nobody ran | no |
 //! | [`boot_time`] | yes | does not count sleep everywhere | no |
 
 pub mod addresses;
@@ -44,6 +46,7 @@ pub mod network_change;
 pub mod poll;
 pub mod priority;
 pub mod privileges;
+pub mod process;
 pub mod routes;
 pub mod secret_file;
 pub mod terminal;
