@@ -5,6 +5,9 @@
 //! [`Snapshot`], which everybody reads without waiting. What this node offers travels the other way, as [`Told`].
 //!
 //! - [`snapshot`]: members and services, as of a moment
+//! - [`exposures`]: what this node offers
+//! - [`forwards`]: ports of this machine that lead to members' services
+//! - [`listing`]: what all members offer
 
 use anyhow::Result;
 use hivevpn_core::{
@@ -12,6 +15,7 @@ use hivevpn_core::{
     policy::Exposed,
     registry::{Load, Service},
 };
+use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
@@ -21,8 +25,13 @@ use crate::{
     store::{Shelf, Store},
 };
 
+pub mod exposures;
+pub mod forwards;
+pub mod listing;
 pub mod snapshot;
 
+use exposures::Exposures;
+use forwards::Forwards;
 pub use snapshot::Snapshot;
 
 /// Questions that may wait.
@@ -119,23 +128,50 @@ pub fn connect(
     Ok((desk, parts))
 }
 
-/// Runs the services of this node until the data loop has gone.
-pub async fn run(mut parts: Parts) {
-    let names = names::start(parts.snapshots.clone(), parts.names);
-    while let Some(asked) = parts.asked.recv().await {
-        let reply = match asked.ask {
-            Ask::Names => Reply::of(&names.view().list()),
-            Ask::Expose(_)
-            | Ask::Unexpose { .. }
-            | Ask::Exposed
-            | Ask::Forward(_)
-            | Ask::Unforward { .. }
-            | Ask::Forwards
-            | Ask::Services
-            | Ask::Models => Reply::Error("not yet".to_owned()),
-        };
-        // Whoever asked may have gone.
-        let _ = asked.answer.send(reply);
+/// Runs the services of this node until the data loop has gone, and undoes them then.
+pub async fn run(parts: Parts) {
+    let Parts {
+        mut asked,
+        snapshots,
+        to_loop,
+        exposed,
+        forwards,
+        config: _,
+        names,
+    } = parts;
+    let names = names::start(snapshots.clone(), names);
+    let exposures = Exposures::open(exposed, snapshots.clone(), to_loop);
+    let forwards = Forwards::open(forwards, snapshots.clone());
+
+    while let Some(Asked { ask, answer }) = asked.recv().await {
+        let (exposures, forwards) = (exposures.clone(), forwards.clone());
+        let (snapshots, named) = (snapshots.clone(), names.view());
+        // Some take seconds, because they look at what they are to expose.
+        tokio::spawn(async move {
+            let reply = match ask {
+                Ask::Expose(expose) => reply(exposures.expose(expose).await),
+                Ask::Unexpose { name } => reply(exposures.unexpose(&name).await),
+                Ask::Exposed => Reply::of(&exposures.list()),
+                Ask::Forward(forward) => reply(forwards.forward(forward).await),
+                Ask::Unforward { listen } => reply(forwards.unforward(&listen)),
+                Ask::Forwards => Reply::of(&forwards.list()),
+                Ask::Services => Reply::of(&listing::services(&snapshots.borrow())),
+                Ask::Models => Reply::Error("not yet".to_owned()),
+                Ask::Names => Reply::of(&named.list()),
+            };
+            // Whoever asked may have gone.
+            let _ = answer.send(reply);
+        });
     }
+
     names.end().await;
+    exposures.end();
+    forwards.end();
+}
+
+fn reply<T: Serialize>(outcome: Result<T>) -> Reply {
+    match outcome {
+        Ok(value) => Reply::of(&value),
+        Err(error) => Reply::Error(format!("{error:#}")),
+    }
 }
