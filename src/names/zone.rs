@@ -451,4 +451,4 @@ pub fn reverse_domains(ranges: &[IpNet]) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
