@@ -113,8 +113,8 @@ fn lines(settings: &Settings<'_>) -> Vec<Vec<String>> {
 async fn resolvectl(words: &[String]) -> Result<()> {
     let shown = words.join(" ");
     let mut child = Command::new(PROGRAM)
-        .arg("--no-ask-password")
         .args(words)
+        // It asks nobody for a password then.
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

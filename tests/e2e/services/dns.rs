@@ -108,7 +108,9 @@ impl Drop for NameServer {
 fn name(query: &[u8]) -> String {
     let mut labels = Vec::new();
     let mut rest = &query[12..];
-    while let [length @ 1.., following @ ..] = rest {
+    while let [length, following @ ..] = rest
+        && *length > 0
+    {
         let (label, next) = following.split_at((*length).into());
         labels.push(String::from_utf8_lossy(label).to_lowercase());
         rest = next;
