@@ -20,6 +20,7 @@ use crate::{
 
 pub mod membership;
 pub mod policy;
+pub mod services;
 
 use membership::{
     ADMIT_HELP, AUTHORITY_HELP, AdmitArgs, AuthorityArgs, DELEGATE_HELP, DelegateArgs, INVITE_HELP,
@@ -166,6 +167,24 @@ pub enum Command {
     /// Say who may reach what
     #[command(long_about = policy::POLICY_HELP)]
     Policy(policy::PolicyArgs),
+    /// Offer what listens on this machine to the network
+    #[command(long_about = services::EXPOSE_HELP, after_help = services::EXPOSE_EXAMPLES)]
+    Expose(services::ExposeArgs),
+    /// Take back what this node offers: its port closes, its connections are cut
+    Unexpose(services::UnexposeArgs),
+    /// List what this node offers
+    #[command(long_about = services::EXPOSED_HELP)]
+    Exposed(services::ListArgs),
+    /// List what all members offer
+    #[command(long_about = services::SERVICES_HELP, after_help = services::SERVICES_EXAMPLES)]
+    Services(services::ServicesArgs),
+    /// Make a member's service a port of this machine
+    #[command(long_about = services::FORWARD_HELP, after_help = services::FORWARD_EXAMPLES)]
+    Forward(services::ForwardArgs),
+    /// Close such a port and cut its connections
+    Unforward(services::UnforwardArgs),
+    /// List the ports that lead to members' services
+    Forwards(services::ListArgs),
     /// Ask a peer for a sign of life and show by which path it came
     Ping(PingArgs),
     /// Explain the path to a peer: every way that was tried, and what came of it
@@ -212,6 +231,13 @@ impl Command {
                 | Self::Netcheck(_)
                 | Self::Id(_)
                 | Self::Invite(_)
+                | Self::Expose(_)
+                | Self::Unexpose(_)
+                | Self::Exposed(_)
+                | Self::Services(_)
+                | Self::Forward(_)
+                | Self::Unforward(_)
+                | Self::Forwards(_)
                 | Self::Down
         )
     }
@@ -275,7 +301,7 @@ pub struct UpArgs {
     #[arg(long, value_name = "NETWORK")]
     pub prefix: Option<String>,
 
-    /// The user that root becomes, who keeps CAP_NET_ADMIN alone [default: hivevpn, if there is one]
+    /// The user that root becomes, who keeps CAP_NET_ADMIN and CAP_NET_BIND_SERVICE alone [default: hivevpn, if there is one]
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
 

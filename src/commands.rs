@@ -33,6 +33,7 @@ pub mod policy;
 mod prompt;
 mod qr;
 pub mod rotate;
+pub mod services;
 pub mod status;
 pub mod up;
 pub mod version;
@@ -81,6 +82,13 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Whois(args) => whois::run(args, &socket),
         Command::Ping(args) => ping::run(args, &daemon),
         Command::Policy(args) => policy::run(args, &socket),
+        Command::Expose(args) => services::expose(args, &daemon),
+        Command::Unexpose(args) => services::unexpose(args, &daemon),
+        Command::Exposed(args) => services::exposed(args, &daemon),
+        Command::Services(args) => services::services(args, &daemon),
+        Command::Forward(args) => services::forward(args, &daemon),
+        Command::Unforward(args) => services::unforward(args, &daemon),
+        Command::Forwards(args) => services::forwards(args, &daemon),
         Command::Why(args) => why::run(args, &daemon),
         Command::Bench(args) => bench::run(args, &socket),
         Command::Netcheck(args) => netcheck::run(args, &daemon),
@@ -210,8 +218,9 @@ impl Table {
                 .map(|(cell, &width)| match (number, cell.as_str()) {
                     (0, _) => paint.strong(&format!("{cell:width$}")),
                     (_, "direct" | "stream" | "relay" | "none") => paint.path(cell, width),
-                    (_, "online") => paint.good(&format!("{cell:width$}")),
-                    (_, "offline") => paint.bad(&format!("{cell:width$}")),
+                    (_, "online" | "up") => paint.good(&format!("{cell:width$}")),
+                    (_, "degraded") => paint.fair(&format!("{cell:width$}")),
+                    (_, "offline" | "down") => paint.bad(&format!("{cell:width$}")),
                     (_, _) => format!("{cell:width$}"),
                 })
                 .collect();

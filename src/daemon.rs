@@ -7,7 +7,7 @@
 //!
 //! 1. **as root**, if it was root who started us: state directories are claimed and interfaces made ([`Ground`]);
 //! 2. **as the service's user**, if there is one: ports are bound, keys loaded ([`Prepared`]);
-//! 3. **with CAP_NET_ADMIN alone**: databases are opened, networks joined, packets moved.
+//! 3. **with CAP_NET_ADMIN and CAP_NET_BIND_SERVICE alone**: databases are opened, networks joined, packets moved.
 //!
 //! What lives in the kernel (interface, addresses, routes) hangs on the interface, and the interface on this process:
 //! it is gone however the process ends. What lies on the disk and may be stale after a crash, the control socket, is
@@ -23,10 +23,11 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use hivevpn_core::{
     node::{Node, Start},
+    registry::Rules,
     relay, session,
 };
 use hivevpn_platform::{
-    priority,
+    open_files, priority,
     privileges::{self, ServiceUser},
     tun::{Tun, TunError},
 };
@@ -55,6 +56,9 @@ use ground::{Claim, Ground};
 use network_side::{NetworkSide, Ports};
 use runtime::RuntimeThread;
 
+/// Sockets, above all of connections to what is exposed and forwarded.
+const OPEN_FILES: u64 = 16_384;
+
 /// One network to bring up.
 pub struct Launch {
     /// How it is told from its siblings, if it has any.
@@ -78,6 +82,9 @@ pub fn run(launches: Vec<Launch>) -> Result<()> {
          capability with 'setcap cap_net_admin+ep'"
     );
     no_core_dumps();
+    if let Err(error) = open_files::raise_limit(OPEN_FILES) {
+        tracing::debug!(%error, "the limit on open files stays as it is");
+    }
     let user = service_user(&launches)?;
     let realtime = launches.iter().any(|launch| launch.config.realtime);
     let mut ports = Ports::wanted_by(launches.iter().map(|launch| &launch.config));
@@ -93,7 +100,7 @@ pub fn run(launches: Vec<Launch>) -> Result<()> {
     if realtime {
         priority::provide();
     }
-    privileges::keep_net_admin_only().context("cannot give up privileges")?;
+    privileges::keep_only_network().context("cannot give up privileges")?;
     // The change of user and of capabilities has reset it.
     no_core_dumps();
     convoy.run(prepared)
@@ -329,6 +336,9 @@ fn node(
             members: config.relay_members.as_ref().map(|_| BTreeSet::new()),
         },
         bootstrap: config.bootstrap.clone(),
+        entries: Vec::new(),
+        rules: Rules::new(),
+        registry_client: false,
     };
     let mut node = Node::new(start, now()).map_err(|rejection| {
         anyhow::anyhow!(

@@ -14,6 +14,7 @@
 //! - [`identity`], [`key_file`], [`store`]: secret keys, here and for other programs, and what survives a restart
 //! - [`services`]: what stands on the overlay: services offered and used, names, models
 //! - [`names`]: a resolver for this machine, and how its programs come to ask it
+//! - [`http`]: the reverse proxy in front of services that speak plain HTTP
 //! - [`password`]: the network's password, and how it gets here
 //! - [`mailbox`]: into the loop from anywhere
 //!
@@ -31,6 +32,7 @@ pub mod daemon;
 pub mod doctor;
 pub mod event_loop;
 pub mod footprint;
+pub mod http;
 pub mod identity;
 pub mod joining;
 pub mod key_file;

@@ -129,6 +129,11 @@ impl EventLoop {
                 value: record,
             }),
             Output::Lookup { key } => self.command(Command::Lookup { key: key.to_vec() }),
+            Output::Registry { .. }
+            | Output::SaveEntry { .. }
+            | Output::ForgetEntry { .. }
+            | Output::PublishEntry { .. }
+            | Output::LookupEntry { .. } => tracing::trace!("nothing carries the registry yet"),
             Output::Relays(relays) => self.command(Command::Relays(relays)),
             Output::SetIpv4(ipv4) => self.set_ipv4(ipv4),
         }
