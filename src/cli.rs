@@ -18,6 +18,7 @@ use crate::{
     config::RelayMode,
 };
 
+pub mod dht;
 pub mod membership;
 pub mod policy;
 pub mod services;
@@ -185,6 +186,9 @@ pub enum Command {
     Unforward(services::UnforwardArgs),
     /// List the ports that lead to members' services
     Forwards(services::ListArgs),
+    /// Keep small values where all members find them
+    #[command(long_about = dht::DHT_HELP)]
+    Dht(dht::DhtArgs),
     /// Ask a peer for a sign of life and show by which path it came
     Ping(PingArgs),
     /// Explain the path to a peer: every way that was tried, and what came of it
@@ -238,6 +242,7 @@ impl Command {
                 | Self::Forward(_)
                 | Self::Unforward(_)
                 | Self::Forwards(_)
+                | Self::Dht(_)
                 | Self::Down
         )
     }

@@ -17,6 +17,7 @@ pub mod audit;
 pub mod authority;
 pub mod bench;
 pub mod delegate;
+pub mod dht;
 pub mod doctor;
 pub mod down;
 pub mod id;
@@ -89,6 +90,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Forward(args) => services::forward(args, &daemon),
         Command::Unforward(args) => services::unforward(args, &daemon),
         Command::Forwards(args) => services::forwards(args, &daemon),
+        Command::Dht(args) => dht::run(args, &daemon),
         Command::Why(args) => why::run(args, &daemon),
         Command::Bench(args) => bench::run(args, &socket),
         Command::Netcheck(args) => netcheck::run(args, &daemon),

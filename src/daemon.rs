@@ -23,7 +23,6 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use hivevpn_core::{
     node::{Node, Start},
-    registry::Rules,
     relay, session,
 };
 use hivevpn_platform::{
@@ -43,7 +42,7 @@ use crate::{
     membership::{self, Membership, OwnAddresses},
     names,
     store::Store,
-    swarm::addresses::Overlay,
+    swarm::{DhtMode, addresses::Overlay},
 };
 
 mod convoy;
@@ -336,9 +335,9 @@ fn node(
             members: config.relay_members.as_ref().map(|_| BTreeSet::new()),
         },
         bootstrap: config.bootstrap.clone(),
-        entries: Vec::new(),
-        rules: Rules::new(),
-        registry_client: false,
+        entries: store.entries()?,
+        rules: config.registry.clone(),
+        registry_client: config.dht == DhtMode::Client,
     };
     let mut node = Node::new(start, now()).map_err(|rejection| {
         anyhow::anyhow!(

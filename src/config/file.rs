@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{RelayMode, administrators::AdminSection};
+use super::{RelayMode, administrators::AdminSection, registry::RegistrySection};
 
 pub(super) type Spanned<T> = toml::Spanned<T>;
 
@@ -15,6 +15,7 @@ pub(super) struct File {
     pub underlay: UnderlaySection,
     pub admin: AdminSection,
     pub names: NamesSection,
+    pub registry: RegistrySection,
     pub interface: InterfaceSection,
 }
 
@@ -50,6 +51,7 @@ pub(super) struct NodeSection {
     pub address: Option<Spanned<String>>,
     pub user: Option<String>,
     pub publish: Vec<Spanned<String>>,
+    pub dht: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
