@@ -31,6 +31,7 @@ mod join;
 mod laboratory;
 mod movement;
 mod mtu;
+mod names;
 mod nat_matrix;
 mod netcheck;
 mod networks;
