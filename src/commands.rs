@@ -16,7 +16,9 @@ pub mod admit;
 pub mod audit;
 pub mod authority;
 pub mod bench;
+pub mod connect;
 pub mod delegate;
+pub mod dht;
 pub mod doctor;
 pub mod down;
 pub mod id;
@@ -24,6 +26,8 @@ pub mod invite;
 pub mod keygen;
 pub mod login;
 pub mod logout;
+pub mod models;
+pub mod names;
 pub mod netcheck;
 pub mod nodes;
 pub mod password;
@@ -32,6 +36,7 @@ pub mod policy;
 mod prompt;
 mod qr;
 pub mod rotate;
+pub mod services;
 pub mod status;
 pub mod top;
 pub mod up;
@@ -78,9 +83,20 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Status(args) => status::run(args, &daemon),
         Command::Top(args) => top::run(args, &daemon),
         Command::Nodes(args) => nodes::run(args, &daemon),
+        Command::Names(args) => names::run(args, &daemon),
         Command::Whois(args) => whois::run(args, &socket),
+        Command::Models(args) => models::run(args, &socket),
+        Command::Connect(args) => connect::run(args, &socket),
         Command::Ping(args) => ping::run(args, &daemon),
         Command::Policy(args) => policy::run(args, &socket),
+        Command::Expose(args) => services::expose(args, &daemon),
+        Command::Unexpose(args) => services::unexpose(args, &daemon),
+        Command::Exposed(args) => services::exposed(args, &daemon),
+        Command::Services(args) => services::services(args, &daemon),
+        Command::Forward(args) => services::forward(args, &daemon),
+        Command::Unforward(args) => services::unforward(args, &daemon),
+        Command::Forwards(args) => services::forwards(args, &daemon),
+        Command::Dht(args) => dht::run(args, &daemon),
         Command::Why(args) => why::run(args, &daemon),
         Command::Bench(args) => bench::run(args, &socket),
         Command::Netcheck(args) => netcheck::run(args, &daemon),
@@ -210,8 +226,9 @@ impl Table {
                 .map(|(cell, &width)| match (number, cell.as_str()) {
                     (0, _) => paint.strong(&format!("{cell:width$}")),
                     (_, "direct" | "stream" | "relay" | "none") => paint.path(cell, width),
-                    (_, "online") => paint.good(&format!("{cell:width$}")),
-                    (_, "offline") => paint.bad(&format!("{cell:width$}")),
+                    (_, "online" | "up") => paint.good(&format!("{cell:width$}")),
+                    (_, "degraded") => paint.fair(&format!("{cell:width$}")),
+                    (_, "offline" | "down") => paint.bad(&format!("{cell:width$}")),
                     (_, _) => format!("{cell:width$}"),
                 })
                 .collect();

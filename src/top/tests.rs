@@ -111,6 +111,8 @@ fn exposed() -> Exposed {
         target: "127.0.0.1:3000".parse().unwrap(),
         address: "10.77.0.1".to_owned(),
         port: 80,
+        protocol: "tcp".to_owned(),
+        notes: vec![],
         to: vec![],
         health: "down".to_owned(),
         left_s: Some(3600),
