@@ -1,28 +1,39 @@
 //! A DNS server that knows one answer, and `dig`.
 
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::lab::Host;
 
 /// One question over UDP.
 pub fn works(client: &Host, server: &Host, address: IpAddr) {
-    let socket = server.here(move || UdpSocket::bind((address, 53)).unwrap());
+    let answering = serve(server, SocketAddr::new(address, 53));
+    answers(client, address, 53);
+    answering.join().unwrap();
+}
+
+/// Answers one question.
+pub fn serve(server: &Host, address: SocketAddr) -> JoinHandle<()> {
+    let socket = server.here(move || UdpSocket::bind(address).unwrap());
     socket
         .set_read_timeout(Some(Duration::from_secs(20)))
         .unwrap();
-    let answering = server.thread(move || {
+    server.thread(move || {
         let mut query = [0; 1500];
         let (n, from) = socket.recv_from(&mut query).unwrap();
         socket.send_to(&answer(&query[..n]).unwrap(), from).unwrap();
-    });
+    })
+}
+
+/// Asks.
+pub fn answers(client: &Host, address: IpAddr, port: u16) {
     let shown = client
         .sh(&format!(
-            "dig @{address} +short +noedns +tries=1 +time=5 gpu.example A"
+            "dig @{address} -p {port} +short +noedns +tries=1 +time=5 gpu.example A"
         ))
         .ok();
     assert_eq!(shown, "192.0.2.53");
-    answering.join().unwrap();
 }
 
 /// Says 192.0.2.53 to any question for an A record (RFC 1035, section 4).
