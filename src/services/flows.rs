@@ -55,8 +55,8 @@ impl Flows {
         self.flows.get(&(from, here)).map(|flow| flow.to)
     }
 
-    /// Begins a flow from a source at our socket.
-    pub fn begin(
+    /// Begins a flow from a source at our socket. Returns when it can carry its first datagram, which is at once.
+    pub async fn begin(
         &mut self,
         from: SocketAddr,
         here: IpAddr,
@@ -77,6 +77,8 @@ impl Flows {
         there.connect(to)?;
         there.set_nonblocking(true)?;
         let there = Arc::new(UdpSocket::from_std(there)?);
+        // A socket is not known to be writable before it was asked, and the datagram would be lost.
+        there.writable().await?;
         let stirred = Arc::new(Mutex::new(Instant::now()));
         let back = bring_back(there.clone(), socket, from, stirred.clone());
         let task = self.tasks.spawn(back);

@@ -10,6 +10,8 @@ use crate::deadline::{eventually, until};
 use crate::lab::{Host, Lab};
 use crate::node::{Node, exit};
 
+/// Within which a node that died without a word is known not to be reached.
+const SILENT: Duration = Duration::from_secs(30);
 /// Within which a service must be found.
 const FOUND: Duration = Duration::from_secs(5);
 
@@ -70,7 +72,7 @@ fn a_model_server_is_found_by_others_and_is_offline_with_its_node() {
 
     net.take("b").kill9();
     let a = net.node("a");
-    until(SOON, "it is offline", || {
+    until(SILENT, "it is offline", || {
         listed(a, "llm").is_none_or(|service| service["health"] == "offline")
     });
 }
