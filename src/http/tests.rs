@@ -45,6 +45,7 @@ fn snapshot() -> Snapshot {
         ]),
         services: Arc::default(),
         taken: Taken(UnixTime(0)),
+        ..Snapshot::default()
     }
 }
 
