@@ -72,7 +72,7 @@ impl Hatch {
 
     fn fit(&mut self) -> Option<Instant> {
         let refused = self.sockets.fit(&self.scope.addresses());
-        self.standing.closed(&refused);
+        self.standing.closed(&refused, !self.sockets.is_empty());
         (!refused.is_empty()).then(|| Instant::now() + RETRY)
     }
 

@@ -313,14 +313,17 @@ fn redis_on_loopback_answers() {
 fn dns_and_quic_go_through_exposed_udp_ports() {
     let net = neighbours();
     let (a, b) = (net.node("a"), net.node("b"));
-    expose(b, &["5300", "--as", "dns", "--kind", "dns", "--port", "53"]);
+    expose(
+        b,
+        &["5300", "--as", "dns", "--kind", "dns", "--port", "5353"],
+    );
     let resolver = SocketAddr::new(LOOPBACK, 5300);
     for address in b.addresses() {
         let answering = dns::serve(b.host(), resolver);
-        dns::answers(a.host(), address, 53);
+        dns::answers(a.host(), address, 5353);
         answering.join().unwrap();
     }
-    let port = forward(a, &["b:53", "--udp"]);
+    let port = forward(a, &["b:5353", "--udp"]);
     let answering = dns::serve(b.host(), resolver);
     dns::answers(a.host(), LOOPBACK, port);
     answering.join().unwrap();
@@ -350,8 +353,47 @@ fn a_low_port_is_opened_without_root() {
     b.host()
         .sh("test $(sysctl -n net.ipv4.ip_unprivileged_port_start) = 1024")
         .ok();
-    expose(b, &["8000", "--as", "web", "--port", "80"]);
-    assert!(echoes(a, b.ipv4().into(), 80));
+    expose(b, &["8000", "--as", "web", "--port", "443"]);
+    assert!(echoes(a, b.ipv4().into(), 443));
+    let line = ["expose", "8000", "--as", "own", "--port", "80"];
+    let why = b.host().hivevpn(&line).failed_with(exit::FAILED);
+    assert!(why.contains("this node answers"), "{why}");
+}
+
+#[test]
+fn what_is_exposed_is_published_by_the_policy() {
+    let net = neighbours();
+    let (a, b) = (net.node("a"), net.node("b"));
+    let _server = Server::start(b.host(), (LOOPBACK, PORT), echo);
+    let _unpublished = Server::start(b.host(), (b.ipv4(), PORT + 1), echo);
+    let address = IpAddr::from(b.ipv4());
+    a.ask(&["policy", "mode", "published"]);
+    until(SOON, "the policy is in force", || {
+        !echoes(a.host(), address, PORT + 1)
+    });
+    expose(b, &["8000", "--as", "echo"]);
+    until(SOON, "what is exposed is reached", || {
+        echoes(a.host(), address, PORT)
+    });
+    b.ask(&["unexpose", "echo"]);
+    assert!(connect(a.host(), address, PORT).is_err());
+}
+
+#[test]
+#[ignore = "takes an hour: cargo test --test e2e -- --ignored"]
+fn a_connection_may_rest_for_an_hour() {
+    let net = neighbours();
+    let (a, b) = (net.node("a"), net.node("b"));
+    let _server = Server::start(b.host(), (LOOPBACK, PORT), echo);
+    expose(b, &["8000", "--as", "echo"]);
+    let port = forward(a, &["b:8000"]);
+    let mut resting = [
+        connect(a.host(), b.ipv4().into(), PORT).unwrap(),
+        connect(a.host(), LOOPBACK, port).unwrap(),
+    ];
+    assert!(resting.iter_mut().all(is_echoed));
+    crate::deadline::passes(Duration::from_secs(3600));
+    assert!(resting.iter_mut().all(is_echoed));
 }
 
 #[test]
