@@ -24,6 +24,7 @@ mod conflict;
 mod delegates;
 mod discovery;
 mod doctor;
+mod expose;
 mod fairness;
 mod first_run;
 mod identity;

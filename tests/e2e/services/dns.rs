@@ -1,7 +1,7 @@
 //! A DNS server that knows one answer, and `dig`.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -11,22 +11,32 @@ use crate::lab::Host;
 
 /// One question over UDP.
 pub fn works(client: &Host, server: &Host, address: IpAddr) {
-    let socket = server.here(move || UdpSocket::bind((address, 53)).unwrap());
+    let answering = serve(server, SocketAddr::new(address, 53));
+    answers(client, address, 53);
+    answering.join().unwrap();
+}
+
+/// Answers one question.
+pub fn serve(server: &Host, address: SocketAddr) -> JoinHandle<()> {
+    let socket = server.here(move || UdpSocket::bind(address).unwrap());
     socket
         .set_read_timeout(Some(Duration::from_secs(20)))
         .unwrap();
-    let answering = server.thread(move || {
+    server.thread(move || {
         let mut query = [0; 1500];
         let (n, from) = socket.recv_from(&mut query).unwrap();
         socket.send_to(&answer(&query[..n]).unwrap(), from).unwrap();
-    });
+    })
+}
+
+/// Asks.
+pub fn answers(client: &Host, address: IpAddr, port: u16) {
     let shown = client
         .sh(&format!(
-            "dig @{address} +short +noedns +tries=1 +time=5 gpu.example A"
+            "dig @{address} -p {port} +short +noedns +tries=1 +time=5 gpu.example A"
         ))
         .ok();
     assert_eq!(shown, "192.0.2.53");
-    answering.join().unwrap();
 }
 
 /// A server that has the one answer for every question, by UDP and TCP, and remembers the names that were asked for.
