@@ -7,7 +7,7 @@
 //! - [`snapshot`]: members and services, as of a moment
 //! - [`exposures`], [`exposure`]: what this node offers, all of it and one thing
 //! - [`sockets`], [`door`], [`hatch`]: where members' connections and datagrams come in; [`scope`]: whose
-//! - [`probe`], [`standing`]: whether it answers; [`front`]: what stands before HTTP
+//! - [`probe`], [`standing`]: whether it answers; before HTTP stands a [`Front`](crate::http::Front)
 //! - [`forwards`], [`forward`]: ports of this machine that lead to members' services; [`destination`]: to which
 //! - [`splice`], [`flows`], [`room`]: carrying bytes and datagrams, and how many; [`span`]: for how long
 //! - [`listing`]: what all members offer
@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::{
     control::{Reply, services::Ask},
     event_loop::Local,
-    mailbox,
+    http, mailbox,
     store::{Shelf, Store},
 };
 
@@ -35,7 +35,6 @@ pub mod exposures;
 pub mod flows;
 pub mod forward;
 pub mod forwards;
-pub mod front;
 pub mod hatch;
 pub mod listing;
 pub mod probe;
@@ -118,7 +117,10 @@ pub struct Parts {
 
 /// What the user has configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Config {}
+pub struct Config {
+    /// How much of a model server each member may have.
+    pub limits: http::Limits,
+}
 
 /// Both ends of what connects loop and services.
 pub fn connect(
@@ -151,10 +153,16 @@ pub async fn run(parts: Parts) {
         to_loop,
         exposed,
         forwards,
-        config: _,
+        config,
     } = parts;
     let room = Room::of_this_process();
-    let exposures = Exposures::open(exposed, snapshots.clone(), to_loop, room.clone());
+    let exposures = Exposures::open(
+        exposed,
+        snapshots.clone(),
+        to_loop,
+        room.clone(),
+        config.limits,
+    );
     let forwards = Forwards::open(forwards, snapshots.clone(), room);
 
     while let Some(Asked { ask, answer }) = asked.recv().await {
@@ -170,6 +178,7 @@ pub async fn run(parts: Parts) {
                 Ask::Unforward { listen } => reply(forwards.unforward(&listen).await),
                 Ask::Forwards => Reply::of(&forwards.list()),
                 Ask::Services => Reply::of(&listing::services(&snapshots.borrow())),
+                Ask::Usage => Reply::of(&exposures.usage()),
                 Ask::Models => Reply::Error("not yet".to_owned()),
             };
             // Whoever asked may have gone.

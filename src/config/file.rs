@@ -4,6 +4,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::{RelayMode, administrators::AdminSection};
+use crate::http::Limits;
 
 pub(super) type Spanned<T> = toml::Spanned<T>;
 
@@ -15,6 +16,7 @@ pub(super) struct File {
     pub underlay: UnderlaySection,
     pub admin: AdminSection,
     pub interface: InterfaceSection,
+    pub services: ServicesSection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -71,6 +73,12 @@ pub(super) struct InterfaceSection {
     pub mtu: Option<Spanned<u16>>,
     pub realtime: Option<bool>,
     pub offload: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ServicesSection {
+    pub limits: Limits,
 }
 
 /// `true`, `false` or `"auto"`.

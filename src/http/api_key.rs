@@ -2,7 +2,7 @@
 
 use std::{fmt, path::Path};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use hivevpn_platform::secret_file;
 use hyper::header::HeaderValue;
 use zeroize::Zeroizing;
@@ -12,19 +12,22 @@ use zeroize::Zeroizing;
 pub struct ApiKey(Zeroizing<String>);
 
 impl ApiKey {
+    /// The key that a text is.
+    pub fn new(text: &str) -> Option<Self> {
+        let is_key = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+        is_key.then(|| Self(Zeroizing::new(text.to_owned())))
+    }
+
     /// The key in a file, which must be private: one line of visible ASCII.
     pub fn from_file(path: &Path) -> Result<Self> {
         let bytes = secret_file::read(path).context("the API key cannot be read")?;
         let text = std::str::from_utf8(&bytes)
             .map(str::trim)
             .unwrap_or_default();
-        let is_key = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-        ensure!(
-            is_key,
-            "{}: an API key is one line of letters, digits and signs",
-            path.display()
-        );
-        Ok(Self(Zeroizing::new(text.to_owned())))
+        Self::new(text).with_context(|| {
+            let path = path.display();
+            format!("{path}: an API key is one line of letters, digits and signs")
+        })
     }
 
     /// The key itself.

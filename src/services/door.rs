@@ -18,7 +18,6 @@ use tokio::{
 };
 
 use super::{
-    front::Front,
     probe,
     room::{OF_ONE_LISTENER, OF_ONE_MEMBER, Room},
     scope::{Guest, Scope},
@@ -26,6 +25,7 @@ use super::{
     splice,
     standing::Standing,
 };
+use crate::http::Front;
 
 /// An address that could not be had is tried again so often.
 pub const RETRY: Duration = Duration::from_secs(5);

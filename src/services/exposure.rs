@@ -17,7 +17,6 @@ use tokio::{
 use super::{
     Snapshot, Told,
     door::{Door, Way},
-    front::{Front, Limits},
     hatch::Hatch,
     probe::{self, Finding},
     room::Room,
@@ -26,7 +25,12 @@ use super::{
     span,
     standing::Standing,
 };
-use crate::{control::admin::Sealed, event_loop::Local, mailbox};
+use crate::{
+    control::admin::Sealed,
+    event_loop::Local,
+    http::{ApiKey, Front, Limits},
+    mailbox,
+};
 
 /// How often it is looked at while nobody doubts that it answers.
 const PROBE_PERIOD: Duration = Duration::from_secs(30);
@@ -70,6 +74,20 @@ impl Kept {
             Transport::Udp => Protocol::Udp,
         };
         Traffic::new(protocol, self.port)
+    }
+
+    /// What stands before it, if it is HTTP that can be read.
+    pub fn front(
+        &self,
+        name: &Name,
+        snapshots: &watch::Receiver<Snapshot>,
+        limits: &Limits,
+    ) -> Option<Front> {
+        let key = self.api_key().and_then(ApiKey::new);
+        self.kind.is_plain_http().then(|| {
+            let (name, kind, limits) = (name.clone(), self.kind.clone(), limits.clone());
+            Front::with_key(name, self.target, kind, snapshots.clone(), limits, key)
+        })
     }
 
     fn api_key(&self) -> Option<&str> {
@@ -130,6 +148,8 @@ pub struct Exposure {
     pub to_loop: mailbox::Sender<Local>,
     /// For connections.
     pub room: Room,
+    /// What stands before it, if it is HTTP that can be read.
+    pub front: Option<Front>,
 }
 
 /// What the registry has of it.
@@ -149,16 +169,7 @@ impl Exposure {
     /// Carries what members send, looks after it and tells the others, until its lifetime is over.
     pub async fn run(self, opened: Opened, published: Option<Published>) {
         let scope = self.scope();
-        let front = self.kept.kind.is_plain_http().then(|| {
-            Front::new(
-                self.name.clone(),
-                self.kept.target,
-                self.kept.kind.clone(),
-                self.snapshots.clone(),
-                Limits::default(),
-            )
-        });
-        let way = match &front {
+        let way = match &self.front {
             Some(front) => Way::Http(front.clone()),
             None => Way::Plain(self.kept.target),
         };
@@ -174,7 +185,8 @@ impl Exposure {
         tokio::select! {
             () = carrying => {}
             () = self.look_after(published) => {}
-            () = self.tell_load(front) => {}
+            () = self.tell_load() => {}
+            () = self.hear_doubts() => {}
             () = span::over(self.kept.end) => {}
         }
     }
@@ -214,6 +226,9 @@ impl Exposure {
         before: Option<&Published>,
     ) -> Result<Published, String> {
         self.standing.found(finding);
+        if let (Some(front), Some(slots)) = (&self.front, finding.slots) {
+            front.set_slots(slots);
+        }
         let is_known = |before: &&Published| {
             let openai = self.openai(finding, Some(before));
             before.state == finding.state && before.openai == openai
@@ -275,8 +290,8 @@ impl Exposure {
     }
 
     /// Tells how busy it is, if somebody counts.
-    async fn tell_load(&self, front: Option<Front>) {
-        let Some(front) = front else {
+    async fn tell_load(&self) {
+        let Some(front) = &self.front else {
             return std::future::pending().await;
         };
         let mut told = Load::default();
@@ -292,6 +307,17 @@ impl Exposure {
             let news = Local::Services(Told::Load { name, load });
             // The loop has ended, and so shall we.
             let _ = self.to_loop.send(news).await;
+        }
+    }
+
+    /// What stands before it could not reach it.
+    async fn hear_doubts(&self) {
+        let Some(front) = &self.front else {
+            return std::future::pending().await;
+        };
+        loop {
+            front.unreachable().await;
+            self.standing.doubt();
         }
     }
 }

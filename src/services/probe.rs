@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::front;
+use crate::http;
 
 /// More than any list of models has.
 const MAX_BODY: u64 = 4 << 20;
@@ -25,6 +25,8 @@ pub struct Finding {
     pub openai: Option<OpenAi>,
     /// Whether a model server answers those only who show a key, if it says.
     pub needs_key: Option<bool>,
+    /// Requests that a model server works on at once, if it says.
+    pub slots: Option<u32>,
 }
 
 impl Finding {
@@ -34,6 +36,7 @@ impl Finding {
             problem,
             openai: None,
             needs_key: None,
+            slots: None,
         }
     }
 
@@ -103,11 +106,11 @@ async fn look(
 }
 
 async fn model_server(target: SocketAddr, api_key: Option<&str>) -> Finding {
-    match front::read_models(target, api_key).await {
+    match http::read_models(target, api_key).await {
         Ok(found) => {
             let is_closed = found.needs_key && found.models.is_empty();
             let problem = is_closed.then(|| {
-                "it lists its models only for those who show a key: expose it with --api-key-file"
+                "it answers only those who show a key, and has not seen the right one: expose it with --api-key-file"
                     .to_owned()
             });
             Finding {
@@ -121,6 +124,7 @@ async fn model_server(target: SocketAddr, api_key: Option<&str>) -> Finding {
                     ..OpenAi::default()
                 }),
                 needs_key: Some(found.needs_key),
+                slots: found.slots,
             }
         }
         Err(error) => Finding::of(State::Degraded, Some(format!("{target}: {error:#}"))),
