@@ -262,6 +262,7 @@ impl Config {
             registry,
             interface,
             models,
+            services,
         } = file;
         if let Some(name) = network.name {
             self.set_network(name.get_ref(), &place(name.span()))?;
@@ -331,6 +332,7 @@ impl Config {
         }
         self.registry = registry.rules(&place)?;
         models.apply_to(&mut self.services.models, place)?;
+        self.services.limits = services.limits;
         admin.apply_to(&mut self.admin, place)?;
         self.names.search = names.search.unwrap_or(self.names.search);
         self.names.resolv_conf = names.resolv_conf.unwrap_or(self.names.resolv_conf);

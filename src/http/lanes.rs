@@ -9,13 +9,14 @@ use std::{
 
 use hyper::{Method, Request, Response, body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     HEAD_ROOM,
     line::{Backend, Line},
     question::Question,
 };
+use crate::services::probe;
 
 /// Connections that wait for a request. More would keep threads of the backend busy.
 const KEPT: usize = 16;
@@ -141,7 +142,7 @@ impl Lanes {
     }
 
     async fn open(self: &Arc<Self>) -> Result<Lane, NoAnswer> {
-        let connecting = tokio::time::timeout(CONNECT, TcpStream::connect(self.target));
+        let connecting = tokio::time::timeout(CONNECT, probe::connect(self.target));
         let stream = connecting
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))

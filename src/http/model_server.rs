@@ -16,9 +16,10 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
 
 use super::{HEAD_ROOM, scan::model_id};
+use crate::services::probe;
 
 /// For all that is asked.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -29,50 +30,61 @@ const ROOM: usize = 1 << 20;
 /// Models that a record has room for.
 const MODELS: usize = 64;
 
+const MODELS_PATH: &str = "/v1/models";
+
 /// What a model server has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {
     /// Its models, no more than 64.
     pub models: Vec<Model>,
-    /// It answers nobody without a key, and we have none, or a wrong one.
+    /// It answers nobody without a key. If there are no models then, it has not seen the right one.
     pub needs_key: bool,
     /// Requests that it works on at once, if it says so.
     pub slots: Option<u32>,
 }
 
-/// Asks a model server what it has. Errors are for people.
+/// Asks a model server what it has: without the key first, to see whether it needs one. Errors are for people.
 pub async fn read_models(target: SocketAddr, key: Option<&str>) -> Result<Found> {
-    let server = Server { target, key };
-    let (status, body) = match timeout(LIMIT, server.get("/v1/models")).await {
-        Ok(answered) => answered?,
-        Err(_) => bail!(
-            "says nothing for {} s when asked for its models (GET /v1/models)",
+    let mut server = Server { target, key: None };
+    let asking = async {
+        let (status, body) = server.get(MODELS_PATH).await?;
+        let needs_key = is_locked(status);
+        if !needs_key || key.is_none() {
+            return anyhow::Ok((status, body, needs_key));
+        }
+        server.key = key;
+        let (status, body) = server.get(MODELS_PATH).await?;
+        Ok((status, body, needs_key))
+    };
+    let (status, body, needs_key) = timeout(LIMIT, asking).await.unwrap_or_else(|_| {
+        Err(anyhow!(
+            "says nothing for {} s when asked for its models (GET {MODELS_PATH})",
             LIMIT.as_secs()
-        ),
+        ))
+    })?;
+    let mut found = Found {
+        needs_key,
+        ..Found::default()
     };
     let odd = |what: &str| {
-        anyhow!("answers, but not like an OpenAI-compatible server: GET /v1/models gave {what}")
+        anyhow!("answers, but not like an OpenAI-compatible server: GET {MODELS_PATH} gave {what}")
     };
     match status {
         StatusCode::OK => {}
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            return Ok(Found {
-                needs_key: true,
-                ..Found::default()
-            });
-        }
-        StatusCode::SERVICE_UNAVAILABLE => bail!("is not ready yet: GET /v1/models gave 503"),
+        status if is_locked(status) => return Ok(found),
+        StatusCode::SERVICE_UNAVAILABLE => bail!("is not ready yet: GET {MODELS_PATH} gave 503"),
         status => return Err(odd(&status.as_u16().to_string())),
     }
     let list: List =
         serde_json::from_slice(&body).map_err(|_| odd("something else than a list of models"))?;
-    let mut found = Found {
-        models: list.models(),
-        ..Found::default()
-    };
+    found.models = list.models();
     // What is good to know may fail.
     let _ = timeout(EXTRA, server.ask_more(&list, &mut found)).await;
     Ok(found)
+}
+
+fn is_locked(status: StatusCode) -> bool {
+    status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN
 }
 
 /// The answer to `/v1/models`.
@@ -226,7 +238,7 @@ impl Server<'_> {
     }
 
     async fn get(&self, path: &str) -> Result<(StatusCode, Bytes)> {
-        let stream = TcpStream::connect(self.target).await.map_err(|error| {
+        let stream = probe::connect(self.target).await.map_err(|error| {
             let target = self.target;
             match error.kind() {
                 io::ErrorKind::ConnectionRefused => anyhow!("nothing listens on {target}"),
