@@ -12,15 +12,19 @@ mod audit;
 
 pub use admin::{AdminArgs, AdminCommand, AppointArgs, LoginArgs, LogoutArgs, RemoveArgs};
 pub use audit::AuditArgs;
+pub use top::TopArgs;
 
 use crate::{
     bench::{MAX_SECONDS, MAX_STREAMS},
     config::RelayMode,
 };
 
+pub mod dht;
 pub mod membership;
 pub mod models;
 pub mod policy;
+pub mod services;
+mod top;
 
 use membership::{
     ADMIT_HELP, AUTHORITY_HELP, AdmitArgs, AuthorityArgs, DELEGATE_HELP, DelegateArgs, INVITE_HELP,
@@ -156,6 +160,9 @@ pub enum Command {
     Rotate(RotateArgs),
     /// Show this node, its peers and the paths to them, or wait for one of them
     Status(StatusArgs),
+    /// Watch this node live: peers, paths, throughput, services, models
+    #[command(long_about = top::HELP)]
+    Top(TopArgs),
     /// List the members of the network
     Nodes(NodesArgs),
     /// Show which member an overlay address belongs to
@@ -164,6 +171,27 @@ pub enum Command {
     /// Say who may reach what
     #[command(long_about = policy::POLICY_HELP)]
     Policy(policy::PolicyArgs),
+    /// Offer what listens on this machine to the network
+    #[command(long_about = services::EXPOSE_HELP, after_help = services::EXPOSE_EXAMPLES)]
+    Expose(services::ExposeArgs),
+    /// Take back what this node offers: its port closes, its connections are cut
+    Unexpose(services::UnexposeArgs),
+    /// List what this node offers
+    #[command(long_about = services::EXPOSED_HELP)]
+    Exposed(services::ListArgs),
+    /// List what all members offer
+    #[command(long_about = services::SERVICES_HELP, after_help = services::SERVICES_EXAMPLES)]
+    Services(services::ServicesArgs),
+    /// Make a member's service a port of this machine
+    #[command(long_about = services::FORWARD_HELP, after_help = services::FORWARD_EXAMPLES)]
+    Forward(services::ForwardArgs),
+    /// Close such a port and cut its connections
+    Unforward(services::UnforwardArgs),
+    /// List the ports that lead to members' services
+    Forwards(services::ListArgs),
+    /// Keep small values where all members find them
+    #[command(long_about = dht::DHT_HELP)]
+    Dht(dht::DhtArgs),
     /// List the models that members offer
     #[command(long_about = models::MODELS_HELP)]
     Models(models::ModelsArgs),
@@ -209,12 +237,21 @@ impl Command {
         matches!(
             self,
             Self::Status(_)
+                | Self::Top(_)
                 | Self::Nodes(_)
                 | Self::Ping(_)
                 | Self::Why(_)
                 | Self::Netcheck(_)
                 | Self::Id(_)
                 | Self::Invite(_)
+                | Self::Expose(_)
+                | Self::Unexpose(_)
+                | Self::Exposed(_)
+                | Self::Services(_)
+                | Self::Forward(_)
+                | Self::Unforward(_)
+                | Self::Forwards(_)
+                | Self::Dht(_)
                 | Self::Down
         )
     }
@@ -278,7 +315,7 @@ pub struct UpArgs {
     #[arg(long, value_name = "NETWORK")]
     pub prefix: Option<String>,
 
-    /// The user that root becomes, who keeps CAP_NET_ADMIN alone [default: hivevpn, if there is one]
+    /// The user that root becomes, who keeps CAP_NET_ADMIN and CAP_NET_BIND_SERVICE alone [default: hivevpn, if there is one]
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
 

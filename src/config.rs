@@ -15,6 +15,7 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use hivevpn_core::{
     membership::{Bundle, Invite, address, genesis::DEFAULT_IPV4_PREFIX},
     policy::{Exposed, Mode},
+    registry::Rules,
 };
 use ipnet::Ipv4Net;
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
@@ -47,11 +48,12 @@ mod administrators;
 
 pub use administrators::Administrators;
 
-pub use crate::swarm::RelayMode;
+pub use crate::swarm::{DhtMode, RelayMode};
 pub use values::parse_span;
 
 mod file;
 mod models;
+mod registry;
 mod values;
 
 use file::File;
@@ -79,6 +81,10 @@ pub struct Config {
     pub policy: Option<Mode>,
     /// What everybody may reach here when the policy's mode is "published".
     pub publish: Exposed,
+    /// Whether to keep records of the network for others.
+    pub dht: DhtMode,
+    /// What entries of the registry must obey here, beside what they must everywhere.
+    pub registry: Rules,
     /// What the services of this node go by.
     pub services: services::Config,
     /// The user that the daemon becomes when root starts it; `hivevpn` without, if there is one.
@@ -124,6 +130,8 @@ impl Default for Config {
             ipv4_prefix: DEFAULT_IPV4_PREFIX,
             policy: None,
             publish: Exposed::new(),
+            dht: DhtMode::default(),
+            registry: Rules::default(),
             services: services::Config::default(),
             user: None,
             port: None,
@@ -246,6 +254,7 @@ impl Config {
             node,
             underlay,
             admin,
+            registry,
             interface,
             models,
         } = file;
@@ -275,6 +284,9 @@ impl Config {
             let place = place(service.span());
             let service = worded(service.get_ref(), "node.publish", &place)?;
             self.publish.insert(service);
+        }
+        if let Some(mode) = node.dht {
+            self.dht = worded(mode.get_ref(), "node.dht", &place(mode.span()))?;
         }
         if let Some(address) = node.address {
             self.address = Some(parse(
@@ -312,6 +324,7 @@ impl Config {
         if let Some(span) = underlay.relay_reservation {
             self.relay_reservation = parse_reservation(span.get_ref(), &place(span.span()))?;
         }
+        self.registry = registry.rules(&place)?;
         models.apply_to(&mut self.services.models, place)?;
         admin.apply_to(&mut self.admin, place)?;
         if let Some(name) = interface.name {
@@ -558,7 +571,9 @@ fn option_at(text: &str, offset: usize) -> Option<String> {
     let section = text[..start]
         .lines()
         .rev()
-        .find_map(|line| line.trim().strip_prefix('[')?.strip_suffix(']'));
+        .find_map(|line| line.trim().strip_prefix('[')?.strip_suffix(']'))
+        // One of several has two brackets.
+        .map(|section| section.trim_matches(['[', ']']));
     Some(section.map_or(key.to_owned(), |section| format!("{section}.{key}")))
 }
 

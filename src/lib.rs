@@ -13,7 +13,9 @@
 //! - [`policy`]: who may reach what, as people write it
 //! - [`identity`], [`key_file`], [`store`]: secret keys, here and for other programs, and what survives a restart
 //! - [`services`]: what stands on the overlay: services offered and used, names, models
+//! - [`http`]: the reverse proxy in front of services that speak plain HTTP
 //! - [`models`]: every model of the network at one address
+//! - [`mod@top`]: this node, live, on a screen
 //! - [`password`]: the network's password, and how it gets here
 //! - [`mailbox`]: into the loop from anywhere
 //!
@@ -31,6 +33,7 @@ pub mod daemon;
 pub mod doctor;
 pub mod event_loop;
 pub mod footprint;
+pub mod http;
 pub mod identity;
 pub mod joining;
 pub mod key_file;
@@ -47,3 +50,4 @@ pub mod roles;
 pub mod services;
 pub mod store;
 pub mod swarm;
+pub mod top;

@@ -42,15 +42,13 @@ mod routing;
 #[cfg(test)]
 mod tests;
 
-
 use balance::Balance;
 use pool::Pool;
 
 /// Where the endpoint is on our overlay addresses: `http://` without a port.
 const OVERLAY_PORT: u16 = 80;
 /// The loopback port of a node that names none, or one of the next if another network's has it.
-const DEFAULT_LISTEN: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7780);
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7780);
 /// Kibibytes of request bodies that are kept in memory at once, to be sent again. Requests beyond it are passed on as they
 /// come, without a second try.
 const KEPT_KIB: usize = 256 << 10;

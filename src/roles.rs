@@ -22,7 +22,7 @@ use libp2p::PeerId;
 
 use crate::{
     audit::{Audit, Outcome},
-    control::{Reply, Request, membership::Change, policy::Ask, services},
+    control::{Reply, Request, membership::Change, policy::Ask, registry, services},
 };
 
 mod pace;
@@ -107,6 +107,7 @@ pub fn rule(request: &Request) -> Rule {
             ("policy", Roles::METRICS, None)
         }
         Request::Services(ask) => services_rule(ask),
+        Request::Dht(ask) => registry_rule(ask),
         Request::SetPassword { record } => {
             let name = match record {
                 Some(_) => "password set",
@@ -150,6 +151,17 @@ fn services_rule(ask: &services::Ask) -> (&'static str, Roles, Option<String>) {
     }
 }
 
+fn registry_rule(ask: &registry::Ask) -> (&'static str, Roles, Option<String>) {
+    use registry::Ask;
+    match ask {
+        Ask::Put { key, .. } => ("dht put", Roles::CONFIG, Some(key.clone())),
+        Ask::Delete { key } => ("dht delete", Roles::CONFIG, Some(key.clone())),
+        Ask::Get { key, .. } => ("dht get", Roles::METRICS, Some(key.clone())),
+        Ask::Walk { .. } => ("dht walk", Roles::METRICS, None),
+        Ask::Routes => ("dht routes", Roles::METRICS, None),
+    }
+}
+
 /// What no role lets a member ask: it would go on to further nodes in this one's name, give itself further rights, or
 /// decide for the whole network.
 fn makes_sense_from_afar(request: &Request) -> bool {
@@ -179,6 +191,7 @@ fn makes_sense_from_afar(request: &Request) -> bool {
         | Request::Revoked
         | Request::Policy(Ask::Show | Ask::Test { .. } | Ask::Trace { .. })
         | Request::Services(_)
+        | Request::Dht(_)
         | Request::Down => true,
     }
 }

@@ -5,8 +5,11 @@
 //! [`Snapshot`], which everybody reads without waiting. What this node offers travels the other way, as [`Told`].
 //!
 //! - [`snapshot`]: members and services, as of a moment
-//! - [`exposures`]: what this node offers
-//! - [`forwards`]: ports of this machine that lead to members' services
+//! - [`exposures`], [`exposure`]: what this node offers, all of it and one thing
+//! - [`sockets`], [`door`], [`hatch`]: where members' connections and datagrams come in; [`scope`]: whose
+//! - [`probe`], [`standing`]: whether it answers
+//! - [`forwards`], [`forward`]: ports of this machine that lead to members' services; [`destination`]: to which
+//! - [`splice`], [`flows`], [`room`]: carrying bytes and datagrams, and how many; [`span`]: for how long
 //! - [`listing`]: what all members offer
 
 use anyhow::Result;
@@ -25,13 +28,27 @@ use crate::{
     store::{Shelf, Store},
 };
 
+pub mod destination;
+pub mod door;
+pub mod exposure;
 pub mod exposures;
+pub mod flows;
+pub mod forward;
 pub mod forwards;
+pub mod hatch;
 pub mod listing;
+pub mod probe;
+pub mod room;
+pub mod scope;
 pub mod snapshot;
+pub mod sockets;
+pub mod span;
+pub mod splice;
+pub mod standing;
 
 use exposures::Exposures;
 use forwards::Forwards;
+use room::Room;
 pub use snapshot::Snapshot;
 
 /// Questions that may wait.
@@ -138,8 +155,9 @@ pub async fn run(parts: Parts) {
         forwards,
         config,
     } = parts;
-    let exposures = Exposures::open(exposed, snapshots.clone(), to_loop);
-    let forwards = Forwards::open(forwards, snapshots.clone());
+    let room = Room::of_this_process();
+    let exposures = Exposures::open(exposed, snapshots.clone(), to_loop, room.clone());
+    let forwards = Forwards::open(forwards, snapshots.clone(), room);
     let models = models::start(snapshots.clone(), config.models, watch::channel(false).1);
 
     while let Some(Asked { ask, answer }) = asked.recv().await {
@@ -152,7 +170,7 @@ pub async fn run(parts: Parts) {
                 Ask::Unexpose { name } => reply(exposures.unexpose(&name).await),
                 Ask::Exposed => Reply::of(&exposures.list()),
                 Ask::Forward(forward) => reply(forwards.forward(forward).await),
-                Ask::Unforward { listen } => reply(forwards.unforward(&listen)),
+                Ask::Unforward { listen } => reply(forwards.unforward(&listen).await),
                 Ask::Forwards => Reply::of(&forwards.list()),
                 Ask::Services => Reply::of(&listing::services(&snapshots.borrow())),
                 Ask::Models => Reply::of(&models.list()),
@@ -162,8 +180,8 @@ pub async fn run(parts: Parts) {
         });
     }
 
-    exposures.end();
-    forwards.end();
+    exposures.end().await;
+    forwards.end().await;
     models.end().await;
 }
 

@@ -114,7 +114,9 @@ fn look_up(endpoint: &str, model: &str) -> Result<Value> {
 
 /// Status and body of a page of this machine.
 fn get(url: &str) -> Result<(u16, String)> {
-    let rest = url.strip_prefix("http://").context("it is no http:// URL")?;
+    let rest = url
+        .strip_prefix("http://")
+        .context("it is no http:// URL")?;
     let (host, path) = rest.split_once('/').context("it has no path")?;
     let with_port = match host.rsplit_once(':') {
         Some((_, port)) if port.parse::<u16>().is_ok() => host.to_owned(),
@@ -130,8 +132,13 @@ fn get(url: &str) -> Result<(u16, String)> {
     let mut answer = Vec::new();
     stream.take(MAX_ANSWER).read_to_end(&mut answer)?;
     let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n").context("its answer has no end")?;
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .context("its answer has no end")?;
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok());
     Ok((status.context("its answer has no status")?, body.to_owned()))
 }
 

@@ -3,7 +3,9 @@
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{RelayMode, administrators::AdminSection, models::ModelsSection};
+use super::{
+    RelayMode, administrators::AdminSection, models::ModelsSection, registry::RegistrySection,
+};
 
 pub(super) type Spanned<T> = toml::Spanned<T>;
 
@@ -14,6 +16,7 @@ pub(super) struct File {
     pub node: NodeSection,
     pub underlay: UnderlaySection,
     pub admin: AdminSection,
+    pub registry: RegistrySection,
     pub interface: InterfaceSection,
     pub models: ModelsSection,
 }
@@ -50,6 +53,7 @@ pub(super) struct NodeSection {
     pub address: Option<Spanned<String>>,
     pub user: Option<String>,
     pub publish: Vec<Spanned<String>>,
+    pub dht: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -26,8 +26,8 @@ impl ModelsSection {
     ) -> Result<(), ConfigError> {
         if let Some(listen) = self.listen {
             let listening = parse_listen(listen.get_ref());
-            models.listen =
-                listening.map_err(|message| wrong("models.listen", message, place(listen.span())))?;
+            models.listen = listening
+                .map_err(|message| wrong("models.listen", message, place(listen.span())))?;
         }
         models.on_overlay = self.on_overlay.unwrap_or(models.on_overlay);
         models.serve_members = self.serve_members.unwrap_or(models.serve_members);
@@ -93,7 +93,14 @@ mod tests {
         assert_eq!(parse_listen("off"), Ok(Listen::Off));
         let own = "[::1]:9000".parse().unwrap();
         assert_eq!(parse_listen("[::1]:9000"), Ok(Listen::At(own)));
-        for wrong in ["", "on", "7780", "127.0.0.1:0", "0.0.0.0:7780", "10.0.0.1:80"] {
+        for wrong in [
+            "",
+            "on",
+            "7780",
+            "127.0.0.1:0",
+            "0.0.0.0:7780",
+            "10.0.0.1:80",
+        ] {
             assert!(parse_listen(wrong).is_err(), "{wrong}");
         }
     }

@@ -31,6 +31,7 @@ use crate::{
     },
     output::Output,
     path::{Path, candidate::Candidate},
+    registry::Rules,
     relay, session,
     tunnels::{OverlayAddresses, PingAnswer, Tunnels},
 };
@@ -121,6 +122,12 @@ pub struct Start {
     pub relay_terms: relay::Terms,
     /// Members to contact as long as none is connected, besides those that the records tell of.
     pub bootstrap: Vec<(PeerId, Multiaddr)>,
+    /// Entries of the registry of an earlier run, sealed.
+    pub entries: Vec<Vec<u8>>,
+    /// What entries must fulfil here, besides what all must.
+    pub rules: Rules,
+    /// Whether this node keeps nothing of the registry for others.
+    pub registry_client: bool,
 }
 
 /// What we tell others about how to reach us.
@@ -170,6 +177,7 @@ pub struct Node {
     strangers: BTreeMap<PeerId, Instant>,
     asking: renewal::Asking,
     restraint: restraint::Restraint,
+    registry: registry::Registry,
     rejections: Rejections,
     bootstrap: Vec<(PeerId, Multiaddr)>,
     next_bootstrap: Instant,
@@ -200,6 +208,12 @@ impl Node {
             ipv6: address::ipv6(&genesis.id(), &start.signer.key()),
         };
         let wireguard_key = start.wireguard.public().0;
+        let registry = registry::Registry::new(
+            &start.network,
+            start.rules,
+            start.registry_client,
+            now.instant,
+        );
         let decoy = PasswordRecord::decoy(&start.network.decoy_seed(&us));
         let mut node = Self {
             tunnels: Tunnels::new(
@@ -232,6 +246,7 @@ impl Node {
             strangers: BTreeMap::new(),
             asking: renewal::Asking::default(),
             restraint: restraint::Restraint::new(),
+            registry,
             rejections: Rejections::default(),
             bootstrap: start.bootstrap,
             next_bootstrap: now.instant,
@@ -250,6 +265,7 @@ impl Node {
             }
             node.redemptions.insert(redemption.invite, redemption);
         }
+        node.restore_entries(start.entries, now);
         Ok(node)
     }
 
@@ -307,7 +323,8 @@ impl Node {
             .next_expiry
             .min(self.next_anti_entropy)
             .min(self.next_publish)
-            .min(self.next_bootstrap);
+            .min(self.next_bootstrap)
+            .min(self.registry.next());
         let others = [
             self.tunnels.poll_timeout(),
             self.connections.poll_timeout(),
@@ -331,6 +348,7 @@ impl Node {
         if now.instant >= self.poll_timeout() + OVERSLEPT {
             self.handle_network_change(now);
         }
+        self.time.saw(now.unix);
         self.tunnels.handle_timeout(now.instant);
         self.outputs
             .extend(self.connections.handle_timeout(now.instant));
@@ -342,6 +360,7 @@ impl Node {
         if now.instant >= self.next_anti_entropy {
             self.next_anti_entropy = now.instant + ANTI_ENTROPY_PERIOD;
             self.compare_directories();
+            self.compare_registries(now.instant);
         }
         self.resync(now.instant);
         self.pass_on_held(now.instant);
@@ -357,6 +376,10 @@ impl Node {
         if now.instant >= self.next_publish {
             self.next_publish = now.instant + PUBLISH_PERIOD;
             self.publish();
+            self.publish_entries();
+        }
+        if now.instant >= self.registry.next() {
+            self.tend_registry(now);
         }
     }
 

@@ -117,6 +117,38 @@ pub enum Output {
         /// Where it lies.
         key: [u8; 32],
     },
+    /// Send a message of the registry to a connected member. Its answer comes back by `Node::handle_registry_answer`, or
+    /// none by `Node::handle_registry_failed`.
+    Registry {
+        /// To whom.
+        peer: PeerId,
+        /// The encoded message.
+        body: Vec<u8>,
+    },
+    /// Keep an entry of the registry, in place of what is kept in its slot.
+    SaveEntry {
+        /// Its place in the DHT, which tells it from every other.
+        slot: [u8; 32],
+        /// Sealed.
+        sealed: Vec<u8>,
+    },
+    /// Nothing of an entry need be remembered any more.
+    ForgetEntry {
+        /// Its place.
+        slot: [u8; 32],
+    },
+    /// Put an entry of ours into the DHT.
+    PublishEntry {
+        /// Where.
+        slot: [u8; 32],
+        /// Sealed.
+        sealed: Vec<u8>,
+    },
+    /// Ask the DHT for an entry. What it has comes back by `Node::handle_found_entry`.
+    LookupEntry {
+        /// Where it lies.
+        slot: [u8; 32],
+    },
     /// The members that offer to relay, with where they are reached.
     Relays(Vec<(PeerId, Vec<Multiaddr>)>),
     /// Our overlay IPv4 address changed: an older member holds the one we had, or let it go.

@@ -83,6 +83,7 @@ impl EventLoop {
             interface: self.tun.name().to_owned(),
             members: members.collect::<Vec<_>>().into(),
             services: self.node.services().into(),
+            admits_by_password: self.node.has_password(),
             taken: Taken(now.unix),
         }
     }

@@ -120,7 +120,11 @@ fn decoded(text: &str) -> String {
             .and_then(|digits| std::str::from_utf8(digits).ok())
             .and_then(|digits| u8::from_str_radix(digits, 16).ok());
         bytes.push(coded.unwrap_or(*first));
-        rest = if coded.is_some() { &behind[2..] } else { behind };
+        rest = if coded.is_some() {
+            &behind[2..]
+        } else {
+            behind
+        };
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -160,7 +160,9 @@ fn is_called(snapshot: &Snapshot, member: &Member, node: &str) -> bool {
         certified.is_some_and(|name| name.as_str() == node)
     };
     is_certified(member)
-        || node.parse().is_ok_and(|peer: PeerId| peer == member.peer_id)
+        || node
+            .parse()
+            .is_ok_and(|peer: PeerId| peer == member.peer_id)
         || node.parse().is_ok_and(|address| {
             snapshot
                 .member_at(address)
@@ -197,10 +199,9 @@ fn not_there(snapshot: &Snapshot, id: &str, node: Option<&str>) -> Problem {
             false => missed.insert(member.name.as_str()),
         };
     }
-    let (id, listed) = (
-        cut(id),
-        |names: BTreeSet<&str>| Vec::from_iter(names).join(", "),
-    );
+    let (id, listed) = (cut(id), |names: BTreeSet<&str>| {
+        Vec::from_iter(names).join(", ")
+    });
     match node {
         Some(node) if !reached.is_empty() => Problem::of_model(
             StatusCode::NOT_FOUND,

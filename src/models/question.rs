@@ -158,9 +158,8 @@ impl Found {
     }
 
     fn model(&self, is_whole: bool) -> Result<(String, std::ops::Range<usize>), Problem> {
-        let wrong = |code, message: String| {
-            Err(Problem::of_model(StatusCode::BAD_REQUEST, code, message))
-        };
+        let wrong =
+            |code, message: String| Err(Problem::of_model(StatusCode::BAD_REQUEST, code, message));
         match (&self.model, &self.wrong) {
             (_, Some(why)) if is_whole => {
                 let message = format!("the request's body is not valid JSON: {why}");

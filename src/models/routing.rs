@@ -107,12 +107,7 @@ impl Endpoint {
     }
 
     /// Asks one server, until there is something to pass on.
-    async fn ask(
-        &self,
-        offer: &Offer,
-        head: &request::Parts,
-        question: &mut Question,
-    ) -> Outcome {
+    async fn ask(&self, offer: &Offer, head: &request::Parts, question: &mut Question) -> Outcome {
         let under_way = self.balance.begin(offer);
         let (limit, awaited) = match question.is_stream {
             true => (self.config.first_token_timeout, "token"),
@@ -185,7 +180,11 @@ impl Endpoint {
         // A member's server decides nothing about the browser of this machine.
         headers.remove(SET_COOKIE);
         let about_browsers = |name: &HeaderName| name.as_str().starts_with("access-control-");
-        let names: Vec<_> = headers.keys().filter(|name| about_browsers(name)).cloned().collect();
+        let names: Vec<_> = headers
+            .keys()
+            .filter(|name| about_browsers(name))
+            .cloned()
+            .collect();
         for name in names {
             headers.remove(name);
         }
@@ -274,7 +273,9 @@ fn judge(begun: Begun, offer: &Offer, under_way: UnderWay) -> Outcome {
 }
 
 fn has_type(headers: &HeaderMap, wanted: &str) -> bool {
-    let found = headers.get(CONTENT_TYPE).and_then(|text| text.to_str().ok());
+    let found = headers
+        .get(CONTENT_TYPE)
+        .and_then(|text| text.to_str().ok());
     found.is_some_and(|found| {
         let found = found.split(';').next().unwrap_or_default().trim();
         found.eq_ignore_ascii_case(wanted)
@@ -285,7 +286,10 @@ fn has_type(headers: &HeaderMap, wanted: &str) -> bool {
 fn target(base: &str, head: &request::Parts) -> Result<hyper::Uri, String> {
     let path = head.uri.path();
     let path = path.strip_prefix("/v1").unwrap_or(path);
-    let query = head.uri.query().map_or(String::new(), |query| format!("?{query}"));
+    let query = head
+        .uri
+        .query()
+        .map_or(String::new(), |query| format!("?{query}"));
     let target = format!("{base}{path}{query}");
     target
         .parse::<hyper::Uri>()

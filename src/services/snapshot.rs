@@ -25,6 +25,8 @@ pub struct Snapshot {
     pub members: Arc<Vec<Member>>,
     /// All services, ours included, by name and owner.
     pub services: Arc<Vec<ServiceStatus>>,
+    /// Whether this node admits whoever knows the network's password.
+    pub admits_by_password: bool,
     /// When it was taken.
     pub taken: Taken,
 }

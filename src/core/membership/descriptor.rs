@@ -31,7 +31,7 @@ const _: () = assert!(MAX_ADDRESSES * (MAX_ADDRESS_LEN + 3) < MAX_LEN);
 
 /// How far ahead of our clock a sequence number may be. Without a bound, a node that once signed
 /// the highest number there is could never again say anything new.
-const MAX_AHEAD: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const MAX_AHEAD: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a node offers to others. Unknown bits, from later versions, are kept and mean nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Encode, Decode)]

@@ -19,7 +19,7 @@ const PAYLOAD_TYPE: &[u8] = b"/hivevpn/cbor";
 
 /// What kind of object a signature is for.
 ///
-/// Services, capabilities and updates will each have one of their own.
+/// Updates will have one of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Domain {
     /// A network's [`Genesis`](super::genesis::Genesis).
@@ -42,6 +42,8 @@ pub enum Domain {
     Revocation,
     /// A [`PolicyUpdate`](super::notice::PolicyUpdate).
     Policy,
+    /// An [`Entry`](crate::registry::Entry) of the registry.
+    Entry,
 }
 
 impl Domain {
@@ -58,6 +60,7 @@ impl Domain {
             Domain::DelegationEnd => "hivevpn/v1/delegation-end",
             Domain::Revocation => "hivevpn/v1/revocation",
             Domain::Policy => "hivevpn/v1/policy",
+            Domain::Entry => "hivevpn/v1/entry",
         }
     }
 }

@@ -97,8 +97,8 @@ pub enum Rejection {
     /// The descriptor is signed by a node other than the certificate's subject.
     #[error("the descriptor is signed by another node than the certificate is for")]
     ForeignDescriptor,
-    /// The descriptor's sequence number is more than a day ahead.
-    #[error("the descriptor's sequence number is more than a day in the future")]
+    /// The sequence number of a descriptor or an entry is more than a day ahead.
+    #[error("its sequence number is more than a day in the future")]
     FromTheFuture,
     /// Two descriptors of one node carry the same sequence number; the first one stays.
     #[error("the node signed two descriptors with one sequence number")]
@@ -117,6 +117,66 @@ pub enum Rejection {
     /// A member says more than it may.
     #[error("the member says more than it may in this time")]
     TooMuch,
+
+    // The registry.
+    /// Sealed for another network, or not at all.
+    #[error("it cannot be unsealed with what the members of this network know")]
+    Unsealable,
+    /// A version that this one does not know.
+    #[error("it is of a version that this node does not know: is this node up to date?")]
+    UnknownVersion,
+    /// It lies in the DHT where something else belongs.
+    #[error("it does not belong where it was found")]
+    WrongSlot,
+    /// Signed by another node than it names as its owner.
+    #[error("it is not signed by the member that it names as its owner")]
+    NotByOwner,
+    /// No member that is known here owns it.
+    #[error("its owner is not a member of this network, as far as this node knows")]
+    UnknownOwner,
+    /// This node itself is no member now.
+    #[error(
+        "this node is not a member at the moment, so nobody would take it: 'hivevpn status' tells why"
+    )]
+    NotAMember,
+    /// It lives for too short or too long a time.
+    #[error("its lifetime is not between one minute and 48 hours")]
+    LifetimeOutOfBounds,
+    /// Its sequence number is below one that is known.
+    #[error("its owner has signed a newer one")]
+    Outdated,
+    /// Two entries of one owner under one key carry the same sequence number; the one with the lower hash stays.
+    #[error("its owner signed two entries with one sequence number")]
+    EntryEquivocation,
+    /// A rule has a time window, which is not open.
+    #[error("a rule of this node forbids it at this time")]
+    OutsideWindow,
+    /// A rule has a quota, which is used up.
+    #[error("a rule of this node lets its owner have no more entries there")]
+    QuotaExceeded,
+    /// A rule has a pattern, which the key does not match.
+    #[error("a rule of this node does not let its owner use this key")]
+    KeyForbidden,
+    /// A rule names a group, which the owner is not in.
+    #[error("a rule of this node wants its owner to be in another group")]
+    RoleMissing,
+    /// The owner has as much as one member may.
+    #[error(
+        "its owner has as many entries as a member may have: delete some, or wait until they are forgotten"
+    )]
+    OwnerFull,
+    /// What is to be deleted is not there.
+    #[error("this node has nothing under that key")]
+    NothingThere,
+    /// The registry has no room, and nobody takes more of it than this owner.
+    #[error("the registry holds as much as it may")]
+    RegistryFull,
+    /// The value is not what lies under such a key.
+    #[error("it is not what belongs under its key: {0}")]
+    WrongSchema(&'static str),
+    /// A validator of an application does not want it.
+    #[error("an application on this node does not take it: {0}")]
+    Unwanted(&'static str),
 }
 
 impl Rejection {
@@ -153,6 +213,24 @@ impl Rejection {
             Rejection::TunnelKeyTaken => "tunnel-key-taken",
             Rejection::DirectoryFull => "directory-full",
             Rejection::TooMuch => "too-much",
+            Rejection::Unsealable => "unsealable",
+            Rejection::UnknownVersion => "unknown-version",
+            Rejection::WrongSlot => "wrong-slot",
+            Rejection::NotByOwner => "not-by-owner",
+            Rejection::UnknownOwner => "unknown-owner",
+            Rejection::NotAMember => "not-a-member",
+            Rejection::LifetimeOutOfBounds => "lifetime-out-of-bounds",
+            Rejection::Outdated => "outdated",
+            Rejection::EntryEquivocation => "entry-equivocation",
+            Rejection::OutsideWindow => "outside-window",
+            Rejection::QuotaExceeded => "quota-exceeded",
+            Rejection::KeyForbidden => "key-forbidden",
+            Rejection::RoleMissing => "role-missing",
+            Rejection::OwnerFull => "owner-full",
+            Rejection::NothingThere => "nothing-there",
+            Rejection::RegistryFull => "registry-full",
+            Rejection::WrongSchema(_) => "wrong-schema",
+            Rejection::Unwanted(_) => "unwanted",
         }
     }
 }

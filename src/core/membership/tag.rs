@@ -4,12 +4,14 @@
 //! someone who knows the secret, the network's DHT protocol cannot be probed for, and record keys
 //! do not tell whose record they are.
 
+use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
 use libp2p_identity::PeerId;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::network::Network;
+use crate::registry::Key;
 
 impl Network {
     /// Proof by `prover` to `verifier` that it knows the network: both ids and the verifier's nonce
@@ -50,6 +52,21 @@ impl Network {
     pub fn decoy_seed(&self, keeper: &PeerId) -> Zeroizing<[u8; 32]> {
         let mac = self.mac(&[b"hivevpn/v1/password-decoy", &keeper.to_bytes()]);
         Zeroizing::new(mac.finalize().into_bytes().into())
+    }
+
+    /// Where an entry of the registry lies in the DHT.
+    pub fn entry_slot(&self, owner: &PeerId, key: &Key) -> [u8; 32] {
+        let mac = self.mac(&[b"registry", &owner.to_bytes(), key.as_str().as_bytes()]);
+        mac.finalize().into_bytes().into()
+    }
+
+    /// A key that every member can derive, for this purpose and no other.
+    pub(crate) fn derive(&self, purpose: &[u8]) -> Zeroizing<[u8; 32]> {
+        let mut key = Zeroizing::new([0; 32]);
+        Hkdf::<Sha256>::new(None, &self.discovery_secret()[..])
+            .expand_multi_info(&[purpose, self.id().as_bytes()], &mut key[..])
+            .expect("HKDF gives up to 8160 bytes");
+        key
     }
 
     fn auth_mac(&self, prover: &PeerId, verifier: &PeerId, nonce: &[u8; 32]) -> Hmac<Sha256> {

@@ -16,7 +16,7 @@ pub(super) const MAX_OBJECT: usize = 64 * 1024;
 
 /// Of messages that carry many objects. At about 700 bytes a record it is more than a
 /// thousand members at a time.
-pub(super) const MAX_MESSAGE: usize = 1024 * 1024;
+pub(crate) const MAX_MESSAGE: usize = 1024 * 1024;
 
 /// Our deepest object nests four containers.
 const MAX_DEPTH: usize = 8;
@@ -34,7 +34,7 @@ pub(crate) fn decode<T: for<'b> Decode<'b, ()>>(bytes: &[u8]) -> Result<T, Rejec
 }
 
 /// Reads a message that carries many objects.
-pub(super) fn decode_message<T: for<'b> Decode<'b, ()>>(bytes: &[u8]) -> Result<T, Rejection> {
+pub(crate) fn decode_message<T: for<'b> Decode<'b, ()>>(bytes: &[u8]) -> Result<T, Rejection> {
     decode_within(MAX_MESSAGE, bytes)
 }
 

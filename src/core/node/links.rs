@@ -81,6 +81,7 @@ impl Node {
         if is_first {
             self.tunnels.look_for(&peer, now.instant);
             self.compare_summary_with(peer);
+            self.greet_for_registry(peer, now.instant);
         }
     }
 

@@ -24,7 +24,7 @@ use crate::{
 
 /// How many members news from others are passed on to. Each member tells as many, so a thousand are reached in three
 /// or four steps; with n who tell k each, one in e^k is missed.
-const FAN_OUT: usize = 8;
+pub(super) const FAN_OUT: usize = 8;
 /// Certificates renewed in one [`EXPIRY_PERIOD`](super::EXPIRY_PERIOD): each is news for everybody, and there are days
 /// to renew them all.
 const MAX_RENEWALS: usize = 16;
@@ -79,6 +79,13 @@ impl Node {
             || self.relays.iter().any(|(relay, _)| *relay == peer);
         if admitted.change == Change::New && peer != self.peer_id() {
             tracing::info!(member = %member.descriptor.name, %peer, "a member");
+        }
+        self.registry.changed();
+        if admitted.change == Change::New
+            && let Some(from) = from
+        {
+            // Entries of the newcomer that came before its record did were not taken.
+            self.registry.compare_later(from, now.instant);
         }
         if peer == self.peer_id() {
             let record = member.record.encode();

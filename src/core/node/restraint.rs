@@ -97,13 +97,21 @@ impl Node {
 
     /// Whether this member may have so much looked at. If not, directories are compared with it later.
     pub(super) fn works_for(&mut self, peer: PeerId, work: u32, now: Now) -> bool {
-        let is_allowed = self.restraint.work.take(peer, work, now.instant);
+        let is_allowed = self.may_work_for(peer, work, now);
         if !is_allowed {
-            self.rejections.count(&Rejection::TooMuch);
             let resync = self.resync.get(&peer);
             if resync.is_none_or(|resync| resync.due.is_none()) {
                 self.handle_sync_failed(peer, now);
             }
+        }
+        is_allowed
+    }
+
+    /// The same, of something that is not of the directory.
+    pub(super) fn may_work_for(&mut self, peer: PeerId, work: u32, now: Now) -> bool {
+        let is_allowed = self.restraint.work.take(peer, work, now.instant);
+        if !is_allowed {
+            self.rejections.count(&Rejection::TooMuch);
         }
         is_allowed
     }

@@ -102,5 +102,6 @@ impl Node {
             self.apply(peer, now);
         }
         self.offer_relays();
+        self.tend_registry(now);
     }
 }

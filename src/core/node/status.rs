@@ -189,7 +189,7 @@ impl Node {
     }
 
     /// A path has answered lately, or a connection is open that may be alive.
-    fn is_online(&self, peer: &PeerId) -> bool {
+    pub(super) fn is_online(&self, peer: &PeerId) -> bool {
         self.connections.may_live(peer)
             || self
                 .tunnels

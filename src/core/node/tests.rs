@@ -28,6 +28,7 @@ mod hostile;
 mod joining;
 mod passwords;
 mod policy;
+mod registry;
 mod renewal;
 mod storage;
 
@@ -49,6 +50,8 @@ struct World {
     next_connection: u64,
     /// Each connection's two ends, by host number; the ids are the same at both.
     links: BTreeMap<ConnectionId, (usize, usize)>,
+    /// What each sent about the registry, by host number.
+    bytes: [u64; 256],
 }
 
 fn signer(number: u8) -> Signer {
@@ -104,6 +107,9 @@ fn start(number: u8, network: Network, credential: Credential, records: Vec<Vec<
         random: Zeroizing::new([number; 32]),
         relay_terms: relay::Terms::default(),
         bootstrap: Vec::new(),
+        entries: Vec::new(),
+        rules: Rules::default(),
+        registry_client: false,
     }
 }
 
@@ -130,6 +136,7 @@ impl World {
             elapsed: Duration::ZERO,
             next_connection: 0,
             links: BTreeMap::new(),
+            bytes: [0; 256],
         };
         world.reach(0);
         world
@@ -327,6 +334,19 @@ impl World {
                 let node = &mut self.hosts[here].node;
                 node.handle_sync_answer(peer, &answer.expect("always"), now);
             }
+            Output::Registry { peer, body } => {
+                self.bytes[usize::from(self.hosts[here].number)] += body.len() as u64;
+                let Some(there) = self.reached(here, &peer) else {
+                    return self.hosts[here].node.handle_registry_failed(peer, now);
+                };
+                let answer = self.ask_host(there, |node, request| {
+                    node.handle_registry_request(request, us, &body, now);
+                });
+                let answer = answer.expect("always");
+                self.bytes[usize::from(self.hosts[there].number)] += answer.len() as u64;
+                let node = &mut self.hosts[here].node;
+                node.handle_registry_answer(peer, &answer, now);
+            }
             Output::AskRenewal { peer, body } => {
                 let Some(there) = self.reached(here, &peer) else {
                     return self.hosts[here].node.handle_renewal_failed(peer, now);
@@ -357,7 +377,11 @@ impl World {
             | Output::Publish { .. }
             | Output::Lookup { .. }
             | Output::Relays(_)
-            | Output::SetIpv4(_) => {}
+            | Output::SetIpv4(_)
+            | Output::SaveEntry { .. }
+            | Output::ForgetEntry { .. }
+            | Output::PublishEntry { .. }
+            | Output::LookupEntry { .. } => {}
         }
     }
 

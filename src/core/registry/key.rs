@@ -1,6 +1,6 @@
 //! What entries are found by.
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Borrow, fmt, str::FromStr};
 
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
@@ -56,6 +56,13 @@ impl Key {
 
     /// As people write it.
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Keys are in the order of their texts.
+impl Borrow<str> for Key {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }

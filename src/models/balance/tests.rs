@@ -51,7 +51,9 @@ fn the_less_busy_the_nearer_and_the_warm_one_is_asked_first() {
             gpu.rtt = Some(Duration::from_millis(150));
             desk.rtt = Some(Duration::from_millis(2));
         }),
-        ("warm", |gpu, desk| (gpu.loaded, desk.loaded) = (Some(false), Some(true))),
+        ("warm", |gpu, desk| {
+            (gpu.loaded, desk.loaded) = (Some(false), Some(true))
+        }),
         ("not degraded", |gpu, desk| {
             gpu.state = State::Degraded;
             desk.load = load(9, 9, 1);

@@ -41,8 +41,16 @@ fn everybody_who_has_the_model_and_is_reached_is_found() {
         .into_iter()
         .map(|model| (model.id, model.node))
         .collect();
-    let expected = [("llama", "gpu"), ("llama", "us"), ("qwen", "box"), ("qwen", "gpu")];
-    assert_eq!(ids, expected.map(|(id, node)| (id.to_owned(), node.to_owned())));
+    let expected = [
+        ("llama", "gpu"),
+        ("llama", "us"),
+        ("qwen", "box"),
+        ("qwen", "gpu"),
+    ];
+    assert_eq!(
+        ids,
+        expected.map(|(id, node)| (id.to_owned(), node.to_owned()))
+    );
 }
 
 #[test]
@@ -64,7 +72,10 @@ fn what_is_down_or_over_or_closed_to_us_is_not_there() {
         status.service.to = [Selector::Group(others)].into();
     };
     assert_eq!(offering(closed), Err(503));
-    assert_eq!(offering(|status| status.service.kind = Kind::Http), Err(404));
+    assert_eq!(
+        offering(|status| status.service.kind = Kind::Http),
+        Err(404)
+    );
 }
 
 #[test]
@@ -97,7 +108,10 @@ fn a_name_that_somebody_chose_for_itself_does_not_draw_requests() {
     let (us, gpu) = (named("us").this(), named("gpu"));
     let mut impostor = named("gpu");
     impostor.certified = None;
-    let services = [serving(&impostor, 1, &["llama"]), serving(&gpu, 1, &["llama"])];
+    let services = [
+        serving(&impostor, 1, &["llama"]),
+        serving(&gpu, 1, &["llama"]),
+    ];
     let meant = gpu.peer_id;
     let snapshot = network([us, impostor, gpu], services);
     let offers = wanted(&snapshot, "llama@gpu", None).unwrap().offers;
@@ -114,11 +128,18 @@ fn a_model_that_nobody_has_is_answered_with_close_ones() {
     let said = |id: &str| refusal(wanted(&snapshot, id, None));
     let (status, why) = said("Llama-3.1-8B");
     assert_eq!(status, 404);
-    assert!(why.ends_with("did you mean llama-3.1-8b, llama-3.1-70b?"), "{why}");
+    assert!(
+        why.ends_with("did you mean llama-3.1-8b, llama-3.1-70b?"),
+        "{why}"
+    );
     assert!(said("qwem").1.contains("did you mean qwen?"));
     assert!(said("gpt-4").1.contains("'hivevpn models'"));
     let empty = network([us], []);
-    assert!(refusal(wanted(&empty, "x", None)).1.contains("no member offers any model"));
+    assert!(
+        refusal(wanted(&empty, "x", None))
+            .1
+            .contains("no member offers any model")
+    );
     // What somebody sent does not come back in full length.
     assert!(said(&"\u{7}x".repeat(5000)).1.len() < 1000);
 }
@@ -145,7 +166,12 @@ fn a_model_of_several_nodes_is_one_object() {
 
 #[test]
 fn distances_count_edits() {
-    for (from, to, edits) in [("", "", 0), ("", "ab", 2), ("kitten", "sitting", 3), ("ab", "ba", 2)] {
+    for (from, to, edits) in [
+        ("", "", 0),
+        ("", "ab", 2),
+        ("kitten", "sitting", 3),
+        ("ab", "ba", 2),
+    ] {
         assert_eq!(distance(from, to), edits, "{from} {to}");
         assert_eq!(distance(to, from), edits, "{to} {from}");
     }

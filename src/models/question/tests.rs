@@ -31,7 +31,8 @@ fn question(body: &str) -> Question {
 #[test]
 fn the_model_is_found_wherever_it_stands() {
     assert_eq!(found(r#"{"model":"llama"}"#), Ok("llama".into()));
-    let nested = r#" {"messages":[{"model":"not this"}],"n":{"model":"nor this"}, "mo\u0064el" : "a\/b" }"#;
+    let nested =
+        r#" {"messages":[{"model":"not this"}],"n":{"model":"nor this"}, "mo\u0064el" : "a\/b" }"#;
     assert_eq!(found(nested), Ok("a/b".into()));
     let twice = r#"{"model":"first","model":"last"}"#;
     assert_eq!(found(twice), Ok("last".into()), "as servers read it");
@@ -52,7 +53,11 @@ fn what_has_no_model_is_refused() {
     ] {
         let refused = found(wrong);
         // Whatever stands behind the object is for the server to judge.
-        let expected = if wrong.ends_with("more") { Ok("x".into()) } else { Err(400) };
+        let expected = if wrong.ends_with("more") {
+            Ok("x".into())
+        } else {
+            Err(400)
+        };
         assert_eq!(refused, expected, "{wrong}");
     }
     let deep = "[".repeat(100_000);
@@ -80,9 +85,15 @@ fn a_model_is_replaced_and_nothing_else() {
     let mut question = question(r#"{"seed":1e400 , "model" : "lla\u006da@gpu","x":"é"}"#);
     assert_eq!(question.model, "llama@gpu");
     question.set_model("llama");
-    assert_eq!(question.kept, r#"{"seed":1e400 , "model" : "llama","x":"é"}"#);
+    assert_eq!(
+        question.kept,
+        r#"{"seed":1e400 , "model" : "llama","x":"é"}"#
+    );
     question.set_model("a\"b");
-    assert_eq!(question.kept, r#"{"seed":1e400 , "model" : "a\"b","x":"é"}"#);
+    assert_eq!(
+        question.kept,
+        r#"{"seed":1e400 , "model" : "a\"b","x":"é"}"#
+    );
 }
 
 proptest! {

@@ -125,7 +125,9 @@ impl End {
         let length = message
             .to_lowercase()
             .split_once("content-length: ")
-            .map_or(0, |(_, rest)| rest.split("\r\n").next().unwrap().parse().unwrap());
+            .map_or(0, |(_, rest)| {
+                rest.split("\r\n").next().unwrap().parse().unwrap()
+            });
         while self.read.len() < length {
             assert!(self.more().await, "the end came within a body");
         }

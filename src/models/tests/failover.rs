@@ -21,7 +21,10 @@ impl Two {
     }
 
     async fn configured(config: Config) -> Self {
-        let (first, second) = (Server::at([127, 0, 0, 2]).await, Server::at([127, 0, 0, 3]).await);
+        let (first, second) = (
+            Server::at([127, 0, 0, 2]).await,
+            Server::at([127, 0, 0, 3]).await,
+        );
         let (near, of_near) = first.of("near", &["llama"]);
         let (mut far, of_far) = second.of("far", &["llama"]);
         far.rtt = Some(Duration::from_secs(1));
@@ -125,7 +128,8 @@ async fn the_next_server_answers_for_one_that_talks_nonsense() {
         b"SSH-2.0-OpenSSH_9.9\r\n".to_vec(),
         b"HTTP/1.1 101 Switching Protocols\r\n\r\n".to_vec(),
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx".to_vec(),
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{\"half".to_vec(),
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{\"half"
+            .to_vec(),
         b"".to_vec(),
     ] {
         let two = Two::start().await;
@@ -172,7 +176,10 @@ async fn a_stream_that_has_a_head_but_no_token_may_still_move() {
     end.say(chunk("data: 1\n\n")).await;
     end.say(LAST).await;
     let answer = client.until(LAST).await;
-    assert!(answer.contains("x-hive-node: far") && answer.contains("data: 1"), "{answer}");
+    assert!(
+        answer.contains("x-hive-node: far") && answer.contains("data: 1"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
@@ -234,7 +241,10 @@ async fn when_nobody_answers_the_client_is_told_by_whom() {
     let mut client = two.ask(WHOLE).await;
     let answer = client.message().await;
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
-    assert!(answer.contains("near: ") && answer.contains("far: "), "{answer}");
+    assert!(
+        answer.contains("near: ") && answer.contains("far: "),
+        "{answer}"
+    );
     assert!(answer.contains("no_server"), "{answer}");
 }
 
@@ -246,7 +256,10 @@ async fn when_all_refuse_the_client_gets_the_last_refusal() {
     let busy = "HTTP/1.1 429 Busy\r\nRetry-After: 7\r\nContent-Length: 1\r\n\r\n2";
     let (_, _end) = two.second.answer(busy).await;
     let answer = client.message().await;
-    assert!(answer.starts_with("HTTP/1.1 429") && answer.ends_with('2'), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 429") && answer.ends_with('2'),
+        "{answer}"
+    );
     assert!(answer.contains("retry-after: 7"), "{answer}");
 }
 

@@ -26,8 +26,15 @@ async fn the_endpoint_says_what_there_is() {
     let (running, _server) = one().await;
     let list = get(&running, "/v1/models").await;
     assert!(list.starts_with("HTTP/1.1 200"), "{list}");
-    assert!(list.contains(r#""object":"list""#) && list.contains(r#""id":"llama""#), "{list}");
-    for path in ["/v1/models/llama", "/v1/models/llam%61", "/v1/models/llama@gpu"] {
+    assert!(
+        list.contains(r#""object":"list""#) && list.contains(r#""id":"llama""#),
+        "{list}"
+    );
+    for path in [
+        "/v1/models/llama",
+        "/v1/models/llam%61",
+        "/v1/models/llama@gpu",
+    ] {
         let model = get(&running, path).await;
         assert!(model.contains(r#""owned_by":"gpu""#), "{path}: {model}");
     }
@@ -36,7 +43,10 @@ async fn the_endpoint_says_what_there_is() {
     assert!(missing.contains("model_not_found") && missing.contains("did you mean llama?"));
     assert!(get(&running, "/health").await.contains(r#""status":"ok""#));
     for path in ["/models", "/v1x", "/v1/../slots", "/v1/%2e%2E/slots"] {
-        assert!(get(&running, path).await.starts_with("HTTP/1.1 404"), "{path}");
+        assert!(
+            get(&running, path).await.starts_with("HTTP/1.1 404"),
+            "{path}"
+        );
     }
     assert!(get(&running, CHAT).await.starts_with("HTTP/1.1 405"));
     let listed = running.handle.list();
@@ -55,7 +65,10 @@ async fn a_request_without_a_model_is_answered_as_openai_does() {
         let mut client = End::to(running.at).await;
         client.post(CHAT, body).await;
         let answer = client.message().await;
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{answer}"
+        );
         let (_, json) = answer.split_once("\r\n\r\n").unwrap();
         let json: serde_json::Value = serde_json::from_str(json).unwrap();
         assert_eq!(json["error"]["code"], code);
@@ -72,7 +85,9 @@ async fn a_request_arrives_as_it_was_sent_and_so_does_its_answer() {
     let headers = "Authorization: Bearer mine\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nX-Custom: 2\r\n\
                    Cookie: secret\r\nX-Hive-Node: gpu\r\n";
     let mut client = End::to(running.at).await;
-    client.post_with("/v1/any/thing?a=b%20c", headers, body).await;
+    client
+        .post_with("/v1/any/thing?a=b%20c", headers, body)
+        .await;
     let answer = r#"{"tool_calls" : [] }"#;
     let answered = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nX-Model: big\r\nSet-Cookie: a=b\r\n\
@@ -80,20 +95,42 @@ async fn a_request_arrives_as_it_was_sent_and_so_does_its_answer() {
         answer.len()
     );
     let (request, _end) = server.answer(&answered).await;
-    assert!(request.starts_with("POST /v1/any/thing?a=b%20c HTTP/1.1\r\n"), "{request}");
+    assert!(
+        request.starts_with("POST /v1/any/thing?a=b%20c HTTP/1.1\r\n"),
+        "{request}"
+    );
     assert!(request.ends_with(&format!("\r\n\r\n{body}")), "{request}");
     let lower = request.to_lowercase();
-    for kept in ["authorization: bearer mine", "x-custom: 2", &format!("host: {}", server.address())] {
+    for kept in [
+        "authorization: bearer mine",
+        "x-custom: 2",
+        &format!("host: {}", server.address()),
+    ] {
         assert!(lower.contains(kept), "{kept}: {request}");
     }
-    for gone in ["x-hop", "cookie", "x-hive-node", "connection", "host: localhost"] {
+    for gone in [
+        "x-hop",
+        "cookie",
+        "x-hive-node",
+        "connection",
+        "host: localhost",
+    ] {
         assert!(!lower.contains(gone), "{gone}: {request}");
     }
     let got = client.all().await;
-    assert!(got.starts_with("HTTP/1.1 200") && got.ends_with(answer), "{got}");
+    assert!(
+        got.starts_with("HTTP/1.1 200") && got.ends_with(answer),
+        "{got}"
+    );
     let lower = got.to_lowercase();
-    assert!(lower.contains("x-model: big") && lower.contains("x-hive-node: gpu"), "{got}");
-    assert!(!lower.contains("set-cookie") && !lower.contains("access-control"), "{got}");
+    assert!(
+        lower.contains("x-model: big") && lower.contains("x-hive-node: gpu"),
+        "{got}"
+    );
+    assert!(
+        !lower.contains("set-cookie") && !lower.contains("access-control"),
+        "{got}"
+    );
 }
 
 #[tokio::test]
@@ -102,7 +139,10 @@ async fn no_key_is_made_up_and_the_node_is_taken_out_of_the_model() {
     let mut client = End::to(running.at).await;
     client.post(CHAT, r#"{"model":"llama@gpu","n":1}"#).await;
     let (request, _end) = server.answer(&message("200 OK", "{}")).await;
-    assert!(!request.to_lowercase().contains("authorization"), "{request}");
+    assert!(
+        !request.to_lowercase().contains("authorization"),
+        "{request}"
+    );
     assert!(request.ends_with(r#"{"model":"llama","n":1}"#), "{request}");
     client.message().await;
 }
@@ -116,7 +156,10 @@ async fn a_service_may_begin_elsewhere() {
     let mut client = End::to(running.at).await;
     client.post(CHAT, WHOLE).await;
     let (request, _end) = server.answer(&message("200 OK", "{}")).await;
-    assert!(request.starts_with("POST /openai/v1/chat/completions HTTP"), "{request}");
+    assert!(
+        request.starts_with("POST /openai/v1/chat/completions HTTP"),
+        "{request}"
+    );
     client.message().await;
 }
 

@@ -16,6 +16,7 @@ use hivevpn_core::{
     node::{InviteRequest, Node, Now, Start},
     output::RequestId,
     policy::Policy,
+    registry::Rules,
     relay, session,
 };
 use libp2p_core::SignedEnvelope;
@@ -97,6 +98,9 @@ fn node() -> Node {
         password: None,
         relay_terms: relay::Terms::default(),
         bootstrap: Vec::new(),
+        entries: Vec::new(),
+        rules: Rules::new(),
+        registry_client: false,
     };
     Node::new(start, now()).expect("its own certificate is good")
 }

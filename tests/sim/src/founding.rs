@@ -8,6 +8,7 @@ use hivevpn_core::{
         UnixTime, genesis,
     },
     node::{InviteRequest, Start},
+    registry::Rules,
     relay, session,
 };
 use libp2p_identity::PeerId;
@@ -89,6 +90,9 @@ fn start(
         random: Zeroizing::new(seed(host)),
         relay_terms: relay::Terms::default(),
         bootstrap: Vec::new(),
+        entries: Vec::new(),
+        rules: Rules::new(),
+        registry_client: false,
     }
 }
 

@@ -470,7 +470,12 @@ fn order(output: Output) -> Option<Order> {
         | Output::SaveDescriptorSeq(_)
         | Output::SaveTimeFloor(_)
         | Output::SaveCredential(_)
-        | Output::SetIpv4(_) => return None,
+        | Output::SetIpv4(_)
+        | Output::Registry { .. }
+        | Output::SaveEntry { .. }
+        | Output::ForgetEntry { .. }
+        | Output::PublishEntry { .. }
+        | Output::LookupEntry { .. } => return None,
     })
 }
 

@@ -8,6 +8,7 @@ use crate::membership::{Notice, NoticeId};
 pub struct Disk {
     records: BTreeMap<PeerId, Vec<u8>>,
     notices: BTreeMap<NoticeId, Vec<u8>>,
+    pub entries: BTreeMap<[u8; 32], Vec<u8>>,
     pub policies: Vec<Option<Vec<u8>>>,
     pub standings: Vec<Standing>,
 }
@@ -32,6 +33,10 @@ impl Disk {
             Output::ForgetNotice(id) => drop(self.notices.remove(id)),
             Output::PolicyChanged(body) => self.policies.push(body.clone()),
             Output::Standing(standing) => self.standings.push(standing.clone()),
+            Output::SaveEntry { slot, sealed } => {
+                self.entries.insert(*slot, sealed.clone());
+            }
+            Output::ForgetEntry { slot } => drop(self.entries.remove(slot)),
             Output::Dial { .. }
             | Output::Close(_)
             | Output::Admit(_)
@@ -48,7 +53,10 @@ impl Disk {
             | Output::Publish { .. }
             | Output::Lookup { .. }
             | Output::Relays(_)
-            | Output::SetIpv4(_) => {}
+            | Output::SetIpv4(_)
+            | Output::Registry { .. }
+            | Output::PublishEntry { .. }
+            | Output::LookupEntry { .. } => {}
         }
     }
 }
@@ -78,6 +86,7 @@ impl World {
             host.disk.records.values().cloned().collect(),
         );
         start.notices = host.disk.notices.values().cloned().collect();
+        start.entries = host.disk.entries.values().cloned().collect();
         start.descriptor_seq = node.descriptor_seq;
         start.time_floor = node.time.floor();
         if host.number == 1 {

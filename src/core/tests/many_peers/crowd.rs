@@ -18,6 +18,7 @@ use hivevpn_core::{
     output::Output,
     path::Path,
     peer::PeerKeys,
+    registry::Rules,
     session::Identity,
     tunnels::{OverlayAddresses, Tunnels},
 };
@@ -211,6 +212,9 @@ impl Cast {
             random: Zeroizing::new(seed(0)),
             relay_terms: hivevpn_core::relay::Terms::default(),
             bootstrap: Vec::new(),
+            entries: Vec::new(),
+            rules: Rules::new(),
+            registry_client: false,
         };
         Self {
             start,
