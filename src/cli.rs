@@ -165,6 +165,9 @@ pub enum Command {
     Top(TopArgs),
     /// List the members of the network
     Nodes(NodesArgs),
+    /// List the names of nodes and services, and how they are found on this machine
+    #[command(long_about = NAMES_HELP)]
+    Names(JsonArg),
     /// Show which member an overlay address belongs to
     #[command(long_about = WHOIS_HELP)]
     Whois(WhoisArgs),
@@ -239,6 +242,7 @@ impl Command {
             Self::Status(_)
                 | Self::Top(_)
                 | Self::Nodes(_)
+                | Self::Names(_)
                 | Self::Ping(_)
                 | Self::Why(_)
                 | Self::Netcheck(_)
@@ -347,6 +351,10 @@ pub struct UpArgs {
     #[arg(long, value_name = "FILE")]
     pub admin_file: Option<PathBuf>,
 
+    /// How programs find names of the network where systemd-resolved does not run, and without their domain (repeatable)
+    #[arg(long, value_name = "HOW", value_enum, value_delimiter = ',')]
+    pub names: Vec<NamesArg>,
+
     /// Name of the overlay interface [default: hive0, or the next that is free]
     #[arg(long, value_name = "NAME")]
     pub interface: Option<String>,
@@ -354,6 +362,15 @@ pub struct UpArgs {
     /// MTU of the overlay interface in bytes [default: 1420]
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<u16>,
+}
+
+/// What `up --names` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum NamesArg {
+    /// Stand in front of the servers in /etc/resolv.conf
+    ResolvConf,
+    /// Look for names without a dot in the network
+    Search,
 }
 
 /// Arguments of `status`.
@@ -408,6 +425,23 @@ pub struct PingArgs {
     #[arg(long)]
     pub json: bool,
 }
+
+const NAMES_HELP: &str = "\
+List the names of nodes and services, and how they are found on this machine.
+
+Each node answers for the names of its network on its own overlay addresses, port 53, and only this machine:
+
+  <node>.<net>.hive.internal            a node
+  <service>.<node>.<net>.hive.internal  what it offers ('hivevpn services')
+  <service>.svc.<net>.hive.internal     everybody who offers it and is well, in any order
+  ai.<net>.hive.internal                the models of all nodes ('hivevpn models')
+
+with SRV records (_<service>._tcp.<node>… and _<service>._tcp.svc…), TXT records for services, and PTR records for \
+addresses. A node's name is the one that it was admitted under; what a node calls itself beside that does not resolve.
+
+Where systemd-resolved runs, programs find these names by themselves. Elsewhere ask with 'dig @<address>', or let this node \
+stand in front of the servers in /etc/resolv.conf: 'hivevpn up --names resolv-conf'. With '--names search', 'ssh gpu' is \
+enough.";
 
 const BENCH_HELP: &str = "\
 Measure the tunnel to a peer: throughput, latency and loss.

@@ -27,6 +27,7 @@ pub mod keygen;
 pub mod login;
 pub mod logout;
 pub mod models;
+pub mod names;
 pub mod netcheck;
 pub mod nodes;
 pub mod password;
@@ -82,6 +83,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Status(args) => status::run(args, &daemon),
         Command::Top(args) => top::run(args, &daemon),
         Command::Nodes(args) => nodes::run(args, &daemon),
+        Command::Names(args) => names::run(args, &daemon),
         Command::Whois(args) => whois::run(args, &socket),
         Command::Models(args) => models::run(args, &socket),
         Command::Connect(args) => connect::run(args, &socket),

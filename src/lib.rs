@@ -13,6 +13,7 @@
 //! - [`policy`]: who may reach what, as people write it
 //! - [`identity`], [`key_file`], [`store`]: secret keys, here and for other programs, and what survives a restart
 //! - [`services`]: what stands on the overlay: services offered and used, names, models
+//! - [`names`]: a resolver for this machine, and how its programs come to ask it
 //! - [`http`]: the reverse proxy in front of services that speak plain HTTP
 //! - [`models`]: every model of the network at one address
 //! - [`mod@top`]: this node, live, on a screen
@@ -40,6 +41,7 @@ pub mod key_file;
 pub mod mailbox;
 pub mod membership;
 pub mod models;
+pub mod names;
 pub mod netcheck;
 pub mod password;
 pub mod policy;

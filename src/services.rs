@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::{
     control::{Reply, services::Ask},
     event_loop::Local,
-    mailbox, models,
+    mailbox, models, names,
     store::{Shelf, Store},
 };
 
@@ -113,6 +113,8 @@ pub struct Parts {
     pub forwards: Shelf,
     /// What the user has configured.
     pub config: Config,
+    /// What the names of this network start with.
+    pub names: names::Start,
 }
 
 /// What the user has configured.
@@ -141,6 +143,7 @@ pub fn connect(
         exposed: store.shelf("exposed")?,
         forwards: store.shelf("forwards")?,
         config,
+        names: names::Start::default(),
     };
     Ok((desk, parts))
 }
@@ -154,15 +157,17 @@ pub async fn run(parts: Parts) {
         exposed,
         forwards,
         config,
+        names,
     } = parts;
+    let names = names::start(snapshots.clone(), names);
     let room = Room::of_this_process();
     let exposures = Exposures::open(exposed, snapshots.clone(), to_loop, room.clone());
     let forwards = Forwards::open(forwards, snapshots.clone(), room);
-    let models = models::start(snapshots.clone(), config.models, watch::channel(false).1);
+    let models = models::start(snapshots.clone(), config.models, names.is_asked());
 
     while let Some(Asked { ask, answer }) = asked.recv().await {
         let (exposures, forwards) = (exposures.clone(), forwards.clone());
-        let (snapshots, models) = (snapshots.clone(), models.clone());
+        let (snapshots, models, named) = (snapshots.clone(), models.clone(), names.view());
         // Some take seconds, because they look at what they are to expose.
         tokio::spawn(async move {
             let reply = match ask {
@@ -174,12 +179,14 @@ pub async fn run(parts: Parts) {
                 Ask::Forwards => Reply::of(&forwards.list()),
                 Ask::Services => Reply::of(&listing::services(&snapshots.borrow())),
                 Ask::Models => Reply::of(&models.list()),
+                Ask::Names => Reply::of(&named.list()),
             };
             // Whoever asked may have gone.
             let _ = answer.send(reply);
         });
     }
 
+    names.end().await;
     exposures.end().await;
     forwards.end().await;
     models.end().await;

@@ -16,6 +16,7 @@ pub(super) struct File {
     pub node: NodeSection,
     pub underlay: UnderlaySection,
     pub admin: AdminSection,
+    pub names: NamesSection,
     pub registry: RegistrySection,
     pub interface: InterfaceSection,
     pub models: ModelsSection,
@@ -67,6 +68,13 @@ pub(super) struct UnderlaySection {
     pub relay_rate: Option<Spanned<String>>,
     pub relay_members: Option<Vec<Spanned<String>>>,
     pub relay_reservation: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct NamesSection {
+    pub search: Option<bool>,
+    pub resolv_conf: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -32,6 +32,8 @@ pub enum Ask {
     Services,
     /// [`Models`].
     Models,
+    /// [`Names`](super::names::Names).
+    Names,
 }
 
 /// What to offer, and how.

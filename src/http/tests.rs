@@ -38,7 +38,6 @@ fn snapshot() -> Snapshot {
     Snapshot {
         network: "hive".to_owned(),
         interface: "hive0".to_owned(),
-        admits_by_password: false,
         members: Arc::new(vec![
             member("us", 1, &[], true),
             member("a", 2, &["gpu", "dev"], false),
@@ -46,6 +45,7 @@ fn snapshot() -> Snapshot {
         ]),
         services: Arc::default(),
         taken: Taken(UnixTime(0)),
+        ..Snapshot::default()
     }
 }
 

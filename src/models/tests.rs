@@ -119,10 +119,10 @@ pub(super) fn network<const N: usize, const M: usize>(
     Snapshot {
         network: "home".to_owned(),
         interface: "hive0".to_owned(),
-        admits_by_password: false,
         members: Arc::new(members.into_iter().map(|told| told.0).collect()),
         services: Arc::new(services.into()),
         taken: Taken(UnixTime(2000)),
+        ..Snapshot::default()
     }
 }
 

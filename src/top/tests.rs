@@ -111,6 +111,8 @@ fn exposed() -> Exposed {
         target: "127.0.0.1:3000".parse().unwrap(),
         address: "10.77.0.1".to_owned(),
         port: 80,
+        protocol: "tcp".to_owned(),
+        notes: vec![],
         to: vec![],
         health: "down".to_owned(),
         left_s: Some(3600),
@@ -530,7 +532,8 @@ direct 203.0.113.3:7777 for 1 h 2 min
     let seen = watcher.sees(100, 30);
     assert!(seen.contains(expected), "{seen}");
     // Where there is little room, it scrolls.
-    watcher.press("G");
+    watcher.view.press(KeyCode::End.into(), &watcher.known);
+    watcher.view.press(KeyCode::Down.into(), &watcher.known);
     assert!(watcher.sees(60, 10).contains("it answers, and nothing"));
     watcher.press("q");
     assert_eq!(watcher.view.wanted().peer, None);
