@@ -30,6 +30,7 @@ mod first_run;
 mod identity;
 mod join;
 mod laboratory;
+mod models;
 mod movement;
 mod mtu;
 mod names;

@@ -12,7 +12,7 @@ use crate::lab::{Lab, Nat, Process};
 use crate::node::{Network, Node};
 
 /// The programs of this test.
-const PROGRAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/openai");
+pub const PROGRAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/openai");
 
 const PORT: &str = "8000";
 
@@ -20,7 +20,7 @@ const PORT: &str = "8000";
 const PATH: Duration = Duration::from_secs(30);
 
 /// The interpreter of an environment that has both packages. Made on first use; panics when it cannot be made.
-fn python() -> String {
+pub fn python() -> String {
     let setup = Command::new(format!("{PROGRAMS}/setup.sh"))
         .output()
         .expect("setup.sh is executable");
