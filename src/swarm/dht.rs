@@ -192,6 +192,23 @@ impl Swarm {
         }
     }
 
+    /// Leaves what we publish with a newcomer as well, as long as everybody is among the nearest: what was published before
+    /// anybody was there would be nowhere until it is published again.
+    fn share_with(&mut self, peer: PeerId) {
+        let local = *self.inner.local_peer_id();
+        let Some(kad) = self.kad() else { return };
+        let known: usize = kad.kbuckets().map(|bucket| bucket.num_entries()).sum();
+        if known > kad::K_VALUE.get() {
+            return;
+        }
+        let records = kad.store_mut().records();
+        let ours = records.filter(|record| record.publisher == Some(local));
+        let ours: Vec<_> = ours.map(|record| record.into_owned()).collect();
+        for record in ours {
+            kad.put_record_to(record, std::iter::once(peer), Quorum::One);
+        }
+    }
+
     /// Mends what was found stale or missing.
     pub(super) fn write_back(&mut self, slot: &[u8], sealed: Vec<u8>, to: Vec<PeerId>) {
         if let Some(kad) = self.kad() {
@@ -229,6 +246,11 @@ impl Swarm {
                 tracing::trace!(?result, "a step of the DHT");
             }
             kad::Event::InboundRequest { request } => self.on_dht_request(request),
+            kad::Event::RoutingUpdated {
+                peer,
+                is_new_peer: true,
+                ..
+            } => self.share_with(peer),
             kad::Event::RoutingUpdated { .. }
             | kad::Event::UnroutablePeer { .. }
             | kad::Event::RoutablePeer { .. }

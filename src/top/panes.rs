@@ -1,6 +1,9 @@
 //! What there is to look at: peers, services, models, and the ports of this node.
 
-use super::{known::Known, table::Table};
+use super::{
+    known::Known,
+    table::{Cell, Table, Tone},
+};
 
 mod models;
 mod peers;
@@ -53,14 +56,9 @@ impl Pane {
     pub fn count(self, known: &Known) -> String {
         match self {
             Self::Peers => {
-                let peers = known.status.value.as_ref().map(|status| &status.peers);
-                let online = |peers: &Vec<_>| {
-                    let online = peers
-                        .iter()
-                        .filter(|peer: &&crate::control::Peer| peer.online);
-                    format!("{}/{}", online.count(), peers.len())
-                };
-                peers.map_or_else(|| "0".to_owned(), online)
+                let peers = known.status.value.iter().flat_map(|status| &status.peers);
+                let online = peers.clone().filter(|peer| peer.online).count();
+                format!("{online}/{}", peers.count())
             }
             Self::Services => known.services.value.len().to_string(),
             Self::Models => {
@@ -81,8 +79,7 @@ fn nothing(because: Option<&String>, otherwise: &str) -> String {
 }
 
 /// `up` is good, `degraded` is not, and without it nothing works.
-fn health(health: &str) -> super::table::Cell {
-    use super::table::{Cell, Tone};
+fn health(health: &str) -> Cell {
     Cell::word(health).meant(match health {
         "up" => Tone::Good,
         "degraded" => Tone::Fair,

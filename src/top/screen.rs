@@ -126,7 +126,8 @@ impl Screen<'_> {
             pen.line(&self.palette.line(&[(Tone::Strong, title)]));
             let mut table = pane.table(self.known);
             table.arrange(None, "");
-            self.draw_table(&table, &mut pen, area.height, None);
+            let fitted = table.fit(area.width);
+            self.draw_rows(&table, &fitted, &mut pen, area.height, None, None);
         }
     }
 
@@ -161,10 +162,13 @@ impl Screen<'_> {
         let covering = match &view.cover {
             None => None,
             Some(Cover::Help) => Some(cover::help(self.palette)),
-            Some(Cover::Details(id)) => {
-                let details = cover::details(view.pane, id, self.known, columns, self.palette);
-                Some(details)
-            }
+            Some(Cover::Details(id)) => Some(cover::details(
+                view.pane,
+                id,
+                self.known,
+                columns,
+                self.palette,
+            )),
         };
         match covering {
             Some(covering) => {
@@ -184,11 +188,9 @@ impl Screen<'_> {
         if !view.look().filter.is_empty() && table.rows.is_empty() {
             table.nothing = "nothing here contains that".to_owned();
         }
-        view.columns = table
-            .fit(pen.buffer.area.width)
-            .into_iter()
-            .map(|(column, _)| column)
-            .collect();
+        // Widths are those of all rows, so that columns stand still while rows scroll.
+        let fitted = table.fit(pen.buffer.area.width);
+        view.columns = fitted.iter().map(|(column, _)| *column).collect();
         view.page = usize::from(lines.saturating_sub(1)).max(1);
         let page = view.page;
         let look = view.look_mut();
@@ -203,17 +205,10 @@ impl Screen<'_> {
             .selected
             .is_some()
             .then(|| look.place.saturating_sub(top));
-        // Widths are those of all rows, so that columns stand still while rows scroll.
-        let fitted = table.fit(pen.buffer.area.width);
         table.rows.drain(..top);
         table.rows.truncate(page);
         let sorted = sort.map(|sort| (sort.column, sort.is_reversed));
         self.draw_rows(&table, &fitted, pen, lines, selected, sorted);
-    }
-
-    fn draw_table(&self, table: &Table, pen: &mut Pen<'_>, lines: u16, selected: Option<usize>) {
-        let fitted = table.fit(pen.buffer.area.width);
-        self.draw_rows(table, &fitted, pen, lines, selected, None);
     }
 
     fn draw_rows(
@@ -225,11 +220,11 @@ impl Screen<'_> {
         selected: Option<usize>,
         sorted: Option<(usize, bool)>,
     ) {
-        if table.rows.is_empty() {
-            if lines > 0 {
-                pen.line(&self.palette.line(&[(Tone::Faint, table.nothing.clone())]));
-            }
+        if lines == 0 {
             return;
+        }
+        if table.rows.is_empty() {
+            return pen.line(&self.palette.line(&[(Tone::Faint, table.nothing.clone())]));
         }
         if lines > 1 {
             pen.line(&self.headings(table.columns, fitted, sorted));

@@ -532,7 +532,8 @@ direct 203.0.113.3:7777 for 1 h 2 min
     let seen = watcher.sees(100, 30);
     assert!(seen.contains(expected), "{seen}");
     // Where there is little room, it scrolls.
-    watcher.press("G");
+    watcher.view.press(KeyCode::End.into(), &watcher.known);
+    watcher.view.press(KeyCode::Down.into(), &watcher.known);
     assert!(watcher.sees(60, 10).contains("it answers, and nothing"));
     watcher.press("q");
     assert_eq!(watcher.view.wanted().peer, None);

@@ -149,9 +149,11 @@ impl View {
     fn press_on_cover(&mut self, code: KeyCode) -> Next {
         match code {
             KeyCode::Char('q' | '?') | KeyCode::Esc | KeyCode::Enter => self.cover = None,
-            KeyCode::Down | KeyCode::Char('j') => self.scrolled += 1,
+            KeyCode::Down | KeyCode::Char('j') => self.scrolled = self.scrolled.saturating_add(1),
             KeyCode::Up | KeyCode::Char('k') => self.scrolled = self.scrolled.saturating_sub(1),
-            KeyCode::PageDown | KeyCode::Char(' ') => self.scrolled += self.page,
+            KeyCode::PageDown | KeyCode::Char(' ') => {
+                self.scrolled = self.scrolled.saturating_add(self.page);
+            }
             KeyCode::PageUp => self.scrolled = self.scrolled.saturating_sub(self.page),
             KeyCode::Home | KeyCode::Char('g') => self.scrolled = 0,
             KeyCode::End | KeyCode::Char('G') => self.scrolled = usize::MAX,

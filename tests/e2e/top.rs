@@ -97,7 +97,7 @@ impl Seat {
     }
 
     /// The program has ended well, and the terminal is what it was. Returns all that was drawn.
-    fn is_given_back(mut self) -> String {
+    fn ends(mut self) -> String {
         until(SEEN, "the shell ends", || {
             matches!(self.terminal.try_wait(), Ok(Some(_)))
         });
@@ -152,13 +152,13 @@ fn a_user_sees_peers_and_what_goes_by_and_gets_the_terminal_back() {
 
     seat.press("\r");
     seat.sees("ML-KEM-768");
-    seat.sees("host"); // a kind of way that only `why` tells
+    seat.sees("direct paths come first"); // as `why` says
     seat.press("q");
     seat.sees("HANDSHAKE");
     seat.press("/nobody\r");
     seat.sees("/nobody");
     seat.press("q");
-    let screen = seat.is_given_back();
+    let screen = seat.ends();
     assert!(screen.contains("38;5;2"), "the path is green: {screen:?}");
 }
 
@@ -181,7 +181,7 @@ fn it_goes_on_when_the_daemon_comes_back_and_ends_with_its_terminal() {
         !seat.screen()[before..].contains("trying")
     });
     kill(seat.pid(), Signal::SIGTERM).expect("it runs");
-    seat.is_given_back();
+    seat.ends();
 
     let mut seat = Seat::take(&host);
     seat.sees("203.0.113.12:7777");
@@ -239,4 +239,20 @@ fn without_a_daemon_or_a_right_there_is_nothing_to_see() {
     let a = a.clone();
     net.take("a").interrupt();
     a.hivevpn(&["top", "--once"]).failed_with(exit::NO_DAEMON);
+}
+
+#[test]
+fn another_node_is_seen_from_afar_by_whom_it_lets() {
+    let lab = Lab::new().public("a").public("b").build();
+    let a = lab.host("a").up(&[]);
+    let toml = lab
+        .host("b")
+        .configure("[admin]\nmembers = { a = [\"metrics\"] }\n");
+    let b = lab.host("b").up(&[toml, "--join", &a.invite()]);
+    a.wait("direct", "b", Duration::from_secs(15));
+    a.ask(&["login", "b"]);
+    let picture = a.ask(&["--on", "b", "top", "--once"]);
+    let (first, rest) = picture.split_once('\n').expect("there are lines");
+    assert!(first.contains(&b.ipv4().to_string()), "{picture}");
+    assert!(rest.contains(&a.ipv4().to_string()), "{picture}");
 }
