@@ -55,7 +55,7 @@ Examples:
   hivevpn expose 5432 --as db --kind postgres --to group:backend
   hivevpn expose 22 --as ssh --kind ssh --lifetime 2h
   hivevpn expose localhost:3000 --as wiki --kind http --port 8080 --description 'Our wiki'
-  hivevpn expose 5300 --as zone --kind dns --port 5353";
+  hivevpn expose 127.0.0.1:53 --as zone --kind dns --port 5300";
 
 /// Arguments of `expose`.
 #[derive(Debug, Args)]
