@@ -401,7 +401,7 @@ impl Node {
                 waiting: Some(held),
                 ..
             }) if origin == Origin::Disk => Passed {
-                held,
+                held: *held,
                 equivocates: false,
             },
             Err(refused) => return Err(refused.reason),
