@@ -477,6 +477,17 @@ impl Node {
         self.plan_registry(now);
     }
 
+    /// What should lie in a slot in which this was found: the best that is known of its owner and key, which may be a
+    /// tombstone. None when that is over, or this does not belong there.
+    pub fn best_entry(&self, slot: &[u8], found: &[u8]) -> Option<&[u8]> {
+        let (pipeline, replica) = (self.pipeline(), &self.registry.replica);
+        let (owner, key) = pipeline.place_in(found)?;
+        let held = replica.get(&key, &owner)?;
+        let is_fit =
+            held.entry.is_live(pipeline.now) && pipeline.slot_of(&held.entry).as_slice() == slot;
+        is_fit.then_some(&*held.sealed)
+    }
+
     /// Whether something that a member puts into a slot of the DHT is to be kept there, in place of `kept`. It is taken in
     /// here as well.
     pub fn judge_for_dht(

@@ -10,7 +10,7 @@
 use std::fmt;
 
 use super::{
-    Entry,
+    Entry, Key,
     entry::Signed,
     predicates::Rules,
     replica::{Held, Replica, Version},
@@ -239,6 +239,12 @@ impl Pipeline<'_> {
     pub fn slot_in(&self, sealed: &[u8]) -> Option<[u8; 32]> {
         let signed = Entry::open(&self.sealing.unseal(sealed).ok()?).ok()?;
         Some(self.slot_of(&signed.entry))
+    }
+
+    /// Whose entry this says it is, and under which key.
+    pub fn place_in(&self, sealed: &[u8]) -> Option<(SignerKey, Key)> {
+        let signed = Entry::open(&self.sealing.unseal(sealed).ok()?).ok()?;
+        Some((signed.owner, signed.entry.key))
     }
 
     /// How new something sealed is, if its owner has signed it and it is not over.

@@ -102,6 +102,21 @@ impl Node {
             }));
     }
 
+    /// Tells a member of all that is ours. Whoever serves nobody is not asked for it.
+    fn announce_all_own_to(&mut self, peer: PeerId) {
+        if !self.is_member() {
+            return;
+        }
+        let us = self.signer.key();
+        let unix = self.time.floor();
+        let own = self.registry.replica.of_owner(&us);
+        let own = own.filter(|held| held.entry.is_live(unix));
+        let (records, _) = Records::pick(own.map(|held| held.sealed.as_slice()));
+        if records.iter().next().is_some() {
+            self.ask(peer, &RegistryMessage::Announce(records));
+        }
+    }
+
     /// Tells a few others of what is new here. Whoever serves nobody tells nothing.
     pub(super) fn pass_entries_on(&mut self, news: Vec<(SignerKey, Key)>, from: Option<PeerId>) {
         if news.is_empty() || self.registry.is_client || !self.is_member() {
@@ -125,6 +140,9 @@ impl Node {
     /// A member is newly connected.
     pub(in crate::node) fn greet_for_registry(&mut self, peer: PeerId, now: Instant) {
         self.compare_registry_with(peer, now);
+        if self.registry.is_client {
+            self.announce_all_own_to(peer);
+        }
         self.tell_loads_to(peer);
     }
 
