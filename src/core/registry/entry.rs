@@ -104,7 +104,6 @@ pub(super) struct Signed {
 
 impl Entry {
     /// Signs an entry of this node, as an envelope. A lifetime out of bounds becomes the nearest one within.
-    #[expect(clippy::too_many_arguments, reason = "it is what is signed")]
     pub(crate) fn sign(
         owner: &Signer,
         network: NetworkId,

@@ -111,7 +111,7 @@ pub struct Refused {
     /// Why.
     pub reason: Rejection,
     /// The entry, if nothing is wrong but that its owner is no member now: if it is one again, the entry is good.
-    pub waiting: Option<Held>,
+    pub waiting: Option<Box<Held>>,
 }
 
 impl From<Rejection> for Refused {
@@ -142,7 +142,7 @@ impl Pipeline<'_> {
                 .map_err(Refused::from),
             Err(reason) => {
                 let service = self.judge_content(&signed, &held)?;
-                let waiting = Some(held.with_service(service));
+                let waiting = Some(Box::new(held.with_service(service)));
                 Err(Refused { reason, waiting })
             }
         }

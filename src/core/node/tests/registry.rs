@@ -5,7 +5,7 @@ mod many;
 mod restarts;
 
 use super::*;
-use crate::registry::{Health, Key, Kind, Load, Service, State, Transport};
+use crate::registry::{Health, Key, Kind, Load, Service, State, Transport, sync::RegistryMessage};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const SECOND: Duration = Duration::from_secs(1);
@@ -33,6 +33,14 @@ pub(crate) fn service(port: u16) -> Service {
         tags: BTreeSet::new(),
         openai: None,
     }
+}
+
+/// The answer, if this is one.
+fn answered(output: Output) -> Option<RegistryMessage> {
+    let Output::Respond { body, .. } = output else {
+        return None;
+    };
+    Some(RegistryMessage::decode(&body).unwrap())
 }
 
 impl World {
@@ -287,18 +295,14 @@ fn a_client_reads_all_keeps_and_serves_nothing_of_others_and_publishes_its_own()
     assert_eq!(world.hosts[client].disk.entries.len(), 1, "its own alone");
     let now = world.now();
     let (asker, us) = (world.hosts[c].node.peer_id(), &mut world.hosts[client].node);
-    use crate::registry::sync::RegistryMessage as Message;
     for question in [
-        Message::Get(key("a")),
-        Message::Summary([1; 32]),
-        Message::Want(vec![]),
+        RegistryMessage::Get(key("a")),
+        RegistryMessage::Summary([1; 32]),
+        RegistryMessage::Want(vec![]),
     ] {
         us.handle_registry_request(RequestId(5), asker, &question.encode(), now);
-        let answer = std::iter::from_fn(|| us.poll_output()).find_map(|output| match output {
-            Output::Respond { body, .. } => Some(Message::decode(&body).unwrap()),
-            _ => None,
-        });
-        assert_eq!(answer, Some(Message::Nothing));
+        let answer = std::iter::from_fn(|| us.poll_output()).find_map(answered);
+        assert_eq!(answer, Some(RegistryMessage::Nothing));
     }
 }
 

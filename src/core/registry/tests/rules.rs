@@ -195,7 +195,8 @@ impl Validator for EvenLength {
 
     fn validate(&self, candidate: &Candidate<'_>) -> Result<(), Rejection> {
         let length = candidate.entry.value.as_ref().map_or(0, Vec::len);
-        (length % 2 == 0)
+        length
+            .is_multiple_of(2)
             .then_some(())
             .ok_or(Rejection::Unwanted("its length is odd"))
     }

@@ -3,11 +3,7 @@
 use super::*;
 use crate::{
     membership::{DhtVerdict, genesis::NetworkId, testing::Hive},
-    registry::{
-        Entry,
-        seal::Sealing,
-        sync::{Records, RegistryMessage},
-    },
+    registry::{Entry, seal::Sealing, sync::Records},
 };
 
 /// Something that nobody should read under `a`.
@@ -177,10 +173,7 @@ fn a_member_that_floods_is_not_listened_to_and_the_others_are() {
     assert!(tried < 2200, "{tried}");
     assert!(reader.rejections().of(&Rejection::TooMuch) > 0);
     let answer = std::iter::from_fn(|| reader.poll_output())
-        .filter_map(|output| match output {
-            Output::Respond { body, .. } => Some(RegistryMessage::decode(&body).unwrap()),
-            _ => None,
-        })
+        .filter_map(answered)
         .last();
     assert_eq!(answer, Some(RegistryMessage::Later));
     world.put(b, "a", "true", HOUR);
