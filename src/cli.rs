@@ -375,6 +375,8 @@ pub enum NamesArg {
     ResolvConf,
     /// Look for names without a dot in the network
     Search,
+    /// Answer for no names, and leave port 53 of the overlay addresses to others
+    Off,
 }
 
 /// Arguments of `status`.

@@ -75,6 +75,7 @@ pub(super) struct UnderlaySection {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct NamesSection {
+    pub resolver: Option<bool>,
     pub search: Option<bool>,
     pub resolv_conf: Option<bool>,
 }

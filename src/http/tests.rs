@@ -43,7 +43,6 @@ fn snapshot() -> Snapshot {
             member("a", 2, &["gpu", "dev"], false),
             member("b", 3, &[], false),
         ]),
-        services: Arc::default(),
         taken: Taken(UnixTime(0)),
         ..Snapshot::default()
     }

@@ -1,7 +1,7 @@
 //! P9: nodes have names, and a machine's own name resolution is what it was when they have gone.
 
 use std::fs::Permissions;
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
@@ -109,6 +109,47 @@ fn nodes_have_names_on_their_own_machine_and_peers_are_not_told() {
     assert!(is_listed(desk, "gpu") && is_listed(desk, "desk") && is_listed(desk, "ai"));
     let shown = desk.ask(&["names"]);
     assert!(shown.contains(&format!("dig @{}", desk.ipv4())), "{shown}");
+}
+
+#[test]
+fn services_have_names_that_say_where_they_are() {
+    let net = desk_and_gpu();
+    let (desk, gpu) = (net.node("desk"), net.node("gpu"));
+    let _listener = gpu
+        .host()
+        .here(|| TcpListener::bind(("127.0.0.1", 8000)).unwrap());
+    gpu.ask(&["expose", "127.0.0.1:8000", "--as", "shop", "--kind", "tcp"]);
+    let ask =
+        |node: &Node, question: &str| dig(node.host(), &format!("@{} {question}", node.ipv4()));
+    let address = gpu.ipv4().to_string();
+    for node in [desk, gpu] {
+        until(SOON, "everybody finds the service", || {
+            ask(node, &format!("shop.svc.{DOMAIN} A")) == address
+        });
+        assert_eq!(ask(node, &format!("shop.gpu.{DOMAIN} A")), address);
+        assert_eq!(
+            ask(node, &format!("shop.gpu.{DOMAIN} AAAA")),
+            gpu.ipv6().to_string()
+        );
+        let text = ask(node, &format!("shop.gpu.{DOMAIN} TXT"));
+        assert!(
+            text.contains("\"kind=tcp\"") && text.contains("\"port=8000\""),
+            "{text}"
+        );
+        for place in ["gpu", "svc"] {
+            let port = ask(node, &format!("_shop._tcp.{place}.{DOMAIN} SRV"));
+            assert!(
+                port.starts_with("10 ") && port.ends_with(&format!(" 8000 gpu.{DOMAIN}.")),
+                "{port}"
+            );
+        }
+        assert!(is_listed(node, "shop.gpu") && is_listed(node, "shop.svc"));
+    }
+    gpu.ask(&["unexpose", "shop"]);
+    let question = format!("@{} shop.svc.{DOMAIN}", desk.ipv4());
+    until(SOON, "its names are gone", || {
+        code(desk.host(), &question) == "NXDOMAIN"
+    });
 }
 
 #[test]
