@@ -322,7 +322,7 @@ impl Config {
         if let Some(span) = underlay.relay_reservation {
             self.relay_reservation = parse_reservation(span.get_ref(), &place(span.span()))?;
         }
-        self.registry = registry.rules(&place)?;
+        self.registry = registry.rules(place)?;
         admin.apply_to(&mut self.admin, place)?;
         if let Some(name) = interface.name {
             self.set_interface(name.get_ref(), &place(name.span()))?;

@@ -250,7 +250,7 @@ async fn an_entry_is_kept_when_the_core_says_so_and_offered_again_when_another_c
     let (mut owner, reader) = founder_and_member(1);
     let key = Key::parse("a").unwrap();
     let slot = owner.entry_slot(&owner.peer_id(), &key);
-    let (storer, mut client) = storer_and_client(reader.network()).await;
+    let (mut storer, client) = storer_and_client(reader.network()).await;
     let (one, two) = (sealed(&mut owner, "a", b"1"), sealed(&mut owner, "a", b"2"));
     let publish = |sealed: &Vec<u8>| Command::Publish {
         key: slot.to_vec(),
