@@ -330,7 +330,7 @@ impl Config {
         if let Some(span) = underlay.relay_reservation {
             self.relay_reservation = parse_reservation(span.get_ref(), &place(span.span()))?;
         }
-        self.registry = registry.rules(&place)?;
+        self.registry = registry.rules(place)?;
         models.apply_to(&mut self.services.models, place)?;
         self.services.limits = services.limits;
         admin.apply_to(&mut self.admin, place)?;
