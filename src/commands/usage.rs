@@ -69,7 +69,7 @@ mod tests {
             estimated_tokens,
             first_byte_ms: None,
         };
-        let table = render(&[used(0), used(77)], Paint::Plain);
+        let table = render(&[used(0), used(77)], Paint(false));
         let lines: Vec<_> = table.lines().collect();
         assert!(
             lines[1].contains(" 77") && !lines[1].contains('~'),

@@ -26,6 +26,7 @@ mod discovery;
 mod doctor;
 mod fairness;
 mod first_run;
+mod http_identity;
 mod identity;
 mod join;
 mod laboratory;
