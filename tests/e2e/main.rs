@@ -27,6 +27,7 @@ mod doctor;
 mod expose;
 mod fairness;
 mod first_run;
+mod http_identity;
 mod identity;
 mod join;
 mod laboratory;

@@ -35,8 +35,8 @@ pub fn python() -> String {
     out.trim().to_owned()
 }
 
-/// Serves the model on a node, at its overlay address alone.
-fn serve(python: &str, node: &Node) -> Process {
+/// Serves the model on a node, at this address alone.
+pub fn serve(python: &str, node: &Node, address: &str) -> Process {
     let model = node
         .host()
         .directory()
@@ -47,13 +47,12 @@ fn serve(python: &str, node: &Node) -> Process {
     node.host()
         .run(&[python, "-B", &format!("{PROGRAMS}/make_model.py"), &model])
         .ok();
-    let address = node.ipv4().to_string();
     let mut server = node.host().spawn(&[
         python,
         "-B",
         &format!("{PROGRAMS}/serve.py"),
         &model,
-        &address,
+        address,
         PORT,
     ]);
     server.says("listening on", Duration::from_secs(30));
@@ -72,7 +71,7 @@ fn the_sdk_uses_a_model_over(path: &str, nat: Nat) {
     net.wait(path, ["a", "b"], PATH);
     let (a, b) = (net.node("a"), net.node("b"));
 
-    let _server = serve(&python, b);
+    let _server = serve(&python, b, &b.ipv4().to_string());
     let url = format!("http://{}:{PORT}/v1", b.ipv4());
     let said = a
         .host()
