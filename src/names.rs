@@ -364,7 +364,7 @@ impl Resolver {
         };
         let behind = file.stand_in_front(standing)?;
         let others = behind.into_iter().filter(|other| other.ip() != server);
-        forwarding.send_replace(Some(Upstream::new(others)));
+        forwarding.send_replace(Some(Upstream::new(others).behind(file.clone(), server)));
         Ok(Way::ResolvConf(file, server))
     }
 }
