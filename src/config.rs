@@ -15,14 +15,16 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use hivevpn_core::{
     membership::{Bundle, Invite, address, genesis::DEFAULT_IPV4_PREFIX},
     policy::{Exposed, Mode},
+    registry::Rules,
 };
 use ipnet::Ipv4Net;
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use zeroize::Zeroizing;
 
 use crate::{
-    cli::UpArgs,
+    cli::{NamesArg, UpArgs},
     control::Identity,
+    names,
     password::{self, Password, PasswordSource},
     services,
 };
@@ -47,10 +49,12 @@ mod administrators;
 
 pub use administrators::Administrators;
 
-pub use crate::swarm::RelayMode;
+pub use crate::swarm::{DhtMode, RelayMode};
 pub use values::parse_span;
 
 mod file;
+mod models;
+mod registry;
 mod values;
 
 use file::File;
@@ -78,8 +82,14 @@ pub struct Config {
     pub policy: Option<Mode>,
     /// What everybody may reach here when the policy's mode is "published".
     pub publish: Exposed,
+    /// Whether to keep records of the network for others.
+    pub dht: DhtMode,
+    /// What entries of the registry must obey here, beside what they must everywhere.
+    pub registry: Rules,
     /// What the services of this node go by.
     pub services: services::Config,
+    /// How programs of this machine find names of the network.
+    pub names: names::Config,
     /// The user that the daemon becomes when root starts it; `hivevpn` without, if there is one.
     pub user: Option<String>,
     /// UDP and TCP port; 0 takes any. Without, [`DEFAULT_PORT`], or the next that is free if a network of the same daemon
@@ -123,7 +133,10 @@ impl Default for Config {
             ipv4_prefix: DEFAULT_IPV4_PREFIX,
             policy: None,
             publish: Exposed::new(),
+            dht: DhtMode::default(),
+            registry: Rules::default(),
             services: services::Config::default(),
+            names: names::Config::default(),
             user: None,
             port: None,
             bootstrap: Vec::new(),
@@ -245,7 +258,10 @@ impl Config {
             node,
             underlay,
             admin,
+            names,
+            registry,
             interface,
+            models,
             services,
         } = file;
         if let Some(name) = network.name {
@@ -274,6 +290,9 @@ impl Config {
             let place = place(service.span());
             let service = worded(service.get_ref(), "node.publish", &place)?;
             self.publish.insert(service);
+        }
+        if let Some(mode) = node.dht {
+            self.dht = worded(mode.get_ref(), "node.dht", &place(mode.span()))?;
         }
         if let Some(address) = node.address {
             self.address = Some(parse(
@@ -311,8 +330,13 @@ impl Config {
         if let Some(span) = underlay.relay_reservation {
             self.relay_reservation = parse_reservation(span.get_ref(), &place(span.span()))?;
         }
+        self.registry = registry.rules(place)?;
+        models.apply_to(&mut self.services.models, place)?;
         self.services.limits = services.limits;
         admin.apply_to(&mut self.admin, place)?;
+        self.names.resolver = names.resolver.unwrap_or(self.names.resolver);
+        self.names.search = names.search.unwrap_or(self.names.search);
+        self.names.resolv_conf = names.resolv_conf.unwrap_or(self.names.resolv_conf);
         if let Some(name) = interface.name {
             self.set_interface(name.get_ref(), &place(name.span()))?;
         }
@@ -359,6 +383,9 @@ impl Config {
             self.add_bootstrap(address, PLACE)?;
         }
         self.relay = args.relay.unwrap_or(self.relay);
+        self.names.resolver &= !args.names.contains(&NamesArg::Off);
+        self.names.search |= args.names.contains(&NamesArg::Search);
+        self.names.resolv_conf |= args.names.contains(&NamesArg::ResolvConf);
         if let Some(file) = &args.admin_file {
             self.admin.file = Some(file.clone());
         }
@@ -557,7 +584,9 @@ fn option_at(text: &str, offset: usize) -> Option<String> {
     let section = text[..start]
         .lines()
         .rev()
-        .find_map(|line| line.trim().strip_prefix('[')?.strip_suffix(']'));
+        .find_map(|line| line.trim().strip_prefix('[')?.strip_suffix(']'))
+        // One of several has two brackets.
+        .map(|section| section.trim_matches(['[', ']']));
     Some(section.map_or(key.to_owned(), |section| format!("{section}.{key}")))
 }
 

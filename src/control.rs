@@ -20,7 +20,9 @@ use crate::bench::Place;
 
 pub mod admin;
 pub mod membership;
+pub mod names;
 pub mod policy;
+pub mod registry;
 pub mod services;
 
 use membership::{Change, Expulsion};
@@ -84,6 +86,8 @@ pub enum Request {
     },
     /// About services.
     Services(services::Ask),
+    /// About entries of the registry, and the DHT beneath it.
+    Dht(registry::Ask),
     /// Change the password that admits others, or clear it; nothing comes back.
     SetPassword {
         /// The record of the new one in base64, which is all that the daemon is ever told.

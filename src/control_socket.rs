@@ -208,6 +208,7 @@ pub(crate) async fn ask_loop(request: Request, to_loop: &mailbox::Sender<Local>)
         | Request::Change(_)
         | Request::Policy(_)
         | Request::Services(_)
+        | Request::Dht(_)
         | Request::Id
         | Request::Underlay
         | Request::Down => (LOOP_LIMIT, "the daemon is too busy to answer".to_owned()),

@@ -23,7 +23,6 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use hivevpn_core::{
     node::{Node, Start},
-    registry::Rules,
     relay, session,
 };
 use hivevpn_platform::{
@@ -39,11 +38,11 @@ use crate::{
     commands::BadUsage,
     config::Config,
     event_loop::{EventLoop, now},
-    footprint::Footprint,
     identity::{self, Identity},
     membership::{self, Membership, OwnAddresses},
+    names,
     store::Store,
-    swarm::addresses::Overlay,
+    swarm::{DhtMode, addresses::Overlay},
 };
 
 mod convoy;
@@ -52,7 +51,7 @@ mod network_side;
 mod runtime;
 
 use convoy::Convoy;
-use ground::Ground;
+use ground::{Claim, Ground};
 use network_side::{NetworkSide, Ports};
 use runtime::RuntimeThread;
 
@@ -206,7 +205,7 @@ impl Prepared {
             tun,
             &identity,
             network_side,
-            claim.footprint(),
+            &claim,
             runtime.handle(),
             siblings,
         );
@@ -224,27 +223,32 @@ fn up(
     mut tun: Tun,
     identity: &Identity,
     mut network_side: NetworkSide,
-    footprint: &Footprint,
+    claim: &Claim,
     runtime: &Handle,
     siblings: &Siblings,
 ) -> Result<()> {
     let Launch { config, state, .. } = launch;
     let store = Store::open(state)?;
     let way = membership::way(&store, config, state)?;
-    let Some(membership) = network_side.become_member(way, identity, &store, config, footprint)?
+    let Some(membership) =
+        network_side.become_member(way, identity, &store, config, claim.footprint())?
     else {
         return Ok(());
     };
     let own = membership.addresses(&identity.signer()?);
     siblings.take_addresses(&mut tun, &own)?;
     // What a founder made is of use from here on; what a joiner got is kept since it asked.
-    footprint.keep();
+    claim.footprint().keep();
     let network = membership.network.genesis().name();
     tracing::info!(%network, interface = tun.name(), ipv4 = %own.ipv4.0, ipv6 = %own.ipv6.0, "up");
     let greet = membership.is_founded_now;
     let node = node(membership, identity, &store, config)?;
-    let (parts, services, rest) =
+    let (parts, mut services, rest) =
         network_side.into_parts(node, tun, store, state, config, greet)?;
+    services.names = names::Start {
+        config: config.names.clone(),
+        resolv_conf: claim.resolv_conf(),
+    };
     let services = runtime::run_services(services)?;
     let result = EventLoop::new(parts).run();
     // The loop has dropped its end of the questions, which ends the services.
@@ -331,9 +335,9 @@ fn node(
             members: config.relay_members.as_ref().map(|_| BTreeSet::new()),
         },
         bootstrap: config.bootstrap.clone(),
-        entries: Vec::new(),
-        rules: Rules::new(),
-        registry_client: false,
+        entries: store.entries()?,
+        rules: config.registry.clone(),
+        registry_client: config.dht == DhtMode::Client,
     };
     let mut node = Node::new(start, now()).map_err(|rejection| {
         anyhow::anyhow!(

@@ -55,6 +55,7 @@ mod outputs;
 mod pace;
 mod passwords;
 mod policy;
+mod registry;
 mod services_desk;
 mod surveys;
 mod underlay;
@@ -62,6 +63,7 @@ mod unsent;
 
 use changes::Changes;
 use pace::Pace;
+use registry::Searches;
 use services_desk::ServicesDesk;
 pub use underlay::Socket;
 use underlay::{demultiplex, send_datagrams};
@@ -177,9 +179,12 @@ pub struct EventLoop {
     relays: bool,
     pings: HashMap<u64, oneshot::Sender<Reply>>,
     tokens: HashMap<Token, oneshot::Sender<SocketAddr>>,
+    searches: Searches,
     next_token: u64,
     /// Tokens of our questions for a new certificate.
     renewals: HashSet<u64>,
+    /// Tokens of our messages about entries of the registry.
+    registry_tokens: HashSet<u64>,
     stopping: bool,
     began: Instant,
     received: RecvBatch,
@@ -216,8 +221,10 @@ impl EventLoop {
             relays: false,
             pings: HashMap::new(),
             tokens: HashMap::new(),
+            searches: Searches::default(),
             next_token: 0,
             renewals: HashSet::new(),
+            registry_tokens: HashSet::new(),
             stopping: false,
             began: Instant::now(),
             received: RecvBatch::new(),
@@ -260,6 +267,9 @@ impl EventLoop {
             if self.greet_at.is_some_and(|at| now.instant >= at) {
                 self.greet(now);
             }
+            if self.searches.next().is_some_and(|at| now.instant >= at) {
+                self.answer_readers(now);
+            }
             let mut found = self.receive_datagrams(ready, now)?;
             if ready.contains(TUN) {
                 found += self.receive_packets(now)?;
@@ -288,7 +298,8 @@ impl EventLoop {
         }
         let sources = &sources[..SOCKETS + self.sockets.len().min(MAX_SOCKETS)];
         let mut until = self.node.poll_timeout();
-        for at in [self.greet_at, self.changes.next()].into_iter().flatten() {
+        let others = [self.greet_at, self.changes.next(), self.searches.next()];
+        for at in others.into_iter().flatten() {
             until = until.min(at);
         }
         let began = Instant::now();

@@ -22,7 +22,7 @@ use libp2p::PeerId;
 
 use crate::{
     audit::{Audit, Outcome},
-    control::{Reply, Request, membership::Change, policy::Ask, services},
+    control::{Reply, Request, membership::Change, policy::Ask, registry, services},
 };
 
 mod pace;
@@ -107,6 +107,7 @@ pub fn rule(request: &Request) -> Rule {
             ("policy", Roles::METRICS, None)
         }
         Request::Services(ask) => services_rule(ask),
+        Request::Dht(ask) => registry_rule(ask),
         Request::SetPassword { record } => {
             let name = match record {
                 Some(_) => "password set",
@@ -143,10 +144,22 @@ fn services_rule(ask: &services::Ask) -> (&'static str, Roles, Option<String>) {
         }
         Ask::Unexpose { name } => ("unexpose", Roles::PROXY, Some(name.clone())),
         Ask::Forward(forward) => ("forward", Roles::PROXY, Some(forward.to.clone())),
+        Ask::Names => ("names", Roles::METRICS, None),
         Ask::Unforward { listen } => ("unforward", Roles::PROXY, Some(listen.clone())),
         Ask::Exposed | Ask::Forwards | Ask::Services | Ask::Usage | Ask::Models => {
             ("services", Roles::METRICS, None)
         }
+    }
+}
+
+fn registry_rule(ask: &registry::Ask) -> (&'static str, Roles, Option<String>) {
+    use registry::Ask;
+    match ask {
+        Ask::Put { key, .. } => ("dht put", Roles::CONFIG, Some(key.clone())),
+        Ask::Delete { key } => ("dht delete", Roles::CONFIG, Some(key.clone())),
+        Ask::Get { key, .. } => ("dht get", Roles::METRICS, Some(key.clone())),
+        Ask::Walk { .. } => ("dht walk", Roles::METRICS, None),
+        Ask::Routes => ("dht routes", Roles::METRICS, None),
     }
 }
 
@@ -179,6 +192,7 @@ fn makes_sense_from_afar(request: &Request) -> bool {
         | Request::Revoked
         | Request::Policy(Ask::Show | Ask::Test { .. } | Ask::Trace { .. })
         | Request::Services(_)
+        | Request::Dht(_)
         | Request::Down => true,
     }
 }

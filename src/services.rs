@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::{
     control::{Reply, services::Ask},
     event_loop::Local,
-    http, mailbox,
+    http, mailbox, models, names,
     store::{Shelf, Store},
 };
 
@@ -113,11 +113,15 @@ pub struct Parts {
     pub forwards: Shelf,
     /// What the user has configured.
     pub config: Config,
+    /// What the names of this network start with.
+    pub names: names::Start,
 }
 
 /// What the user has configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Config {
+    /// What the endpoint for all models goes by.
+    pub models: models::Config,
     /// How much of a model server each member may have.
     pub limits: http::Limits,
 }
@@ -141,6 +145,7 @@ pub fn connect(
         exposed: store.shelf("exposed")?,
         forwards: store.shelf("forwards")?,
         config,
+        names: names::Start::default(),
     };
     Ok((desk, parts))
 }
@@ -154,7 +159,9 @@ pub async fn run(parts: Parts) {
         exposed,
         forwards,
         config,
+        names,
     } = parts;
+    let names = names::start(snapshots.clone(), names);
     let room = Room::of_this_process();
     let exposures = Exposures::open(
         exposed,
@@ -164,10 +171,11 @@ pub async fn run(parts: Parts) {
         config.limits,
     );
     let forwards = Forwards::open(forwards, snapshots.clone(), room);
+    let models = models::start(snapshots.clone(), config.models, names.is_asked());
 
     while let Some(Asked { ask, answer }) = asked.recv().await {
         let (exposures, forwards) = (exposures.clone(), forwards.clone());
-        let snapshots = snapshots.clone();
+        let (snapshots, models, named) = (snapshots.clone(), models.clone(), names.view());
         // Some take seconds, because they look at what they are to expose.
         tokio::spawn(async move {
             let reply = match ask {
@@ -178,16 +186,19 @@ pub async fn run(parts: Parts) {
                 Ask::Unforward { listen } => reply(forwards.unforward(&listen).await),
                 Ask::Forwards => Reply::of(&forwards.list()),
                 Ask::Services => Reply::of(&listing::services(&snapshots.borrow())),
+                Ask::Models => Reply::of(&models.list()),
+                Ask::Names => Reply::of(&named.list()),
                 Ask::Usage => Reply::of(&exposures.usage()),
-                Ask::Models => Reply::Error("not yet".to_owned()),
             };
             // Whoever asked may have gone.
             let _ = answer.send(reply);
         });
     }
 
+    names.end().await;
     exposures.end().await;
     forwards.end().await;
+    models.end().await;
 }
 
 fn reply<T: Serialize>(outcome: Result<T>) -> Reply {

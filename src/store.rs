@@ -4,6 +4,7 @@
 //! self         format │ network │ credential │ delegation │ password │ time_floor │ descriptor_seq │ admin_decoys
 //! records      peer id → member record
 //! redemptions  invite id → who used it, and the certificate it was answered with
+//! entries      slot → entry of the registry, sealed; or what is left of one, so that nothing older comes back
 //! notices      id → who was expelled, who may act for the authority, which policy is in force
 //! exposed      name → what this node offers
 //! forwards     where it listens → the service it leads to
@@ -29,6 +30,7 @@ pub struct Store {
     records: sled::Tree,
     redemptions: sled::Tree,
     notices: sled::Tree,
+    entries: sled::Tree,
     admins: sled::Tree,
 }
 
@@ -91,12 +93,13 @@ impl Store {
             }
             let (records, redemptions) = (db.open_tree("records")?, db.open_tree("redemptions")?);
             let notices = db.open_tree("notices")?;
-            let admins = db.open_tree("admins")?;
+            let (entries, admins) = (db.open_tree("entries")?, db.open_tree("admins")?);
             Ok(Self {
                 own,
                 records,
                 redemptions,
                 notices,
+                entries,
                 admins,
                 db,
             })
@@ -196,6 +199,27 @@ impl Store {
     /// Forgets a notice that another one has replaced.
     pub fn remove_notice(&self, id: &[u8; 32]) -> Result<()> {
         self.notices.remove(id)?;
+        Ok(())
+    }
+
+    /// Every entry of the registry.
+    pub fn entries(&self) -> Result<Vec<Vec<u8>>> {
+        self.entries
+            .iter()
+            .values()
+            .map(|value| Ok(value?.to_vec()))
+            .collect()
+    }
+
+    /// Saves an entry of the registry in place of what lies in its slot.
+    pub fn save_entry(&self, slot: &[u8; 32], sealed: &[u8]) -> Result<()> {
+        self.entries.insert(slot, sealed)?;
+        Ok(())
+    }
+
+    /// Forgets what lies in a slot.
+    pub fn remove_entry(&self, slot: &[u8; 32]) -> Result<()> {
+        self.entries.remove(slot)?;
         Ok(())
     }
 
@@ -339,6 +363,19 @@ mod tests {
         assert_eq!(store.password().unwrap().unwrap().as_slice(), b"record");
         store.save_password(None).unwrap();
         assert!(store.password().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_slot_holds_what_was_saved_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.save_entry(&[1; 32], b"old").unwrap();
+        store.save_entry(&[1; 32], b"new").unwrap();
+        store.save_entry(&[2; 32], b"other").unwrap();
+        store.remove_entry(&[2; 32]).unwrap();
+        drop(store);
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(store.entries().unwrap(), [b"new"]);
     }
 
     #[test]

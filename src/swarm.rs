@@ -11,7 +11,7 @@
 //! - [`carrier`]: datagrams on a stream
 //! - [`relays`]: being one, and holding reservations with some
 //! - [`addresses`]: what we are reached at; [`reachability`]: whether that is true
-//! - `dht`: what members may leave here
+//! - `dht`: what members may leave here, and what we look for; `routes`: whom it knows
 //! - [`discoveries`]: what mDNS finds, a few at a time
 //! - `bench`: members that measure the tunnel between them
 //! - `reflect`, `survey`: what members see that we cannot, and what commands are told of the underlay
@@ -41,6 +41,7 @@ mod reachability;
 mod reflect;
 mod relays;
 mod requests;
+mod routes;
 mod source;
 mod strangers;
 mod survey;
@@ -79,6 +80,7 @@ use addresses::{Addresses, Overlay};
 use behaviour::{Behaviour, BehaviourEvent};
 use bench::Measurements;
 pub use carrier::{Carrier, Dropped};
+pub use dht::DhtMode;
 use discoveries::Discoveries;
 pub use gate::MAX_CREDENTIAL;
 pub use interface::{Command, Event, Protocol, RequestId};
@@ -119,6 +121,8 @@ pub struct Config {
     pub relay_for: Option<BTreeSet<PeerId>>,
     /// Whether to look for nodes on this site.
     pub mdns: bool,
+    /// Whether to keep records for others.
+    pub dht: DhtMode,
     /// How long a reservation with us lasts. Members renew it before; a relay that restarts has forgotten it.
     pub reservation: Duration,
     /// How long a connection may idle that is not authenticated. The relay protocol keeps it for 10 s before that
@@ -140,6 +144,7 @@ impl Config {
             relay: RelayMode::default(),
             relay_for: None,
             mdns: false,
+            dht: DhtMode::default(),
             reservation: Duration::from_secs(60 * 60),
             patience: Duration::from_secs(5),
             proof_limit: strangers::PROOF_LIMIT,
@@ -184,6 +189,8 @@ pub struct Swarm {
     measurements: Measurements,
     reflections: Reflections,
     quotas: dht::Quotas,
+    dht_mode: DhtMode,
+    lookups: dht::Lookups,
     admin_asked: admin::Asked,
     reservations: Reservations,
     reachability: Reachability,
@@ -261,6 +268,8 @@ impl Swarm {
             measurements: Measurements::default(),
             reflections: Reflections::default(),
             quotas: dht::Quotas::default(),
+            dht_mode: config.dht,
+            lookups: dht::Lookups::default(),
             admin_asked: admin::Asked::default(),
             reservations: Reservations::new(local),
             reachability: Reachability::default(),

@@ -44,6 +44,8 @@ network.toml; what they had is 'hivevpn usage'.
 A server that listens on all addresses already, at the port that it is to have on the overlay, is published as it is, \
 without a listener of this node's; --to cannot restrict it then.
 
+Ports 53 and 80 of the overlay are this node's own, for names and models, unless its configuration says otherwise.
+
 Bounds: 64 services a node; 1024 connections each, 256 of one member; 512 UDP flows each, which end after 5 minutes of \
 rest. Connections may rest as long as they like.";
 
@@ -52,8 +54,8 @@ Examples:
   hivevpn expose 127.0.0.1:8000 --as llm --kind openai
   hivevpn expose 5432 --as db --kind postgres --to group:backend
   hivevpn expose 22 --as ssh --kind ssh --lifetime 2h
-  hivevpn expose localhost:3000 --as wiki --kind http --port 80 --description 'Our wiki'
-  hivevpn expose 5353 --as names --kind dns --port 53";
+  hivevpn expose localhost:3000 --as wiki --kind http --port 8080 --description 'Our wiki'
+  hivevpn expose 127.0.0.1:53 --as zone --kind dns --port 5300";
 
 /// Arguments of `expose`.
 #[derive(Debug, Args)]
@@ -182,7 +184,7 @@ Examples:
   hivevpn forward db --listen 15432 && psql -h 127.0.0.1 -p 15432
   hivevpn forward ssh.gpu
   hivevpn forward gpu:9100 --listen 127.0.0.1:9100 --lifetime 1h
-  hivevpn forward names.gpu --udp --listen 5353";
+  hivevpn forward zone.gpu --listen 5353";
 
 /// Arguments of `forward`.
 #[derive(Debug, Args)]

@@ -3,7 +3,9 @@
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{RelayMode, administrators::AdminSection};
+use super::{
+    RelayMode, administrators::AdminSection, models::ModelsSection, registry::RegistrySection,
+};
 use crate::http::Limits;
 
 pub(super) type Spanned<T> = toml::Spanned<T>;
@@ -15,7 +17,10 @@ pub(super) struct File {
     pub node: NodeSection,
     pub underlay: UnderlaySection,
     pub admin: AdminSection,
+    pub names: NamesSection,
+    pub registry: RegistrySection,
     pub interface: InterfaceSection,
+    pub models: ModelsSection,
     pub services: ServicesSection,
 }
 
@@ -51,6 +56,7 @@ pub(super) struct NodeSection {
     pub address: Option<Spanned<String>>,
     pub user: Option<String>,
     pub publish: Vec<Spanned<String>>,
+    pub dht: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -64,6 +70,14 @@ pub(super) struct UnderlaySection {
     pub relay_rate: Option<Spanned<String>>,
     pub relay_members: Option<Vec<Spanned<String>>>,
     pub relay_reservation: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct NamesSection {
+    pub resolver: Option<bool>,
+    pub search: Option<bool>,
+    pub resolv_conf: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -35,6 +35,8 @@ pub enum Ask {
     Usage,
     /// [`Models`].
     Models,
+    /// [`Names`](super::names::Names).
+    Names,
 }
 
 /// What to offer, and how.
@@ -58,7 +60,7 @@ pub struct Expose {
     pub tags: Vec<String>,
     /// Offer it to everyone although it lets everyone in.
     pub unauthenticated: bool,
-    /// What a model server wants to see before it lists its models.
+    /// What a model server asks for: members need not know it.
     #[serde(default)]
     pub api_key: Option<Sealed>,
 }

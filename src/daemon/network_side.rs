@@ -131,6 +131,7 @@ impl NetworkSide {
                 reservation: config.relay_reservation,
                 relay_for: config.relay_members.as_ref().map(|_| BTreeSet::new()),
                 mdns: true,
+                dht: config.dht,
                 ..defaults
             },
             to_loop,

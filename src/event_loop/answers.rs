@@ -83,6 +83,7 @@ impl EventLoop {
                 record,
             } => self.appoint(&user, &roles, &record),
             Request::Dismiss { user } => self.dismiss(&user),
+            Request::Dht(ask) => return self.registry(ask, answer, now),
             Request::Services(ask) => return self.services.ask(ask, answer),
             Request::Down => {
                 self.stopping = true;

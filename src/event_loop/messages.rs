@@ -115,6 +115,12 @@ impl EventLoop {
             Event::Request {
                 request,
                 peer,
+                protocol: Protocol::Registry,
+                body,
+            } => node.handle_registry_request(request, peer, &body, now),
+            Event::Request {
+                request,
+                peer,
                 protocol: Protocol::Admin,
                 body,
             } => self.administer(request, peer, &body, now),
@@ -132,6 +138,17 @@ impl EventLoop {
                 Err(error) => {
                     tracing::debug!(%peer, %error, "no answer about our certificate");
                     node.handle_renewal_failed(peer, now);
+                }
+            },
+            Event::Response {
+                token,
+                peer,
+                outcome,
+            } if self.registry_tokens.remove(&token) => match outcome {
+                Ok(body) => node.handle_registry_answer(peer, &body, now),
+                Err(error) => {
+                    tracing::debug!(%peer, %error, "no answer to a message about entries");
+                    node.handle_registry_failed(peer, now);
                 }
             },
             Event::Response {
@@ -153,6 +170,16 @@ impl EventLoop {
             }
             Event::Discovered { peer, addresses } => node.handle_discovered(peer, addresses, now),
             Event::Found { key: _, value } => node.handle_found_record(&value, now),
+            Event::FoundEntry { slot, sealed, from } => {
+                self.on_entry_found(&slot, sealed, from, now);
+            }
+            Event::LookedUp { key, without } => self.on_looked_up(&key, without, now),
+            Event::EntryOffered {
+                from,
+                slot,
+                sealed,
+                kept,
+            } => self.on_entry_offered(from, slot, sealed, kept, now),
             Event::Rejected(reason) => node.handle_rejected(reason),
             Event::Addresses(addresses) => {
                 self.addresses = addresses;

@@ -57,6 +57,16 @@ impl EventLoop {
                     body,
                 });
             }
+            Output::Registry { peer, body } => {
+                let token = self.next_token();
+                self.registry_tokens.insert(token);
+                self.command(Command::Request {
+                    peer,
+                    protocol: Protocol::Registry,
+                    token,
+                    body,
+                });
+            }
             Output::Respond { request, body } => self.command(Command::Respond { request, body }),
             Output::Redeem {
                 request,
@@ -129,11 +139,18 @@ impl EventLoop {
                 value: record,
             }),
             Output::Lookup { key } => self.command(Command::Lookup { key: key.to_vec() }),
-            Output::Registry { .. }
-            | Output::SaveEntry { .. }
-            | Output::ForgetEntry { .. }
-            | Output::PublishEntry { .. }
-            | Output::LookupEntry { .. } => tracing::trace!("nothing carries the registry yet"),
+            Output::SaveEntry { slot, sealed } => {
+                report(self.store.save_entry(&slot, &sealed), "an entry");
+            }
+            Output::ForgetEntry { slot } => {
+                report(self.store.remove_entry(&slot), "an entry");
+                self.command(Command::Unpublish { key: slot.to_vec() });
+            }
+            Output::PublishEntry { slot, sealed } => self.command(Command::Publish {
+                key: slot.to_vec(),
+                value: sealed,
+            }),
+            Output::LookupEntry { slot } => self.search(slot, now()),
             Output::Relays(relays) => self.command(Command::Relays(relays)),
             Output::SetIpv4(ipv4) => self.set_ipv4(ipv4),
         }
@@ -184,6 +201,15 @@ impl EventLoop {
         };
         tracing::debug!("the network side of this node is far behind: something is not sent");
         match lost {
+            Command::Request {
+                peer,
+                protocol: Protocol::Registry,
+                token,
+                ..
+            } => {
+                self.registry_tokens.remove(&token);
+                self.node.handle_registry_failed(peer, now());
+            }
             Command::Request { peer, .. } => self.node.handle_sync_failed(peer, now()),
             Command::Dial { peer, .. } => self.node.handle_dial_failed(&peer, now()),
             _ => {}

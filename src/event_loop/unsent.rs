@@ -50,6 +50,7 @@ fn body(command: &Command) -> Option<usize> {
     match command {
         Command::Request { body, .. } | Command::Respond { body, .. } => Some(body.len()),
         Command::Publish { value, .. } => Some(value.len()),
+        Command::KeepEntry { sealed, .. } | Command::WriteBack { sealed, .. } => Some(sealed.len()),
         Command::EnterNetwork { .. }
         | Command::Admit { .. }
         | Command::Refuse { .. }
@@ -62,6 +63,8 @@ fn body(command: &Command) -> Option<usize> {
         | Command::AskReflection { .. }
         | Command::Survey { .. }
         | Command::Lookup { .. }
+        | Command::Unpublish { .. }
+        | Command::Routes { .. }
         | Command::Relays(_)
         | Command::RelayFor(_) => None,
     }
@@ -77,7 +80,10 @@ fn may_be_lost(command: &Command) -> bool {
         | Command::AskReflection { .. }
         | Command::Survey { .. }
         | Command::Publish { .. }
-        | Command::Lookup { .. } => true,
+        | Command::Lookup { .. }
+        | Command::KeepEntry { .. }
+        | Command::WriteBack { .. }
+        | Command::Routes { .. } => true,
         // One per member, per connection, or few.
         Command::EnterNetwork { .. }
         | Command::Admit { .. }
@@ -85,6 +91,7 @@ fn may_be_lost(command: &Command) -> bool {
         | Command::Expect { .. }
         | Command::Unexpect { .. }
         | Command::Close { .. }
+        | Command::Unpublish { .. }
         | Command::Relays(_)
         | Command::RelayFor(_) => false,
     }

@@ -46,9 +46,8 @@ fn snapshot() -> Snapshot {
             member("a", 2, &["gpu", "dev"], false),
             member("b", 3, &[], false),
         ]),
-        services: Arc::default(),
         taken: Taken(UnixTime(0)),
-        admits_by_password: false,
+        ..Snapshot::default()
     }
 }
 

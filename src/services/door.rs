@@ -33,7 +33,7 @@ pub const RETRY: Duration = Duration::from_secs(5);
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// How a connection is carried on.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum Way {
     /// As it is.
     Plain(SocketAddr),
@@ -123,7 +123,7 @@ impl Door {
     /// Listens where we are to be found now. Returns when to try again.
     fn fit(&mut self) -> Option<Instant> {
         let refused = self.sockets.fit(&self.scope.addresses());
-        self.standing.closed(&refused);
+        self.standing.closed(&refused, !self.sockets.is_empty());
         (!refused.is_empty()).then(|| Instant::now() + RETRY)
     }
 

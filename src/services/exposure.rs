@@ -60,7 +60,7 @@ pub struct Kept {
     pub description: Option<String>,
     /// Words to find it by.
     pub tags: BTreeSet<String>,
-    /// What a model server wants to see before it lists its models.
+    /// What a model server asks for: members need not know it.
     pub api_key: Option<Sealed>,
     /// It listens on all addresses of this machine and is reached without us.
     pub is_everywhere: bool,

@@ -37,7 +37,7 @@ use crate::{
 const MOST: usize = 64;
 
 /// Who exposes something waits for a look at it.
-const FIRST_LOOK: Duration = Duration::from_secs(3);
+const FIRST_LOOK: Duration = Duration::from_secs(4);
 
 /// All that this node offers.
 pub struct Exposures {
@@ -435,8 +435,8 @@ fn check_everywhere(kept: &Kept, finding: &Finding, is_unauthenticated_meant: bo
     ensure!(
         kept.kind != Kind::OpenAi || is_unauthenticated_meant || finding.needs_key == Some(true),
         "the model server on port {port} listens on all addresses of this machine and asks nobody for a key: whoever \
-         reaches this machine has it, members or not. Have it listen on {target} only, have it ask for a key \
-         (--api-key-file), or say --unauthenticated"
+         reaches this machine has it, members or not. Have it listen on {target} only, have it ask for a key, or say \
+         --unauthenticated"
     );
     Ok(())
 }
@@ -451,10 +451,10 @@ fn notes(kept: &Kept, finding: &Finding) -> Vec<String> {
             kept.port
         ));
     }
-    let is_open = kept.to.is_empty() && finding.needs_key == Some(false);
-    if is_open && !kept.is_everywhere {
+    let is_open = finding.needs_key == Some(false) || kept.api_key.is_some();
+    if kept.to.is_empty() && is_open && !kept.is_everywhere {
         notes.push(
-            "it asks nobody for a key: every member of the network can use it (--to restricts that)".to_owned(),
+            "no member needs a key for it: every member of the network can use it (--to restricts that)".to_owned(),
         );
     }
     notes.extend(finding.problem.clone());

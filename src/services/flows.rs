@@ -55,8 +55,8 @@ impl Flows {
         self.flows.get(&(from, here)).map(|flow| flow.to)
     }
 
-    /// Begins a flow from a source at our socket.
-    pub fn begin(
+    /// Begins a flow from a source at our socket. Returns when it can carry its first datagram, which is at once.
+    pub async fn begin(
         &mut self,
         from: SocketAddr,
         here: IpAddr,
@@ -77,6 +77,8 @@ impl Flows {
         there.connect(to)?;
         there.set_nonblocking(true)?;
         let there = Arc::new(UdpSocket::from_std(there)?);
+        // A socket is not known to be writable before it was asked, and the datagram would be lost.
+        there.writable().await?;
         let stirred = Arc::new(Mutex::new(Instant::now()));
         let back = bring_back(there.clone(), socket, from, stirred.clone());
         let task = self.tasks.spawn(back);
@@ -158,5 +160,75 @@ async fn bring_back(
             // What does not fit into the queue is lost, as anywhere on its way.
             let _ = socket.send_to(&buffer[..count], from).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    async fn socket() -> (Arc<UdpSocket>, SocketAddr) {
+        let socket = UdpSocket::bind((HERE, 0)).await.unwrap();
+        let address = socket.local_addr().unwrap();
+        (Arc::new(socket), address)
+    }
+
+    /// Echoes what comes.
+    async fn server() -> SocketAddr {
+        let (socket, address) = socket().await;
+        tokio::spawn(async move {
+            let mut datagram = [0; 100];
+            while let Ok((count, from)) = socket.recv_from(&mut datagram).await {
+                let _ = socket.send_to(&datagram[..count], from).await;
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn each_source_gets_its_own_answers_from_where_it_sent_to() {
+        let (server, (here, at)) = (server().await, socket().await);
+        let mut flows = Flows::default();
+        let clients = [socket().await, socket().await];
+        for (text, (_, from)) in ["one", "two"].iter().zip(&clients) {
+            flows
+                .begin(*from, HERE, here.clone(), server)
+                .await
+                .unwrap();
+            flows.pass(*from, HERE, text.as_bytes()).unwrap();
+        }
+        for (text, (client, _)) in ["one", "two"].iter().zip(&clients) {
+            let mut answer = [0; 100];
+            let (count, from) = client.recv_from(&mut answer).await.unwrap();
+            assert_eq!((&answer[..count], from), (text.as_bytes(), at));
+        }
+        assert_eq!((flows.len(), flows.of(HERE)), (2, 2));
+        let (_, kept) = clients[0];
+        flows.sweep(|from, _, to| from == kept && to == server);
+        assert_eq!(flows.len(), 1);
+        assert_eq!(flows.destination(kept, HERE), Some(server));
+    }
+
+    #[tokio::test]
+    async fn the_flow_that_has_rested_longest_makes_room() {
+        let (here, _) = socket().await;
+        let mut flows = Flows::default();
+        let from = |port: u16| SocketAddr::new(HERE, port);
+        let to = from(9);
+        let most = MOST as u16;
+        for port in 1..=most {
+            flows
+                .begin(from(port), HERE, here.clone(), to)
+                .await
+                .unwrap();
+        }
+        // Nobody need listen there for it to stir.
+        let _ = flows.pass(from(1), HERE, b"x");
+        flows.begin(from(most + 1), HERE, here, to).await.unwrap();
+        assert_eq!(flows.len(), MOST);
+        assert_eq!(flows.destination(from(1), HERE), Some(to));
+        assert_eq!(flows.destination(from(2), HERE), None);
     }
 }

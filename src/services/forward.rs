@@ -254,7 +254,7 @@ impl Forward {
                 received = socket.recv_from(&mut buffer) => match received {
                     Ok((count, from)) => {
                         if flows.destination(from, here).is_none() {
-                            self.begin(&mut flows, from, &socket);
+                            self.begin(&mut flows, from, &socket).await;
                         }
                         // What does not get through, the program that sent it sends again.
                         let _ = flows.pass(from, here, &buffer[..count]);
@@ -270,16 +270,18 @@ impl Forward {
         }
     }
 
-    fn begin(&self, flows: &mut Flows, from: SocketAddr, socket: &Arc<UdpSocket>) {
+    async fn begin(&self, flows: &mut Flows, from: SocketAddr, socket: &Arc<UdpSocket>) {
         let places = self.to.places(&self.snapshots.borrow(), Transport::Udp);
-        let place = places.map_err(|nowhere| nowhere.to_string());
-        let begun = place.and_then(|places| {
-            let best = places.into_iter().next();
-            let best = best.ok_or_else(|| format!("nobody offers {}", self.to))?;
-            let begun = flows.begin(from, self.kept.listen.ip(), socket.clone(), best);
-            begun.map_err(|error| format!("{best}: {error}"))
-        });
-        self.condition.set_problem(begun.err());
+        let problem = match places.as_deref() {
+            Ok([best, ..]) => {
+                let here = self.kept.listen.ip();
+                let begun = flows.begin(from, here, socket.clone(), *best).await;
+                begun.err().map(|error| format!("{best}: {error}"))
+            }
+            Ok([]) => Some(format!("nobody offers {}", self.to)),
+            Err(nowhere) => Some(nowhere.to_string()),
+        };
+        self.condition.set_problem(problem);
     }
 
     /// A flow whose service is better had elsewhere now goes there with its next datagram, if its own node has gone.

@@ -54,7 +54,7 @@ impl Hatch {
         loop {
             tokio::select! {
                 (socket, received) = receive(&self.sockets, &mut buffer) => match received {
-                    Ok((count, from)) => self.pass(&socket, from, &buffer[..count]),
+                    Ok((count, from)) => self.pass(&socket, from, &buffer[..count]).await,
                     Err(error) => tracing::trace!(%error, "receiving"),
                 },
                 () = self.scope.changed() => {
@@ -72,7 +72,7 @@ impl Hatch {
 
     fn fit(&mut self) -> Option<Instant> {
         let refused = self.sockets.fit(&self.scope.addresses());
-        self.standing.closed(&refused);
+        self.standing.closed(&refused, !self.sockets.is_empty());
         (!refused.is_empty()).then(|| Instant::now() + RETRY)
     }
 
@@ -82,7 +82,7 @@ impl Hatch {
             .sweep(|from, here, _| sockets.include(here) && scope.guest(from, here).is_some());
     }
 
-    fn pass(&mut self, socket: &Arc<UdpSocket>, from: SocketAddr, datagram: &[u8]) {
+    async fn pass(&mut self, socket: &Arc<UdpSocket>, from: SocketAddr, datagram: &[u8]) {
         let Ok(here) = socket.local_addr() else {
             return;
         };
@@ -94,7 +94,7 @@ impl Hatch {
                 return;
             }
             let begun = self.flows.begin(from, here, socket.clone(), self.target);
-            if let Err(error) = begun {
+            if let Err(error) = begun.await {
                 tracing::debug!(%from, target = %self.target, %error, "no socket for a flow");
                 return;
             }

@@ -87,14 +87,21 @@ async fn look(
     stream: TcpStream,
 ) -> Finding {
     let spoken = match kind {
+        Kind::Ssh => greets(stream).await,
+        Kind::Postgres => knows_ssl_request(stream).await,
+        // A server that takes one connection at a time must not wait for this one.
         Kind::OpenAi => {
             drop(stream);
             return model_server(target, api_key).await;
         }
-        Kind::Ssh => greets(stream).await,
-        Kind::Postgres => knows_ssl_request(stream).await,
-        Kind::Http => serves(target, "/").await,
-        Kind::Metrics => serves(target, "/metrics").await,
+        Kind::Http => {
+            drop(stream);
+            serves(target, "/").await
+        }
+        Kind::Metrics => {
+            drop(stream);
+            serves(target, "/metrics").await
+        }
         Kind::Https | Kind::Tcp | Kind::Vendor(_) | Kind::Udp | Kind::Dns => Ok(None),
     };
     let problem = match spoken {

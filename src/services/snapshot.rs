@@ -12,6 +12,7 @@ use hivevpn_core::{
     node::ServiceStatus,
     policy::{Selector, Subject},
 };
+use ipnet::IpNet;
 use libp2p::PeerId;
 
 /// What the services know of the network. Cheap to clone.
@@ -21,6 +22,8 @@ pub struct Snapshot {
     pub network: String,
     /// The overlay interface.
     pub interface: String,
+    /// What overlay addresses are taken from, both families.
+    pub ranges: Vec<IpNet>,
     /// All members, this node included.
     pub members: Arc<Vec<Member>>,
     /// All services, ours included, by name and owner.

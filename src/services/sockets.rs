@@ -67,7 +67,12 @@ enum Place<S> {
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
     /// Another program does.
-    #[error("port {} of {} is taken by another program: choose another with --port", .0.port(), .0.ip())]
+    #[error(
+        "port {} of {} is taken{}: choose another with --port",
+        .0.port(),
+        .0.ip(),
+        by_whom(.0.port())
+    )]
     Taken(SocketAddr),
     /// Ports below 1024 take a capability.
     #[error(
@@ -83,6 +88,15 @@ pub enum Refused {
         /// Why not.
         error: io::Error,
     },
+}
+
+/// This node itself answers for names and models.
+fn by_whom(port: u16) -> &'static str {
+    match port {
+        53 => " (where the network has names, this node answers for them there)",
+        80 => " (this node answers for the models of the network there)",
+        _ => " by another program",
+    }
 }
 
 impl Refused {

@@ -8,9 +8,9 @@ use crate::event_loop::now;
 /// The system clock may be set, and no timer counts while the machine sleeps: so it is looked at this often.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// The end of a lifetime that begins now, in seconds since 1970.
+/// The end of a lifetime that begins now, in seconds since 1970. The second that has begun does not count.
 pub fn end(lifetime_s: u64) -> u64 {
-    now().unix.0.saturating_add(lifetime_s)
+    now().unix.0.saturating_add(lifetime_s).saturating_add(1)
 }
 
 /// Seconds until then.

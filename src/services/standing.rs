@@ -39,12 +39,13 @@ impl Standing {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// At these addresses nobody can come in.
-    pub fn closed(&self, refused: &[Refused]) {
-        let closed = (!refused.is_empty()).then(|| {
-            let refused: Vec<_> = refused.iter().map(ToString::to_string).collect();
-            refused.join("; ")
-        });
+    /// At these addresses nobody can come in. Where others are open, one that this machine does not have, as without IPv6,
+    /// is no problem.
+    pub fn closed(&self, refused: &[Refused], others_are_open: bool) {
+        let problems = refused.iter();
+        let problems = problems.filter(|refused| !others_are_open || !refused.may_pass());
+        let problems: Vec<_> = problems.map(ToString::to_string).collect();
+        let closed = (!problems.is_empty()).then(|| problems.join("; "));
         let mut known = self.known();
         if let Some(problem) = closed.as_ref().filter(|_| known.closed != closed) {
             tracing::debug!(%problem, "not reachable at all of our addresses");

@@ -9,7 +9,7 @@
 //!
 //! Strangers get all that for a short time, and few of them: see [`Strangers`].
 //!
-//! With members only, behind the [`Gate`]: the DHT, sync, bench, reflect, admin, the carrier and hole punching.
+//! With members only, behind the [`Gate`]: the DHT, sync, registry, bench, reflect, admin, the carrier and hole punching.
 
 use std::{io, time::Duration};
 
@@ -31,6 +31,7 @@ use libp2p::{
 use super::{
     Event, carrier,
     codec::Codec,
+    dht::DhtMode,
     gate::{Gate, Members},
     relays,
     strangers::Strangers,
@@ -41,6 +42,7 @@ const IDENTIFY: &str = "/hivevpn/1";
 const AGENT: &str = concat!("hivevpn/", env!("CARGO_PKG_VERSION"));
 const JOIN: StreamProtocol = StreamProtocol::new("/hivevpn/join/1");
 const SYNC: StreamProtocol = StreamProtocol::new("/hivevpn/sync/1");
+const REGISTRY: StreamProtocol = StreamProtocol::new("/hivevpn/registry/1");
 const BENCH: StreamProtocol = StreamProtocol::new("/hivevpn/bench/1");
 const REFLECT: StreamProtocol = StreamProtocol::new("/hivevpn/reflect/1");
 const ADMIN: StreamProtocol = StreamProtocol::new("/hivevpn/admin/1");
@@ -51,6 +53,8 @@ const MAX_JOIN: usize = 64 << 10;
 const MAX_ADMISSION: usize = 1 << 20;
 /// The longest sync message: some thousand records.
 const MAX_SYNC: usize = 1 << 20;
+/// The longest message about entries of the registry: a hundred of the longest.
+const MAX_REGISTRY: usize = 1 << 20;
 
 /// Probes inside the tunnels tell which peers live, and QUIC keeps its own connections: pings are for the others, and
 /// for the round trips to relays.
@@ -64,6 +68,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_JOINS: usize = 2;
 /// Requests that a member may have in work at once, each up to [`MAX_SYNC`].
 const MAX_SYNCS: usize = 8;
+/// The same for [`MAX_REGISTRY`].
+const MAX_REGISTRIES: usize = 8;
 /// Requests to measure that a member may have in work at once: they are answered at once, and most with "busy".
 const MAX_BENCHES: usize = 2;
 /// Reflections that a member may have in work at once: they are answered at once.
@@ -81,9 +87,12 @@ const MAX_ESTABLISHED_PER_PEER: u32 = 8;
 const MAX_ESTABLISHED_INCOMING: u32 = 2048;
 const MAX_ESTABLISHED_OUTGOING: u32 = 2048;
 
-/// What the DHT keeps for others: a record per member and some to spare, each as long as a record may be.
+/// What the DHT keeps for others: a record per member and some to spare, each as long as a record may be; and as many
+/// entries of the registry, half as long.
 const MAX_RECORDS: usize = 8192;
 const MAX_RECORD: usize = 16 << 10;
+pub(super) const MAX_ENTRIES: usize = 8192;
+pub(super) const MAX_ENTRY: usize = 8 << 10;
 
 /// All protocols.
 #[derive(NetworkBehaviour)]
@@ -99,12 +108,16 @@ pub(super) struct Behaviour {
     pub gate: Gate<MemberProtocols>,
 }
 
+/// The DHT, with our part of it in memory.
+pub(super) type MemoryKad = kad::Behaviour<MemoryStore>;
+
 /// The protocols behind the gate.
 #[derive(NetworkBehaviour)]
 pub(super) struct MemberProtocols {
     /// Absent until the network is known: its protocol name depends on it.
-    pub kad: Toggle<kad::Behaviour<MemoryStore>>,
+    pub kad: Toggle<MemoryKad>,
     pub sync: request_response::Behaviour<Codec>,
+    pub registry: request_response::Behaviour<Codec>,
     pub bench: request_response::Behaviour<Codec>,
     pub reflect: request_response::Behaviour<Codec>,
     pub admin: request_response::Behaviour<Codec>,
@@ -145,6 +158,7 @@ impl Behaviour {
                 MemberProtocols {
                     kad: None.into(),
                     sync: requests(SYNC, Codec::new(MAX_SYNC, MAX_SYNC), MAX_SYNCS),
+                    registry: requests(REGISTRY, short(MAX_REGISTRY), MAX_REGISTRIES),
                     bench: requests(BENCH, short(bench::wire::MAX_MESSAGE), MAX_BENCHES),
                     reflect: requests(REFLECT, short(reflect::wire::MAX_MESSAGE), MAX_REFLECTIONS),
                     admin: requests(ADMIN, Codec::new(MAX_ASK, MAX_ANSWER), MAX_ADMINS),
@@ -185,7 +199,7 @@ fn requests(
 }
 
 /// The DHT of the network whose name for it ends in `suffix`.
-pub(super) fn kad(local: PeerId, suffix: &str) -> kad::Behaviour<MemoryStore> {
+pub(super) fn kad(local: PeerId, suffix: &str, mode: DhtMode) -> MemoryKad {
     let name = StreamProtocol::try_from_owned(format!("/hivevpn/kad/{suffix}/1"))
         .expect("the name begins with a slash");
     let mut config = kad::Config::new(name);
@@ -195,7 +209,7 @@ pub(super) fn kad(local: PeerId, suffix: &str) -> kad::Behaviour<MemoryStore> {
     config.set_kbucket_inserts(kad::BucketInserts::Manual);
     config.set_periodic_bootstrap_interval(Some(BOOTSTRAP_INTERVAL));
     let store = MemoryStoreConfig {
-        max_records: MAX_RECORDS,
+        max_records: MAX_RECORDS + MAX_ENTRIES,
         max_value_bytes: MAX_RECORD,
         // Providers are not used.
         max_providers_per_key: 1,
@@ -205,6 +219,9 @@ pub(super) fn kad(local: PeerId, suffix: &str) -> kad::Behaviour<MemoryStore> {
     let mut kad = kad::Behaviour::with_config(local, store, config);
     // By itself it would be a client as long as it knows of no external address: a network that is all behind
     // NATs would have no server.
-    kad.set_mode(Some(kad::Mode::Server));
+    kad.set_mode(Some(match mode {
+        DhtMode::Server => kad::Mode::Server,
+        DhtMode::Client => kad::Mode::Client,
+    }));
     kad
 }

@@ -5,7 +5,6 @@ use std::{num::NonZeroU8, time::Instant};
 use hivevpn_core::membership::{Network, address::ipv6_prefix};
 use libp2p::{
     Multiaddr, PeerId,
-    kad::{Quorum, Record, RecordKey},
     swarm::{
         DialError,
         dial_opts::{DialOpts, PeerCondition},
@@ -65,12 +64,16 @@ impl Swarm {
             Command::AskReflection { peer, asking } => self.ask_reflection(peer, asking),
             Command::Survey { underlay, answer } => self.survey(*underlay, answer),
             Command::Publish { key, value } => self.publish(key, value),
-            Command::Lookup { key } => {
-                let gate = &mut self.inner.behaviour_mut().gate;
-                if let Some(kad) = gate.inner_mut().kad.as_mut() {
-                    kad.get_record(RecordKey::new(&key));
-                }
-            }
+            Command::Lookup { key } => self.look_up(key),
+            Command::KeepEntry {
+                from,
+                slot,
+                sealed,
+                kept,
+            } => self.keep_entry(from, slot, sealed, kept),
+            Command::WriteBack { slot, sealed, to } => self.write_back(&slot, sealed, to),
+            Command::Unpublish { key } => self.unpublish(&key),
+            Command::Routes { names, answer } => self.routes(&names, answer),
             Command::Relays(relays) => self.reservations.offer(relays),
             Command::RelayFor(guests) => self.guests.set(Some(guests)),
         }
@@ -88,7 +91,7 @@ impl Swarm {
             }
             Some(_) => {}
             None => {
-                let kad = behaviour::kad(local, &network.kad_protocol_suffix());
+                let kad = behaviour::kad(local, &network.kad_protocol_suffix(), self.dht_mode);
                 gate.inner_mut().kad = Some(kad).into();
                 self.overlay.add([
                     network.genesis().ipv4_prefix().into(),
@@ -130,7 +133,7 @@ impl Swarm {
         // The behaviours would dial by themselves. Whom to dial and where is not theirs to decide.
         let may_ask = match protocol {
             Protocol::Join => self.connections_to(&peer).next().is_some(),
-            Protocol::Sync | Protocol::Admin => self.may_ask(&peer),
+            Protocol::Sync | Protocol::Registry | Protocol::Admin => self.may_ask(&peer),
         };
         if !may_ask {
             let outcome = Err("the peer is not connected".to_owned());
@@ -144,6 +147,10 @@ impl Swarm {
         let id = match protocol {
             Protocol::Join => behaviour.join.send_request(&peer, body),
             Protocol::Sync => behaviour.gate.inner_mut().sync.send_request(&peer, body),
+            Protocol::Registry => {
+                let protocols = behaviour.gate.inner_mut();
+                protocols.registry.send_request(&peer, body)
+            }
             Protocol::Admin => behaviour.gate.inner_mut().admin.send_request(&peer, body),
         };
         self.requests.sent(protocol, id, token);
@@ -168,6 +175,10 @@ impl Swarm {
         let sent = match protocol {
             Protocol::Join => behaviour.join.send_response(channel, body),
             Protocol::Sync => behaviour.gate.inner_mut().sync.send_response(channel, body),
+            Protocol::Registry => {
+                let protocols = behaviour.gate.inner_mut();
+                protocols.registry.send_response(channel, body)
+            }
             Protocol::Admin => behaviour
                 .gate
                 .inner_mut()
@@ -176,18 +187,6 @@ impl Swarm {
         };
         if sent.is_err() {
             tracing::debug!(?request, "nobody waits for the answer any more");
-        }
-    }
-
-    fn publish(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        let gate = &mut self.inner.behaviour_mut().gate;
-        let Some(kad) = gate.inner_mut().kad.as_mut() else {
-            return;
-        };
-        // One copy elsewhere makes it a success. How many there will be is the DHT's replication factor.
-        let record = Record::new(RecordKey::new(&key), value);
-        if let Err(error) = kad.put_record(record, Quorum::One) {
-            tracing::warn!("the record is not published: {error}");
         }
     }
 }

@@ -242,6 +242,9 @@ impl Swarm {
             gate::Event::Inner(MemberProtocolsEvent::Sync(event)) => {
                 self.on_request(Protocol::Sync, event);
             }
+            gate::Event::Inner(MemberProtocolsEvent::Registry(event)) => {
+                self.on_request(Protocol::Registry, event);
+            }
             gate::Event::Inner(MemberProtocolsEvent::Bench(event)) => self.on_bench(event),
             gate::Event::Inner(MemberProtocolsEvent::Reflect(event)) => self.on_reflect(event),
             gate::Event::Inner(MemberProtocolsEvent::Admin(event)) => self.on_admin(event),
@@ -306,7 +309,10 @@ impl Swarm {
             // behind a NAT that maps ports that leads nowhere.
             gate.offer_candidate(&info.observed_addr);
         }
-        if let Some(kad) = gate.inner_mut().kad.as_mut() {
+        if let Some(kad) = gate.inner_mut().kad.as_mut()
+            // Whoever keeps nothing for others has no place among those who are asked.
+            && kad.protocol_names().iter().any(|ours| info.protocols.contains(ours))
+        {
             let known = info.listen_addrs.iter();
             let usable = known.filter(|address| {
                 addresses::worth_dialing(address, link) && !self.overlay.contains(address)

@@ -1,6 +1,6 @@
 //! What the data loop asks of the swarm, and what the swarm tells it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use hivevpn_core::output::RequestId;
 use hivevpn_core::{
@@ -28,6 +28,8 @@ pub enum Protocol {
     Join,
     /// Between authenticated members. At most 1 MiB each way.
     Sync,
+    /// Between authenticated members, about entries of the registry. At most 1 MiB each way.
+    Registry,
     /// From a member that wants to act on another's node. At most 64 KiB there and 1 MiB back. What we ask goes by
     /// [`Command::AskAdmin`].
     Admin,
@@ -86,7 +88,7 @@ pub enum Command {
     Request {
         /// To whom.
         peer: PeerId,
-        /// Sync only goes to authenticated members.
+        /// All but joining goes to authenticated members only.
         protocol: Protocol,
         /// Comes back with the response.
         token: u64,
@@ -135,10 +137,44 @@ pub enum Command {
         /// What, at most 16 KiB.
         value: Vec<u8>,
     },
-    /// Look for records in the DHT. Each that is found is an [`Event::Found`].
+    /// Look for records in the DHT. Each that is found is an [`Event::Found`] or [`Event::FoundEntry`]; at the end there is
+    /// an [`Event::LookedUp`].
     Lookup {
         /// Where.
         key: Vec<u8>,
+    },
+    /// The entry of an [`Event::EntryOffered`] may lie in our part of the DHT. If something else lies there meanwhile, it is
+    /// offered once more.
+    KeepEntry {
+        /// Who brought it.
+        from: PeerId,
+        /// Where.
+        slot: Vec<u8>,
+        /// What.
+        sealed: Vec<u8>,
+        /// What it was judged better than.
+        kept: Option<Vec<u8>>,
+    },
+    /// Put an entry into the parts of these members, who served an older one or none.
+    WriteBack {
+        /// Where.
+        slot: Vec<u8>,
+        /// What.
+        sealed: Vec<u8>,
+        /// Whose parts.
+        to: Vec<PeerId>,
+    },
+    /// Take a record out of our part of the DHT, and publish it no more.
+    Unpublish {
+        /// Where.
+        key: Vec<u8>,
+    },
+    /// Tell a command whom the DHT knows here, and what it keeps.
+    Routes {
+        /// What members are called.
+        names: BTreeMap<PeerId, String>,
+        /// Where it goes.
+        answer: oneshot::Sender<Reply>,
     },
     /// The members that offer to relay, and where they are.
     Relays(Vec<(PeerId, Vec<Multiaddr>)>),
@@ -271,6 +307,33 @@ pub enum Event {
         key: Vec<u8>,
         /// What.
         value: Vec<u8>,
+    },
+    /// The DHT has this entry of the registry. Whether it is true is for the core to judge.
+    FoundEntry {
+        /// Where.
+        slot: Vec<u8>,
+        /// What.
+        sealed: Vec<u8>,
+        /// In whose part; none if in ours.
+        from: Option<PeerId>,
+    },
+    /// A [`Command::Lookup`] has found all that it will.
+    LookedUp {
+        /// Where.
+        key: Vec<u8>,
+        /// Members near it who had nothing.
+        without: Vec<PeerId>,
+    },
+    /// A member wants us to keep an entry of the registry: [`Command::KeepEntry`] does so.
+    EntryOffered {
+        /// Who brought it; seldom its owner.
+        from: PeerId,
+        /// Where.
+        slot: Vec<u8>,
+        /// What.
+        sealed: Vec<u8>,
+        /// What lies there now.
+        kept: Option<Vec<u8>>,
     },
     /// A member put something into the DHT that broke a rule; it was not kept.
     Rejected(Rejection),

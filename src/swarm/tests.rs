@@ -8,6 +8,7 @@ mod carrier;
 mod dht;
 mod gate;
 mod observed;
+mod registry;
 mod relays;
 mod strangers;
 

@@ -59,7 +59,7 @@ fn has_two_capabilities(pid: impl std::fmt::Display) {
 }
 
 /// Whether this process is root of a user namespace that has no other users to become.
-fn is_alone() -> bool {
+pub fn is_alone() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
     let is_whole = map.split_whitespace().nth(2) == Some("4294967295");
     if !is_whole {

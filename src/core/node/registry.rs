@@ -2,10 +2,11 @@
 //!
 //! Everything that comes, from members, the DHT or the disk, goes through [`Node::take_entry`], and everything that is read
 //! comes out of [`Node::entries`], [`Node::entries_at`] and [`Node::services`], which look again at what time changes. How
-//! replicas are brought together is in `exchange.rs`, how busy services are in `loads.rs`.
+//! replicas are brought together is in `exchange.rs`, how busy services are in `loads.rs`, what we write in `writing.rs`.
 
 mod exchange;
 mod loads;
+mod writing;
 
 use std::{
     collections::BTreeMap,
@@ -18,13 +19,11 @@ use super::{Node, Now, Resync};
 use crate::{
     allowance::Allowances,
     membership::{
-        DhtVerdict, Name, Network, Rejection, SignerKey, UnixTime, descriptor::next_seq,
-        directory::MAX_MEMBERS, wire,
+        DhtVerdict, Name, Network, Rejection, SignerKey, UnixTime, directory::MAX_MEMBERS,
     },
     output::Output,
     registry::{
         Entry, Key, Load, Replica, Rules, Service,
-        entry::MAX_LIFETIME,
         replica::{Held, MAX_MARKS},
         seal::Sealing,
         validator::{Passed, Pipeline, Refused},
@@ -35,8 +34,6 @@ use crate::{
 const OWNERS_BURST: u32 = MAX_MARKS as u32;
 /// And one more in this time: each is checked, saved and passed on by everybody.
 const OWNERS_PERIOD: Duration = Duration::from_millis(250);
-/// What could not be written is tried again after this.
-const RETRY: Duration = Duration::from_secs(60);
 /// Rules with a time window are looked at this often.
 const WINDOW_PERIOD: Duration = Duration::from_secs(60);
 /// Nothing is planned for a time further away.
@@ -64,27 +61,18 @@ pub(super) struct Registry {
     sealing: Sealing,
     rules: Rules,
     is_client: bool,
-    replica: Replica,
+    pub(super) replica: Replica,
     /// The last number that we signed with.
     seq: u64,
-    offers: BTreeMap<Name, Offer>,
+    offers: BTreeMap<Name, writing::Offer>,
     loads: loads::Loads,
     fetches: BTreeMap<PeerId, exchange::Fetch>,
     /// With whom replicas are to be compared, and when.
-    resync: BTreeMap<PeerId, Resync>,
+    pub(super) resync: BTreeMap<PeerId, Resync>,
     allowances: Allowances<PeerId>,
     changes: u64,
     next_window: Option<Instant>,
     next: Instant,
-}
-
-/// A service that we keep in the registry, or that we must still take out of it.
-struct Offer {
-    /// None, if it is to be taken out.
-    value: Option<Vec<u8>>,
-    lifetime: Duration,
-    /// When it is to be written next.
-    due: UnixTime,
 }
 
 /// Where an entry comes from.
@@ -201,167 +189,6 @@ impl Node {
         }
     }
 
-    // ---- writing -----------------------------------------------------------------------------------------
-
-    /// Tells everybody that we offer this, in place of what we offered by that name, for so long, and again before half of
-    /// that is over, until it is withdrawn. While we are no member, it waits until we are one again.
-    pub fn publish_service(
-        &mut self,
-        name: &Name,
-        service: &Service,
-        lifetime: Duration,
-        now: Now,
-    ) -> Result<(), Rejection> {
-        let value = wire::encode(service);
-        let offered = self.registry.offers.get(name);
-        let is_offered = offered.is_some_and(|offer| {
-            offer.value.as_ref() == Some(&value)
-                && offer.lifetime == lifetime
-                && offer.due > self.time.now(now.unix)
-        });
-        if is_offered {
-            return Ok(());
-        }
-        let offer = Offer {
-            value: Some(value),
-            lifetime,
-            due: UnixTime(0),
-        };
-        let before = self.registry.offers.insert(name.clone(), offer);
-        let written = self.offer(name, now);
-        if written.is_err() {
-            match before {
-                Some(before) => self.registry.offers.insert(name.clone(), before),
-                None => self.registry.offers.remove(name),
-            };
-        }
-        self.plan_registry(now);
-        written
-    }
-
-    /// Tells everybody that we do not offer it any more.
-    pub fn withdraw_service(&mut self, name: &Name, now: Now) -> Result<(), Rejection> {
-        self.registry.loads.withdraw(name);
-        let offer = Offer {
-            value: None,
-            lifetime: MAX_LIFETIME,
-            due: UnixTime(0),
-        };
-        self.registry.offers.insert(name.clone(), offer);
-        let written = self.offer(name, now);
-        self.plan_registry(now);
-        written
-    }
-
-    /// Writes a service of ours, or takes it out, if we are a member.
-    fn offer(&mut self, name: &Name, now: Now) -> Result<(), Rejection> {
-        let Some(offer) = self.registry.offers.get(name) else {
-            return Ok(());
-        };
-        if !self.is_member() {
-            return Ok(());
-        }
-        let (value, lifetime) = (offer.value.clone(), offer.lifetime);
-        let key = Key::of_service(name);
-        if value.is_none() {
-            self.registry.offers.remove(name);
-            if !self.has_own(&key) {
-                return Ok(());
-            }
-        }
-        self.write(&key, value, lifetime, now)?;
-        let unix = self.time.floor();
-        if let Some(held) = self.registry.replica.get(&key, &self.signer.key())
-            && let Some(offer) = self.registry.offers.get_mut(name)
-        {
-            // Not all at the same moment.
-            let lot = u64::from(held.hash[0]);
-            let life = held.entry.expires.since(held.entry.issued).as_secs();
-            offer.due = unix.plus(Duration::from_secs(life * (90 + lot / 10) / 256));
-        }
-        Ok(())
-    }
-
-    /// Keeps a value under a key, in place of what we had there, for so long (one minute to 48 hours, or the nearest to
-    /// that). It is not renewed by itself. Returns its sequence number.
-    pub fn put_entry(
-        &mut self,
-        key: &Key,
-        value: Vec<u8>,
-        lifetime: Duration,
-        now: Now,
-    ) -> Result<u64, Rejection> {
-        let seq = self.write(key, Some(value), lifetime, now);
-        self.plan_registry(now);
-        seq
-    }
-
-    /// Deletes what we have under a key. Returns the tombstone's sequence number.
-    pub fn delete_entry(&mut self, key: &Key, now: Now) -> Result<u64, Rejection> {
-        self.time.saw(now.unix);
-        if !self.has_own(key) {
-            return Err(Rejection::NothingThere);
-        }
-        if let Some(name) = key.service() {
-            self.registry.offers.remove(&name);
-            self.registry.loads.withdraw(&name);
-        }
-        let seq = self.write(key, None, MAX_LIFETIME, now);
-        self.plan_registry(now);
-        seq
-    }
-
-    /// Whether we have a value there that is not over.
-    fn has_own(&self, key: &Key) -> bool {
-        let held = self.registry.replica.get(key, &self.signer.key());
-        held.is_some_and(|held| !held.entry.is_tombstone() && held.entry.is_live(self.time.floor()))
-    }
-
-    /// Signs an entry of ours, and tells everybody.
-    fn write(
-        &mut self,
-        key: &Key,
-        value: Option<Vec<u8>>,
-        lifetime: Duration,
-        now: Now,
-    ) -> Result<u64, Rejection> {
-        let unix = self.time.now(now.unix);
-        if !self.is_member() {
-            return Err(Rejection::NotAMember);
-        }
-        let seq = next_seq(self.registry.seq, unix.as_millis());
-        let network = self.network.id();
-        let envelope = Entry::sign(&self.signer, network, key, seq, unix, lifetime, value);
-        let sealed = self.registry.sealing.seal(&envelope);
-        let taken = self.take_entry(&sealed, None, Origin::Ourselves, now)?;
-        self.publish_entry(key);
-        self.announce_own(&sealed);
-        debug_assert!(taken.is_some(), "a higher number is news");
-        Ok(seq)
-    }
-
-    /// Puts what we keep into the DHT, which forgets.
-    pub(super) fn publish_entries(&mut self) {
-        if !self.is_member() {
-            return;
-        }
-        let us = self.signer.key();
-        let unix = self.time.floor();
-        let live = self.registry.replica.of_owner(&us);
-        let live = live.filter(|held| held.entry.is_live(unix));
-        let keys: Vec<Key> = live.map(|held| held.entry.key.clone()).collect();
-        keys.iter().for_each(|key| self.publish_entry(key));
-    }
-
-    fn publish_entry(&mut self, key: &Key) {
-        if let Some(held) = self.registry.replica.get(key, &self.signer.key()) {
-            let slot = self.network.entry_slot(&held.entry.owner, key);
-            let sealed = held.sealed.clone();
-            self.outputs
-                .push_back(Output::PublishEntry { slot, sealed });
-        }
-    }
-
     // ---- taking in ---------------------------------------------------------------------------------------
 
     /// Takes in what an earlier run kept.
@@ -386,7 +213,7 @@ impl Node {
         origin: Origin,
         now: Now,
     ) -> Result<Option<(SignerKey, Key)>, Rejection> {
-        self.time.saw(now.unix);
+        self.time.now(now.unix);
         let pipeline = self.pipeline();
         if let Some(known) = self.registry.replica.known(sealed) {
             return match slot.is_some_and(|slot| slot != pipeline.slot_of(&known.entry)) {
@@ -401,7 +228,7 @@ impl Node {
                 waiting: Some(held),
                 ..
             }) if origin == Origin::Disk => Passed {
-                held,
+                held: *held,
                 equivocates: false,
             },
             Err(refused) => return Err(refused.reason),
@@ -477,6 +304,17 @@ impl Node {
         self.plan_registry(now);
     }
 
+    /// What should lie in a slot in which this was found: the best that is known of its owner and key, which may be a
+    /// tombstone. None when that is over, or this does not belong there.
+    pub fn best_entry(&self, slot: &[u8], found: &[u8]) -> Option<&[u8]> {
+        let (pipeline, replica) = (self.pipeline(), &self.registry.replica);
+        let (owner, key) = pipeline.place_in(found)?;
+        let held = replica.get(&key, &owner)?;
+        let is_fit =
+            held.entry.is_live(pipeline.now) && pipeline.slot_of(&held.entry).as_slice() == slot;
+        is_fit.then_some(&*held.sealed)
+    }
+
     /// Whether something that a member puts into a slot of the DHT is to be kept there, in place of `kept`. It is taken in
     /// here as well.
     pub fn judge_for_dht(
@@ -549,24 +387,6 @@ impl Node {
         self.tend_loads(now.instant);
         self.compare_due_registries(now);
         self.plan_registry(now);
-    }
-
-    fn write_due(&mut self, unix: UnixTime, now: Now) {
-        if !self.is_member() {
-            return;
-        }
-        let offers = self.registry.offers.iter();
-        let due = offers.filter(|(_, offer)| unix >= offer.due);
-        let due: Vec<Name> = due.map(|(name, _)| name.clone()).collect();
-        for name in due {
-            let Err(reason) = self.offer(&name, now) else {
-                continue;
-            };
-            tracing::warn!(service = %name, %reason, "a service of this node cannot be kept in the registry: trying again in a minute");
-            if let Some(offer) = self.registry.offers.get_mut(&name) {
-                offer.due = unix.plus(RETRY);
-            }
-        }
     }
 
     /// Computes anew when something is due.

@@ -61,27 +61,33 @@ pub enum Transport {
     Udp,
 }
 
-const KINDS: [(&str, Kind); 9] = [
-    ("openai", Kind::OpenAi),
-    ("ssh", Kind::Ssh),
-    ("postgres", Kind::Postgres),
-    ("http", Kind::Http),
-    ("https", Kind::Https),
-    ("tcp", Kind::Tcp),
-    ("udp", Kind::Udp),
-    ("dns", Kind::Dns),
-    ("metrics", Kind::Metrics),
+/// All that have a fixed name.
+const KINDS: [Kind; 9] = [
+    Kind::OpenAi,
+    Kind::Ssh,
+    Kind::Postgres,
+    Kind::Http,
+    Kind::Https,
+    Kind::Tcp,
+    Kind::Udp,
+    Kind::Dns,
+    Kind::Metrics,
 ];
 
 impl Kind {
     /// What people write.
     pub fn name(&self) -> &str {
         match self {
+            Kind::OpenAi => "openai",
+            Kind::Ssh => "ssh",
+            Kind::Postgres => "postgres",
+            Kind::Http => "http",
+            Kind::Https => "https",
+            Kind::Tcp => "tcp",
+            Kind::Udp => "udp",
+            Kind::Dns => "dns",
+            Kind::Metrics => "metrics",
             Kind::Vendor(name) => name,
-            known => KINDS
-                .iter()
-                .find(|(_, kind)| kind == known)
-                .map_or("tcp", |(name, _)| name),
         }
     }
 
@@ -116,7 +122,7 @@ impl FromStr for Kind {
     type Err = InvalidKind;
 
     fn from_str(text: &str) -> Result<Self, InvalidKind> {
-        if let Some((_, kind)) = KINDS.iter().find(|(name, _)| *name == text) {
+        if let Some(kind) = KINDS.iter().find(|kind| kind.name() == text) {
             return Ok(kind.clone());
         }
         let is_vendor = text.len() <= 63
@@ -281,9 +287,8 @@ mod tests {
 
     #[test]
     fn every_kind_is_spelt_as_it_is_shown() {
-        for (name, kind) in KINDS {
-            assert_eq!(kind.to_string(), name);
-            assert_eq!(name.parse(), Ok(kind));
+        for kind in KINDS {
+            assert_eq!(kind.name().parse(), Ok(kind));
         }
         let own: Kind = "x-comfy-ui".parse().unwrap();
         assert_eq!(own.to_string(), "x-comfy-ui");

@@ -2,7 +2,8 @@
 //!
 //! The two directions end separately: closing finishes ours, and what the peer sends can still be read. The end
 //! is a statement. A stream that is dropped without having been closed is reset, so the peer never takes half a
-//! message for a whole one.
+//! message for a whole one; unless the peer's direction was read to its end: then both have said what they had to
+//! say. Kademlia leaves its streams like that as soon as it has answered, and a reset would take the answer back.
 
 use std::{
     io,
@@ -26,6 +27,8 @@ pub struct Substream {
     recv: RecvStream,
     /// Our direction has been finished.
     closed: bool,
+    /// The peer's direction has been read to its end.
+    ended: bool,
 }
 
 impl Substream {
@@ -34,6 +37,7 @@ impl Substream {
             send,
             recv,
             closed: false,
+            ended: false,
         }
     }
 }
@@ -44,7 +48,9 @@ impl AsyncRead for Substream {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        self.recv.poll_read(cx, buffer).map_err(io::Error::from)
+        let read = std::task::ready!(self.recv.poll_read(cx, buffer))?;
+        self.ended |= read == 0 && !buffer.is_empty();
+        Poll::Ready(Ok(read))
     }
 }
 
@@ -74,10 +80,11 @@ impl AsyncWrite for Substream {
 impl Drop for Substream {
     fn drop(&mut self) {
         // Resetting a finished stream would take back what is still under way.
-        if !self.closed {
+        if !self.closed && !self.ended {
             // Fails only on a stream that has ended already.
             let _ = self.send.reset(ABANDONED);
         }
+        // quinn finishes our half if nobody has.
         // quinn asks the peer to stop sending when the receiving half goes.
     }
 }

@@ -70,6 +70,24 @@ async fn a_stream_dropped_half_way_does_not_look_complete() {
 }
 
 #[tokio::test]
+async fn an_answer_arrives_although_its_stream_is_dropped_when_the_question_has_ended() {
+    let (mut here, mut there) = (Node::new(), Node::listening(Setup::default()).await);
+    let (mut dialed, mut accepted) = connect(&mut here, &mut there).await;
+    let (mut near, mut far) = stream(&mut dialed, &mut accepted).await;
+    soon(async {
+        near.write_all(b"what?").await.unwrap();
+        near.close().await.unwrap();
+        far.read_to_end(&mut Vec::new()).await.unwrap();
+        far.write_all(b"that").await.unwrap();
+        drop(far);
+        let mut answer = Vec::new();
+        near.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, b"that");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn somebody_else_than_the_expected_peer_is_refused() {
     let (mut here, mut there) = (Node::new(), Node::listening(Setup::default()).await);
     let stranger = there.address().with(Protocol::P2p(PeerId::random()));

@@ -79,6 +79,14 @@ impl Registry {
     }
 }
 
+impl Registry {
+    /// Whoever does not answer any more brings nothing.
+    fn give_up_fetches(&mut self, now: Instant) {
+        self.fetches
+            .retain(|_, fetch| now < fetch.moved_at + FETCH_TIMEOUT);
+    }
+}
+
 impl Node {
     // ---- telling -----------------------------------------------------------------------------------------
 
@@ -92,6 +100,21 @@ impl Node {
                 peer,
                 body: body.clone(),
             }));
+    }
+
+    /// Tells a member of all that is ours. Whoever serves nobody is not asked for it.
+    fn announce_all_own_to(&mut self, peer: PeerId) {
+        if !self.is_member() {
+            return;
+        }
+        let us = self.signer.key();
+        let unix = self.time.floor();
+        let own = self.registry.replica.of_owner(&us);
+        let own = own.filter(|held| held.entry.is_live(unix));
+        let (records, _) = Records::pick(own.map(|held| held.sealed.as_slice()));
+        if records.iter().next().is_some() {
+            self.ask(peer, &RegistryMessage::Announce(records));
+        }
     }
 
     /// Tells a few others of what is new here. Whoever serves nobody tells nothing.
@@ -117,6 +140,9 @@ impl Node {
     /// A member is newly connected.
     pub(in crate::node) fn greet_for_registry(&mut self, peer: PeerId, now: Instant) {
         self.compare_registry_with(peer, now);
+        if self.registry.is_client {
+            self.announce_all_own_to(peer);
+        }
         self.tell_loads_to(peer);
     }
 
@@ -175,7 +201,7 @@ impl Node {
         body: &[u8],
         now: Now,
     ) {
-        self.time.saw(now.unix);
+        self.time.now(now.unix);
         let answer = self.registry_answer(peer, body, now);
         let body = answer.encode();
         self.outputs.push_back(Output::Respond { request, body });
@@ -247,6 +273,7 @@ impl Node {
             RegistryMessage::Taken
             | RegistryMessage::Later
             | RegistryMessage::Nothing
+            | RegistryMessage::Same
             | RegistryMessage::Versions(_)
             | RegistryMessage::Records(..) => {
                 tracing::debug!(%peer, "an answer to no question");
@@ -259,7 +286,7 @@ impl Node {
         let ours = self.registry_summary();
         if ours == theirs {
             self.registry.resync.remove(&peer);
-            return RegistryMessage::Taken;
+            return RegistryMessage::Same;
         }
         self.begin_fetch(peer, now.instant);
         match self.registry.is_client {
@@ -280,8 +307,8 @@ impl Node {
 
     /// Begins to fetch everything that a member has and we lack, unless we are at it.
     fn begin_fetch(&mut self, peer: PeerId, now: Instant) {
-        let fetch = self.registry.fetches.get(&peer);
-        if fetch.is_some_and(|fetch| now < fetch.moved_at + FETCH_TIMEOUT) {
+        self.registry.give_up_fetches(now);
+        if self.registry.fetches.contains_key(&peer) {
             return;
         }
         self.registry.fetches.insert(peer, Fetch::new(now));
@@ -297,6 +324,7 @@ impl Node {
 
     /// Fetches what of this news we lack, and nobody else is bringing.
     fn fetch_news(&mut self, peer: PeerId, versions: &[OwnerVersions], now: Now) {
+        self.registry.give_up_fetches(now.instant);
         let lacking = self.lacking(versions);
         let fetches = self.registry.fetches.values();
         let is_coming = |entry: &(SignerKey, Key)| {
@@ -358,9 +386,10 @@ impl Node {
 
     /// A member's answer to a message of ours.
     pub fn handle_registry_answer(&mut self, peer: PeerId, body: &[u8], now: Now) {
-        self.time.saw(now.unix);
+        self.time.now(now.unix);
         match RegistryMessage::decode(body) {
             Ok(RegistryMessage::Taken) => {}
+            Ok(RegistryMessage::Same) => drop(self.registry.resync.remove(&peer)),
             Ok(RegistryMessage::Summary(theirs)) => {
                 if theirs != self.registry_summary() {
                     self.begin_fetch(peer, now.instant);
@@ -472,7 +501,7 @@ impl Node {
     /// Asks for what lies under a key: a few members for what all have there, and the DHT for what of it we have not heard
     /// of for so long that there may be news, and for that of this owner.
     pub fn seek_entries(&mut self, key: &Key, owner: Option<&PeerId>, now: Now) {
-        self.time.saw(now.unix);
+        self.time.now(now.unix);
         let mut asked: Vec<_> = self.connections.connected().collect();
         self.tunnels.choose_some(&mut asked, 3);
         for peer in asked {
