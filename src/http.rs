@@ -240,6 +240,9 @@ impl Connection {
         let asks = headers::tidy_request(&mut head)
             .map_err(|unclear| Refusal::new(StatusCode::BAD_REQUEST, unclear.to_string()))?;
         caller.introduce(&mut head.headers);
+        if let (false, Some(host)) = (head.headers.contains_key(header::HOST), front.lanes.host()) {
+            head.headers.insert(header::HOST, host);
+        }
         let mut tally = front.admit(&caller, &mut head)?;
 
         let client = head.extensions.remove::<OnUpgrade>();
@@ -255,7 +258,9 @@ impl Connection {
         }
         let answered = front.lanes.ask(request, front.limits.head_timeout()).await;
         let (mut response, lane) = answered.map_err(|reason| {
-            tally.fail();
+            if !self.ends.is_ended() {
+                tally.fail();
+            }
             front.without_answer(&reason)
         })?;
 

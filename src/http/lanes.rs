@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use hyper::{Method, Request, Response, body::Incoming, client::conn::http1};
+use hyper::{Method, Request, Response, body::Incoming, client::conn::http1, header::HeaderValue};
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
@@ -84,6 +84,11 @@ impl Lanes {
             target,
             kept: Mutex::default(),
         })
+    }
+
+    /// What a request is for that does not say so: HTTP/1.0 leaves it open, and HTTP/1.1 does not.
+    pub fn host(&self) -> Option<HeaderValue> {
+        HeaderValue::from_str(&self.target.to_string()).ok()
     }
 
     /// Has a request answered, within this time after all of it was sent.

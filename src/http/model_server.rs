@@ -307,3 +307,217 @@ fn by_name<'a>(
         .filter_map(|item| Some((item[name].as_str()?, item)));
     named.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tokio::{
+        io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// What a server answers to a path, and what it was asked.
+    struct Stub {
+        target: SocketAddr,
+        asked: Arc<Mutex<Vec<String>>>,
+    }
+
+    /// A server with these answers. `key` opens it, if there is one.
+    async fn stub(
+        key: Option<&'static str>,
+        answers: &'static [(&'static str, &'static str)],
+    ) -> Stub {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = listener.local_addr().unwrap();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&asked);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let mut stream = BufReader::new(stream);
+                let mut head = String::new();
+                while !head.ends_with("\r\n\r\n") && stream.read_line(&mut head).await.is_ok() {}
+                let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+                let shows = key
+                    .is_none_or(|key| head.contains(&format!("authorization: Bearer {key}\r\n")));
+                let found = answers.iter().find(|(known, _)| *known == path);
+                let (status, body) = match found {
+                    _ if !shows => ("401 Unauthorized", ""),
+                    Some((_, body)) => ("200 OK", *body),
+                    None => ("404 Not Found", ""),
+                };
+                log.lock().unwrap().push(path);
+                let answer = format!(
+                    "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}",
+                    body.len()
+                );
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        Stub { target, asked }
+    }
+
+    fn model(id: &str) -> Model {
+        Model {
+            id: id.to_owned(),
+            context: None,
+            max_output: None,
+            price_in: None,
+            price_out: None,
+            quantization: None,
+            loaded: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn each_server_tells_what_it_knows_in_its_own_way() {
+        let vllm = stub(
+            None,
+            &[(
+                "/v1/models",
+                r#"{"data":[{"id":"org/m","owned_by":"vllm","max_model_len":8192}]}"#,
+            )],
+        )
+        .await;
+        let found = read_models(vllm.target, None).await.unwrap();
+        let expected = Model {
+            context: Some(8192),
+            loaded: Some(true),
+            ..model("org/m")
+        };
+        assert_eq!(found.models, [expected]);
+        assert_eq!(
+            *vllm.asked.lock().unwrap(),
+            ["/v1/models"],
+            "nobody is asked in vain"
+        );
+
+        let llama_cpp = stub(
+            None,
+            &[
+                (
+                    "/v1/models",
+                    r#"{"data":[{"id":"m","owned_by":"llamacpp","meta":{"n_ctx_train":131072}}]}"#,
+                ),
+                (
+                    "/props",
+                    r#"{"total_slots":4,"default_generation_settings":{"n_ctx":4096}}"#,
+                ),
+            ],
+        )
+        .await;
+        let found = read_models(llama_cpp.target, None).await.unwrap();
+        let expected = Model {
+            context: Some(4096),
+            loaded: Some(true),
+            ..model("m")
+        };
+        assert_eq!((found.models, found.slots), (vec![expected], Some(4)));
+
+        let ollama = stub(None, &[
+            ("/v1/models", r#"{"data":[{"id":"a:1b","owned_by":"library"},{"id":"b:7b","owned_by":"library"}]}"#),
+            ("/api/ps", r#"{"models":[{"model":"a:1b","context_length":2048}]}"#),
+            ("/api/tags", r#"{"models":[{"model":"b:7b","details":{"quantization_level":"Q4_K_M"}}]}"#),
+        ])
+        .await;
+        let found = read_models(ollama.target, None).await.unwrap();
+        let warm = Model {
+            context: Some(2048),
+            loaded: Some(true),
+            ..model("a:1b")
+        };
+        let cold = Model {
+            quantization: Some("Q4_K_M".to_owned()),
+            loaded: Some(false),
+            ..model("b:7b")
+        };
+        assert_eq!(found.models, [warm, cold]);
+
+        let lm_studio = stub(None, &[
+            ("/v1/models", r#"{"data":[{"id":"m","owned_by":"organization_owner"}]}"#),
+            ("/api/v0/models", r#"{"data":[{"id":"m","state":"not-loaded","max_context_length":512,"quantization":"4bit"}]}"#),
+        ])
+        .await;
+        let found = read_models(lm_studio.target, None).await.unwrap();
+        let expected = Model {
+            context: Some(512),
+            loaded: Some(false),
+            quantization: Some("4bit".to_owned()),
+            ..model("m")
+        };
+        assert_eq!(found.models, [expected]);
+    }
+
+    #[tokio::test]
+    async fn a_key_is_needed_where_nobody_is_answered_without() {
+        let closed = stub(
+            Some("k"),
+            &[("/v1/models", r#"{"data":[{"id":"m","owned_by":"vllm"}]}"#)],
+        )
+        .await;
+        for (key, models) in [(None, 0), (Some("wrong"), 0), (Some("k"), 1)] {
+            let found = read_models(closed.target, key).await.unwrap();
+            assert!(found.needs_key);
+            assert_eq!(found.models.len(), models, "{key:?}");
+        }
+        let open = stub(None, &[("/v1/models", r#"{"data":[]}"#)]).await;
+        assert!(!read_models(open.target, Some("k")).await.unwrap().needs_key);
+    }
+
+    #[tokio::test]
+    async fn names_of_models_are_bounded_in_number_length_and_signs() {
+        let cards: Vec<_> = (0..100)
+            .map(|number| format!("{{\"id\":\"m{number}\"}}"))
+            .collect();
+        let long = "a".repeat(300);
+        let body = format!(
+            "{{\"data\":[{{\"id\":\"\\u001b[2J\"}},{{\"id\":\"{long}\"}},{{\"id\":\"\"}},{{\"id\":\"m0\"}},{}]}}",
+            cards.join(",")
+        );
+        let body: &'static str = body.leak();
+        let answers: &'static [(&str, &str)] = vec![("/v1/models", body)].leak();
+        let found = read_models(stub(None, answers).await.target, None)
+            .await
+            .unwrap();
+        assert_eq!(found.models.len(), 64);
+        assert_eq!(found.models[0].id, "m0");
+        assert_eq!(found.models[1].id, "m1", "and none twice");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_model_server_is_told_in_words() {
+        let other = stub(None, &[]).await;
+        let said = |error: anyhow::Error| error.to_string();
+        let error = said(read_models(other.target, None).await.unwrap_err());
+        assert_eq!(
+            error,
+            "answers, but not like an OpenAI-compatible server: GET /v1/models gave 404"
+        );
+        let page = stub(None, &[("/v1/models", "<html>")]).await;
+        let error = said(read_models(page.target, None).await.unwrap_err());
+        assert!(
+            error.ends_with("gave something else than a list of models"),
+            "{error}"
+        );
+        let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = nobody.local_addr().unwrap();
+        drop(nobody);
+        let error = said(read_models(target, None).await.unwrap_err());
+        assert_eq!(error, format!("nothing listens on {target}"));
+    }
+
+    #[tokio::test]
+    async fn an_endless_answer_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n[").await;
+            while stream.write_all(&[b' '; 4096]).await.is_ok() {}
+        });
+        let error = read_models(target, None).await.unwrap_err().to_string();
+        assert!(error.contains("more than 1024 KiB"), "{error}");
+    }
+}

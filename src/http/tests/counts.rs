@@ -303,6 +303,38 @@ async fn how_long_the_first_byte_takes_is_known() {
     assert_eq!(used(&stand.front, "a", "m").first_byte_ms, Some(300));
 }
 
+/// The backend hangs up because its client did: nobody failed.
+#[tokio::test]
+async fn a_stream_that_its_client_leaves_is_no_error() {
+    let stand = stand_by(&Hand::new(), Limits::default(), None).await;
+    let begun =
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let event = "data: {\"choices\":[{\"text\":\"bee\"}]}\n\n";
+    for (answer, pieces) in [
+        (String::new(), 0),
+        (format!("{begun}{:x}\r\n{event}\r\n", event.len()), 1),
+    ] {
+        let mut client = stand.client(A).await;
+        client.send(&ask(&format!("m{pieces}"))).await;
+        let mut backend = stand.accept().await;
+        backend.until("\"}").await;
+        backend.send(&answer).await;
+        if pieces > 0 {
+            client.until(event).await;
+        }
+        client.0.shutdown().await.unwrap();
+        assert_eq!(backend.rest().await, "");
+        drop(backend);
+        client.rest().await;
+        let used = used(&stand.front, "a", &format!("m{pieces}"));
+        assert_eq!((used.requests, used.errors), (1, 0), "{used:?}");
+        assert_eq!(
+            (used.completion_tokens, used.estimated_tokens),
+            (pieces, pieces)
+        );
+    }
+}
+
 #[tokio::test]
 async fn made_up_models_fill_no_memory() {
     let stand = stand_by(&Hand::new(), Limits::default(), None).await;
