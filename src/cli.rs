@@ -12,6 +12,7 @@ mod audit;
 
 pub use admin::{AdminArgs, AdminCommand, AppointArgs, LoginArgs, LogoutArgs, RemoveArgs};
 pub use audit::AuditArgs;
+pub use top::TopArgs;
 
 use crate::{
     bench::{MAX_SECONDS, MAX_STREAMS},
@@ -20,7 +21,10 @@ use crate::{
 
 pub mod dht;
 pub mod membership;
+pub mod models;
 pub mod policy;
+pub mod services;
+mod top;
 
 use membership::{
     ADMIT_HELP, AUTHORITY_HELP, AdmitArgs, AuthorityArgs, DELEGATE_HELP, DelegateArgs, INVITE_HELP,
@@ -156,17 +160,47 @@ pub enum Command {
     Rotate(RotateArgs),
     /// Show this node, its peers and the paths to them, or wait for one of them
     Status(StatusArgs),
+    /// Watch this node live: peers, paths, throughput, services, models
+    #[command(long_about = top::HELP)]
+    Top(TopArgs),
     /// List the members of the network
     Nodes(NodesArgs),
+    /// List the names of nodes and services, and how they are found on this machine
+    #[command(long_about = NAMES_HELP)]
+    Names(JsonArg),
     /// Show which member an overlay address belongs to
     #[command(long_about = WHOIS_HELP)]
     Whois(WhoisArgs),
     /// Say who may reach what
     #[command(long_about = policy::POLICY_HELP)]
     Policy(policy::PolicyArgs),
+    /// Offer what listens on this machine to the network
+    #[command(long_about = services::EXPOSE_HELP, after_help = services::EXPOSE_EXAMPLES)]
+    Expose(services::ExposeArgs),
+    /// Take back what this node offers: its port closes, its connections are cut
+    Unexpose(services::UnexposeArgs),
+    /// List what this node offers
+    #[command(long_about = services::EXPOSED_HELP)]
+    Exposed(services::ListArgs),
+    /// List what all members offer
+    #[command(long_about = services::SERVICES_HELP, after_help = services::SERVICES_EXAMPLES)]
+    Services(services::ServicesArgs),
+    /// Make a member's service a port of this machine
+    #[command(long_about = services::FORWARD_HELP, after_help = services::FORWARD_EXAMPLES)]
+    Forward(services::ForwardArgs),
+    /// Close such a port and cut its connections
+    Unforward(services::UnforwardArgs),
+    /// List the ports that lead to members' services
+    Forwards(services::ListArgs),
     /// Keep small values where all members find them
     #[command(long_about = dht::DHT_HELP)]
     Dht(dht::DhtArgs),
+    /// List the models that members offer
+    #[command(long_about = models::MODELS_HELP)]
+    Models(models::ModelsArgs),
+    /// Show what a program needs to use a model of the network
+    #[command(long_about = models::CONNECT_HELP)]
+    Connect(models::ConnectArgs),
     /// Ask a peer for a sign of life and show by which path it came
     Ping(PingArgs),
     /// Explain the path to a peer: every way that was tried, and what came of it
@@ -206,12 +240,21 @@ impl Command {
         matches!(
             self,
             Self::Status(_)
+                | Self::Top(_)
                 | Self::Nodes(_)
+                | Self::Names(_)
                 | Self::Ping(_)
                 | Self::Why(_)
                 | Self::Netcheck(_)
                 | Self::Id(_)
                 | Self::Invite(_)
+                | Self::Expose(_)
+                | Self::Unexpose(_)
+                | Self::Exposed(_)
+                | Self::Services(_)
+                | Self::Forward(_)
+                | Self::Unforward(_)
+                | Self::Forwards(_)
                 | Self::Dht(_)
                 | Self::Down
         )
@@ -276,7 +319,7 @@ pub struct UpArgs {
     #[arg(long, value_name = "NETWORK")]
     pub prefix: Option<String>,
 
-    /// The user that root becomes, who keeps CAP_NET_ADMIN alone [default: hivevpn, if there is one]
+    /// The user that root becomes, who keeps CAP_NET_ADMIN and CAP_NET_BIND_SERVICE alone [default: hivevpn, if there is one]
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
 
@@ -308,6 +351,10 @@ pub struct UpArgs {
     #[arg(long, value_name = "FILE")]
     pub admin_file: Option<PathBuf>,
 
+    /// How programs find names of the network where systemd-resolved does not run, and without their domain (repeatable)
+    #[arg(long, value_name = "HOW", value_enum, value_delimiter = ',')]
+    pub names: Vec<NamesArg>,
+
     /// Name of the overlay interface [default: hive0, or the next that is free]
     #[arg(long, value_name = "NAME")]
     pub interface: Option<String>,
@@ -315,6 +362,15 @@ pub struct UpArgs {
     /// MTU of the overlay interface in bytes [default: 1420]
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<u16>,
+}
+
+/// What `up --names` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum NamesArg {
+    /// Stand in front of the servers in /etc/resolv.conf
+    ResolvConf,
+    /// Look for names without a dot in the network
+    Search,
 }
 
 /// Arguments of `status`.
@@ -369,6 +425,23 @@ pub struct PingArgs {
     #[arg(long)]
     pub json: bool,
 }
+
+const NAMES_HELP: &str = "\
+List the names of nodes and services, and how they are found on this machine.
+
+Each node answers for the names of its network on its own overlay addresses, port 53, and only this machine:
+
+  <node>.<net>.hive.internal            a node
+  <service>.<node>.<net>.hive.internal  what it offers ('hivevpn services')
+  <service>.svc.<net>.hive.internal     everybody who offers it and is well, in any order
+  ai.<net>.hive.internal                the models of all nodes ('hivevpn models')
+
+with SRV records (_<service>._tcp.<node>… and _<service>._tcp.svc…), TXT records for services, and PTR records for \
+addresses. A node's name is the one that it was admitted under; what a node calls itself beside that does not resolve.
+
+Where systemd-resolved runs, programs find these names by themselves. Elsewhere ask with 'dig @<address>', or let this node \
+stand in front of the servers in /etc/resolv.conf: 'hivevpn up --names resolv-conf'. With '--names search', 'ssh gpu' is \
+enough.";
 
 const BENCH_HELP: &str = "\
 Measure the tunnel to a peer: throughput, latency and loss.

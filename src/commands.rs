@@ -16,6 +16,7 @@ pub mod admit;
 pub mod audit;
 pub mod authority;
 pub mod bench;
+pub mod connect;
 pub mod delegate;
 pub mod dht;
 pub mod doctor;
@@ -25,6 +26,8 @@ pub mod invite;
 pub mod keygen;
 pub mod login;
 pub mod logout;
+pub mod models;
+pub mod names;
 pub mod netcheck;
 pub mod nodes;
 pub mod password;
@@ -33,7 +36,9 @@ pub mod policy;
 mod prompt;
 mod qr;
 pub mod rotate;
+pub mod services;
 pub mod status;
+pub mod top;
 pub mod up;
 pub mod version;
 pub mod whois;
@@ -76,10 +81,21 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Authority(args) => authority::run(args, &state, &socket),
         Command::Rotate(args) => rotate::run(args, &state, &socket),
         Command::Status(args) => status::run(args, &daemon),
+        Command::Top(args) => top::run(args, &daemon),
         Command::Nodes(args) => nodes::run(args, &daemon),
+        Command::Names(args) => names::run(args, &daemon),
         Command::Whois(args) => whois::run(args, &socket),
+        Command::Models(args) => models::run(args, &socket),
+        Command::Connect(args) => connect::run(args, &socket),
         Command::Ping(args) => ping::run(args, &daemon),
         Command::Policy(args) => policy::run(args, &socket),
+        Command::Expose(args) => services::expose(args, &daemon),
+        Command::Unexpose(args) => services::unexpose(args, &daemon),
+        Command::Exposed(args) => services::exposed(args, &daemon),
+        Command::Services(args) => services::services(args, &daemon),
+        Command::Forward(args) => services::forward(args, &daemon),
+        Command::Unforward(args) => services::unforward(args, &daemon),
+        Command::Forwards(args) => services::forwards(args, &daemon),
         Command::Dht(args) => dht::run(args, &daemon),
         Command::Why(args) => why::run(args, &daemon),
         Command::Bench(args) => bench::run(args, &socket),
@@ -167,7 +183,7 @@ impl Paint {
 }
 
 /// By which relay or endpoint a path goes, to be put behind its name.
-fn by(relay: Option<&str>, endpoint: Option<&str>) -> String {
+pub(crate) fn by(relay: Option<&str>, endpoint: Option<&str>) -> String {
     match (relay, endpoint) {
         (Some(relay), _) => format!(" through {relay}"),
         (None, Some(endpoint)) => format!(" {endpoint}"),
@@ -210,8 +226,9 @@ impl Table {
                 .map(|(cell, &width)| match (number, cell.as_str()) {
                     (0, _) => paint.strong(&format!("{cell:width$}")),
                     (_, "direct" | "stream" | "relay" | "none") => paint.path(cell, width),
-                    (_, "online") => paint.good(&format!("{cell:width$}")),
-                    (_, "offline") => paint.bad(&format!("{cell:width$}")),
+                    (_, "online" | "up") => paint.good(&format!("{cell:width$}")),
+                    (_, "degraded") => paint.fair(&format!("{cell:width$}")),
+                    (_, "offline" | "down") => paint.bad(&format!("{cell:width$}")),
                     (_, _) => format!("{cell:width$}"),
                 })
                 .collect();
@@ -250,7 +267,7 @@ fn now() -> u64 {
 }
 
 /// Seconds in the unit that fits, rounded to the nearest.
-fn span(seconds: u64) -> String {
+pub(crate) fn span(seconds: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(86_400, "d"), (3_600, "h"), (60, "min")];
     let unit = UNITS.iter().find(|(length, _)| seconds >= 2 * length);
     match unit {
@@ -260,7 +277,7 @@ fn span(seconds: u64) -> String {
 }
 
 /// 1234567 → "1.2 MB".
-fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
     if count < 1000 {
         return format!("{count} B");

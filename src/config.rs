@@ -22,8 +22,9 @@ use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use zeroize::Zeroizing;
 
 use crate::{
-    cli::UpArgs,
+    cli::{NamesArg, UpArgs},
     control::Identity,
+    names,
     password::{self, Password, PasswordSource},
     services,
 };
@@ -52,6 +53,7 @@ pub use crate::swarm::{DhtMode, RelayMode};
 pub use values::parse_span;
 
 mod file;
+mod models;
 mod registry;
 mod values;
 
@@ -86,6 +88,8 @@ pub struct Config {
     pub registry: Rules,
     /// What the services of this node go by.
     pub services: services::Config,
+    /// How programs of this machine find names of the network.
+    pub names: names::Config,
     /// The user that the daemon becomes when root starts it; `hivevpn` without, if there is one.
     pub user: Option<String>,
     /// UDP and TCP port; 0 takes any. Without, [`DEFAULT_PORT`], or the next that is free if a network of the same daemon
@@ -132,6 +136,7 @@ impl Default for Config {
             dht: DhtMode::default(),
             registry: Rules::default(),
             services: services::Config::default(),
+            names: names::Config::default(),
             user: None,
             port: None,
             bootstrap: Vec::new(),
@@ -253,8 +258,10 @@ impl Config {
             node,
             underlay,
             admin,
+            names,
             registry,
             interface,
+            models,
         } = file;
         if let Some(name) = network.name {
             self.set_network(name.get_ref(), &place(name.span()))?;
@@ -323,7 +330,10 @@ impl Config {
             self.relay_reservation = parse_reservation(span.get_ref(), &place(span.span()))?;
         }
         self.registry = registry.rules(place)?;
+        models.apply_to(&mut self.services.models, place)?;
         admin.apply_to(&mut self.admin, place)?;
+        self.names.search = names.search.unwrap_or(self.names.search);
+        self.names.resolv_conf = names.resolv_conf.unwrap_or(self.names.resolv_conf);
         if let Some(name) = interface.name {
             self.set_interface(name.get_ref(), &place(name.span()))?;
         }
@@ -370,6 +380,8 @@ impl Config {
             self.add_bootstrap(address, PLACE)?;
         }
         self.relay = args.relay.unwrap_or(self.relay);
+        self.names.search |= args.names.contains(&NamesArg::Search);
+        self.names.resolv_conf |= args.names.contains(&NamesArg::ResolvConf);
         if let Some(file) = &args.admin_file {
             self.admin.file = Some(file.clone());
         }

@@ -20,6 +20,7 @@ use crate::bench::Place;
 
 pub mod admin;
 pub mod membership;
+pub mod names;
 pub mod policy;
 pub mod registry;
 pub mod services;

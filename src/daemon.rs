@@ -7,7 +7,7 @@
 //!
 //! 1. **as root**, if it was root who started us: state directories are claimed and interfaces made ([`Ground`]);
 //! 2. **as the service's user**, if there is one: ports are bound, keys loaded ([`Prepared`]);
-//! 3. **with CAP_NET_ADMIN alone**: databases are opened, networks joined, packets moved.
+//! 3. **with CAP_NET_ADMIN and CAP_NET_BIND_SERVICE alone**: databases are opened, networks joined, packets moved.
 //!
 //! What lives in the kernel (interface, addresses, routes) hangs on the interface, and the interface on this process:
 //! it is gone however the process ends. What lies on the disk and may be stale after a crash, the control socket, is
@@ -26,7 +26,7 @@ use hivevpn_core::{
     relay, session,
 };
 use hivevpn_platform::{
-    priority,
+    open_files, priority,
     privileges::{self, ServiceUser},
     tun::{Tun, TunError},
 };
@@ -38,9 +38,9 @@ use crate::{
     commands::BadUsage,
     config::Config,
     event_loop::{EventLoop, now},
-    footprint::Footprint,
     identity::{self, Identity},
     membership::{self, Membership, OwnAddresses},
+    names,
     store::Store,
     swarm::{DhtMode, addresses::Overlay},
 };
@@ -51,9 +51,12 @@ mod network_side;
 mod runtime;
 
 use convoy::Convoy;
-use ground::Ground;
+use ground::{Claim, Ground};
 use network_side::{NetworkSide, Ports};
 use runtime::RuntimeThread;
+
+/// Sockets, above all of connections to what is exposed and forwarded.
+const OPEN_FILES: u64 = 16_384;
 
 /// One network to bring up.
 pub struct Launch {
@@ -78,6 +81,9 @@ pub fn run(launches: Vec<Launch>) -> Result<()> {
          capability with 'setcap cap_net_admin+ep'"
     );
     no_core_dumps();
+    if let Err(error) = open_files::raise_limit(OPEN_FILES) {
+        tracing::debug!(%error, "the limit on open files stays as it is");
+    }
     let user = service_user(&launches)?;
     let realtime = launches.iter().any(|launch| launch.config.realtime);
     let mut ports = Ports::wanted_by(launches.iter().map(|launch| &launch.config));
@@ -93,7 +99,7 @@ pub fn run(launches: Vec<Launch>) -> Result<()> {
     if realtime {
         priority::provide();
     }
-    privileges::keep_net_admin_only().context("cannot give up privileges")?;
+    privileges::keep_only_network().context("cannot give up privileges")?;
     // The change of user and of capabilities has reset it.
     no_core_dumps();
     convoy.run(prepared)
@@ -199,7 +205,7 @@ impl Prepared {
             tun,
             &identity,
             network_side,
-            claim.footprint(),
+            &claim,
             runtime.handle(),
             siblings,
         );
@@ -217,27 +223,32 @@ fn up(
     mut tun: Tun,
     identity: &Identity,
     mut network_side: NetworkSide,
-    footprint: &Footprint,
+    claim: &Claim,
     runtime: &Handle,
     siblings: &Siblings,
 ) -> Result<()> {
     let Launch { config, state, .. } = launch;
     let store = Store::open(state)?;
     let way = membership::way(&store, config, state)?;
-    let Some(membership) = network_side.become_member(way, identity, &store, config, footprint)?
+    let Some(membership) =
+        network_side.become_member(way, identity, &store, config, claim.footprint())?
     else {
         return Ok(());
     };
     let own = membership.addresses(&identity.signer()?);
     siblings.take_addresses(&mut tun, &own)?;
     // What a founder made is of use from here on; what a joiner got is kept since it asked.
-    footprint.keep();
+    claim.footprint().keep();
     let network = membership.network.genesis().name();
     tracing::info!(%network, interface = tun.name(), ipv4 = %own.ipv4.0, ipv6 = %own.ipv6.0, "up");
     let greet = membership.is_founded_now;
     let node = node(membership, identity, &store, config)?;
-    let (parts, services, rest) =
+    let (parts, mut services, rest) =
         network_side.into_parts(node, tun, store, state, config, greet)?;
+    services.names = names::Start {
+        config: config.names.clone(),
+        resolv_conf: claim.resolv_conf(),
+    };
     let services = runtime::run_services(services)?;
     let result = EventLoop::new(parts).run();
     // The loop has dropped its end of the questions, which ends the services.

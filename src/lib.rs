@@ -13,6 +13,10 @@
 //! - [`policy`]: who may reach what, as people write it
 //! - [`identity`], [`key_file`], [`store`]: secret keys, here and for other programs, and what survives a restart
 //! - [`services`]: what stands on the overlay: services offered and used, names, models
+//! - [`names`]: a resolver for this machine, and how its programs come to ask it
+//! - [`http`]: the reverse proxy in front of services that speak plain HTTP
+//! - [`models`]: every model of the network at one address
+//! - [`mod@top`]: this node, live, on a screen
 //! - [`password`]: the network's password, and how it gets here
 //! - [`mailbox`]: into the loop from anywhere
 //!
@@ -30,11 +34,14 @@ pub mod daemon;
 pub mod doctor;
 pub mod event_loop;
 pub mod footprint;
+pub mod http;
 pub mod identity;
 pub mod joining;
 pub mod key_file;
 pub mod mailbox;
 pub mod membership;
+pub mod models;
+pub mod names;
 pub mod netcheck;
 pub mod password;
 pub mod policy;
@@ -45,3 +52,4 @@ pub mod roles;
 pub mod services;
 pub mod store;
 pub mod swarm;
+pub mod top;

@@ -144,6 +144,7 @@ fn services_rule(ask: &services::Ask) -> (&'static str, Roles, Option<String>) {
         }
         Ask::Unexpose { name } => ("unexpose", Roles::PROXY, Some(name.clone())),
         Ask::Forward(forward) => ("forward", Roles::PROXY, Some(forward.to.clone())),
+        Ask::Names => ("names", Roles::METRICS, None),
         Ask::Unforward { listen } => ("unforward", Roles::PROXY, Some(listen.clone())),
         Ask::Exposed | Ask::Forwards | Ask::Services | Ask::Models => {
             ("services", Roles::METRICS, None)

@@ -5,6 +5,12 @@
 //! [`Snapshot`], which everybody reads without waiting. What this node offers travels the other way, as [`Told`].
 //!
 //! - [`snapshot`]: members and services, as of a moment
+//! - [`exposures`], [`exposure`]: what this node offers, all of it and one thing
+//! - [`sockets`], [`door`], [`hatch`]: where members' connections and datagrams come in; [`scope`]: whose
+//! - [`probe`], [`standing`]: whether it answers
+//! - [`forwards`], [`forward`]: ports of this machine that lead to members' services; [`destination`]: to which
+//! - [`splice`], [`flows`], [`room`]: carrying bytes and datagrams, and how many; [`span`]: for how long
+//! - [`listing`]: what all members offer
 
 use anyhow::Result;
 use hivevpn_core::{
@@ -12,17 +18,37 @@ use hivevpn_core::{
     policy::Exposed,
     registry::{Load, Service},
 };
+use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     control::{Reply, services::Ask},
     event_loop::Local,
-    mailbox,
+    mailbox, models, names,
     store::{Shelf, Store},
 };
 
+pub mod destination;
+pub mod door;
+pub mod exposure;
+pub mod exposures;
+pub mod flows;
+pub mod forward;
+pub mod forwards;
+pub mod hatch;
+pub mod listing;
+pub mod probe;
+pub mod room;
+pub mod scope;
 pub mod snapshot;
+pub mod sockets;
+pub mod span;
+pub mod splice;
+pub mod standing;
 
+use exposures::Exposures;
+use forwards::Forwards;
+use room::Room;
 pub use snapshot::Snapshot;
 
 /// Questions that may wait.
@@ -87,11 +113,16 @@ pub struct Parts {
     pub forwards: Shelf,
     /// What the user has configured.
     pub config: Config,
+    /// What the names of this network start with.
+    pub names: names::Start,
 }
 
 /// What the user has configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Config {}
+pub struct Config {
+    /// What the endpoint for all models goes by.
+    pub models: models::Config,
+}
 
 /// Both ends of what connects loop and services.
 pub fn connect(
@@ -112,14 +143,58 @@ pub fn connect(
         exposed: store.shelf("exposed")?,
         forwards: store.shelf("forwards")?,
         config,
+        names: names::Start::default(),
     };
     Ok((desk, parts))
 }
 
-/// Runs the services of this node until the data loop has gone.
-pub async fn run(mut parts: Parts) {
-    while let Some(asked) = parts.asked.recv().await {
-        // Whoever asked may have gone.
-        let _ = asked.answer.send(Reply::Error("not yet".to_owned()));
+/// Runs the services of this node until the data loop has gone, and undoes them then.
+pub async fn run(parts: Parts) {
+    let Parts {
+        mut asked,
+        snapshots,
+        to_loop,
+        exposed,
+        forwards,
+        config,
+        names,
+    } = parts;
+    let names = names::start(snapshots.clone(), names);
+    let room = Room::of_this_process();
+    let exposures = Exposures::open(exposed, snapshots.clone(), to_loop, room.clone());
+    let forwards = Forwards::open(forwards, snapshots.clone(), room);
+    let models = models::start(snapshots.clone(), config.models, names.is_asked());
+
+    while let Some(Asked { ask, answer }) = asked.recv().await {
+        let (exposures, forwards) = (exposures.clone(), forwards.clone());
+        let (snapshots, models, named) = (snapshots.clone(), models.clone(), names.view());
+        // Some take seconds, because they look at what they are to expose.
+        tokio::spawn(async move {
+            let reply = match ask {
+                Ask::Expose(expose) => reply(exposures.expose(expose).await),
+                Ask::Unexpose { name } => reply(exposures.unexpose(&name).await),
+                Ask::Exposed => Reply::of(&exposures.list()),
+                Ask::Forward(forward) => reply(forwards.forward(forward).await),
+                Ask::Unforward { listen } => reply(forwards.unforward(&listen).await),
+                Ask::Forwards => Reply::of(&forwards.list()),
+                Ask::Services => Reply::of(&listing::services(&snapshots.borrow())),
+                Ask::Models => Reply::of(&models.list()),
+                Ask::Names => Reply::of(&named.list()),
+            };
+            // Whoever asked may have gone.
+            let _ = answer.send(reply);
+        });
+    }
+
+    names.end().await;
+    exposures.end().await;
+    forwards.end().await;
+    models.end().await;
+}
+
+fn reply<T: Serialize>(outcome: Result<T>) -> Reply {
+    match outcome {
+        Ok(value) => Reply::of(&value),
+        Err(error) => Reply::Error(format!("{error:#}")),
     }
 }

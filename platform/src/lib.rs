@@ -21,6 +21,8 @@
 //! - [`command_line`], [`terminal`]: secrets that were typed, shown to nobody.
 //! - [`host_name`]: a name for this node.
 //! - [`disk_space`]: whether there is room for what we keep.
+//! - [`process`]: whether another one still runs.
+//! - [`listeners`], [`open_files`]: what listens on this machine, and how many sockets we may have.
 //!
 //! # Systems
 //!
@@ -28,9 +30,10 @@
 //!
 //! | | Linux | other unix | Windows |
 //! |---|---|---|---|
-//! | [`udp`], [`addresses`], [`secret_file`], [`terminal`], [`host_name`], [`disk_space`], [`lock`], [`poll::wait`] | yes | common code, never run there | no |
-//! | [`tun`], [`routes`], [`poll::Waker`], [`privileges::peer_credentials`], giving up [`privileges`], [`network_change`] | yes | an error that says so | no |
+//! | [`udp`], [`addresses`], [`secret_file`], [`terminal`], [`host_name`], [`disk_space`], [`lock`], [`open_files`], [`poll::wait`] | yes | common code, never run there | no |
+//! | [`tun`], [`routes`], [`poll::Waker`], [`privileges::peer_credentials`], giving up [`privileges`], [`network_change`], [`listeners`] | yes | an error that says so | no |
 //! | [`command_line`] | yes | an error that says so | no |
+//! | [`process`] | yes | as if nobody ran | no |
 //! | [`boot_time`] | yes | does not count sleep everywhere | no |
 
 pub mod addresses;
@@ -39,11 +42,14 @@ pub mod command_line;
 pub mod disk_space;
 pub mod hand_over;
 pub mod host_name;
+pub mod listeners;
 pub mod lock;
 pub mod network_change;
+pub mod open_files;
 pub mod poll;
 pub mod priority;
 pub mod privileges;
+pub mod process;
 pub mod routes;
 pub mod secret_file;
 pub mod terminal;

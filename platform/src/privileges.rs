@@ -2,7 +2,7 @@
 //!
 //! A daemon starts with more than it needs: to open the TUN driver, to bind a low port, to hand its files to another
 //! user. It gives up the rest in two steps, both while it has one thread, because privileges belong to threads and are
-//! inherited: [`become_user`] after what only root may do, [`keep_net_admin_only`] after what ports and priorities take.
+//! inherited: [`become_user`] after what only root may do, [`keep_only_network`] after what ports and priorities take.
 
 use std::ffi::CString;
 use std::io;
@@ -18,7 +18,7 @@ mod system;
 #[path = "privileges/unsupported.rs"]
 mod system;
 
-pub use system::{become_user, keep_net_admin_only, may_configure_interfaces, peer_credentials};
+pub use system::{become_user, keep_only_network, may_configure_interfaces, peer_credentials};
 
 /// The user that a daemon started by root becomes, and the group that may ask it, where they exist.
 pub const SERVICE: &str = "hivevpn";

@@ -7,6 +7,7 @@ use anyhow::Result;
 use crate::{
     cli::{self, Cli},
     control::{self, Daemon, NoDaemon, Request},
+    names,
 };
 
 /// Ends the network that is meant, or, where none is named, all of this state directory. Returns when everything is
@@ -15,6 +16,19 @@ pub fn run(cli: &Cli, daemon: &Daemon) -> Result<()> {
     if daemon.on.is_some() {
         return control::ask(daemon, &Request::Down);
     }
+    let outcome = stop(cli);
+    // Only after a crash there is anything left to undo.
+    let Some(what) = names::repair()? else {
+        return outcome;
+    };
+    eprintln!("hivevpn: {what}");
+    match is_nobody(&outcome) {
+        true => Ok(()),
+        false => outcome,
+    }
+}
+
+fn stop(cli: &Cli) -> Result<()> {
     let socket = cli.socket();
     let outcome = control::stop(&socket);
     if cli.net.is_some() || cli.socket.is_some() || !is_nobody(&outcome) {

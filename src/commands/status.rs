@@ -120,7 +120,7 @@ fn render(status: &Status, paint: Paint) -> String {
 }
 
 /// What a node that the others do not take for a member has to know.
-fn standing(status: &Status) -> Option<String> {
+pub(crate) fn standing(status: &Status) -> Option<String> {
     if let Some(expelled) = &status.node.expelled {
         let because = if expelled.reason.is_empty() {
             String::new()

@@ -45,7 +45,7 @@ pub fn run(args: &WhyArgs, daemon: &Daemon) -> Result<()> {
 }
 
 /// 3725 → "1 h 2 min".
-fn span(seconds: u64) -> String {
+pub(crate) fn span(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),

@@ -3,7 +3,9 @@
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{RelayMode, administrators::AdminSection, registry::RegistrySection};
+use super::{
+    RelayMode, administrators::AdminSection, models::ModelsSection, registry::RegistrySection,
+};
 
 pub(super) type Spanned<T> = toml::Spanned<T>;
 
@@ -14,8 +16,10 @@ pub(super) struct File {
     pub node: NodeSection,
     pub underlay: UnderlaySection,
     pub admin: AdminSection,
+    pub names: NamesSection,
     pub registry: RegistrySection,
     pub interface: InterfaceSection,
+    pub models: ModelsSection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -64,6 +68,13 @@ pub(super) struct UnderlaySection {
     pub relay_rate: Option<Spanned<String>>,
     pub relay_members: Option<Vec<Spanned<String>>>,
     pub relay_reservation: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct NamesSection {
+    pub search: Option<bool>,
+    pub resolv_conf: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::admin::Sealed;
+
 /// A question about services.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "about", rename_all = "snake_case")]
@@ -30,6 +32,8 @@ pub enum Ask {
     Services,
     /// [`Models`].
     Models,
+    /// [`Names`](super::names::Names).
+    Names,
 }
 
 /// What to offer, and how.
@@ -53,6 +57,9 @@ pub struct Expose {
     pub tags: Vec<String>,
     /// Offer it to everyone although it lets everyone in.
     pub unauthenticated: bool,
+    /// What a model server asks for: members need not know it.
+    #[serde(default)]
+    pub api_key: Option<Sealed>,
 }
 
 /// What this node offers.
@@ -78,6 +85,12 @@ pub struct Exposed {
     pub connections: u64,
     /// What is wrong with it at the moment.
     pub problem: Option<String>,
+    /// `tcp` or `udp`.
+    #[serde(default)]
+    pub protocol: String,
+    /// What whoever exposed it should know; only in the answer to that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// Which service to bring here, and where to.

@@ -79,7 +79,7 @@ pub use sync::SyncMessage;
 pub use time::{TimeFloor, UnixTime};
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests {
     mod admission;

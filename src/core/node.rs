@@ -348,7 +348,7 @@ impl Node {
         if now.instant >= self.poll_timeout() + OVERSLEPT {
             self.handle_network_change(now);
         }
-        self.time.saw(now.unix);
+        self.time.now(now.unix);
         self.tunnels.handle_timeout(now.instant);
         self.outputs
             .extend(self.connections.handle_timeout(now.instant));
@@ -456,4 +456,4 @@ impl Node {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -28,3 +28,6 @@ pub use predicates::{InvalidPattern, KeyPattern, MaxBytes, Quota, Role, Rules, T
 pub use replica::Replica;
 pub use service::{Health, Kind, Load, Model, OpenAi, Service, State, Transport};
 pub use validator::{Candidate, Validator};
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,14 @@ use hivevpn_platform::{
 };
 
 use super::Launch;
-use crate::{config::Config, footprint::Footprint};
+use crate::{
+    config::Config,
+    footprint::Footprint,
+    names::{
+        self,
+        resolv_conf::{self, ResolvConf},
+    },
+};
 
 /// Interfaces are called `hive0`, `hive1`, … unless they are given names.
 const INTERFACE: &str = "hive";
@@ -39,6 +46,7 @@ impl Ground {
 /// Whoever holds the lock owns what is in the directory: only then is anything made there, or taken away again.
 pub(super) struct Claim {
     footprint: Footprint,
+    resolv_conf: Option<ResolvConf>,
     _lock: InstanceLock,
 }
 
@@ -74,8 +82,14 @@ impl Claim {
         }
         Ok(Self {
             footprint,
+            resolv_conf: resolv_conf(&launch.config.names),
             _lock: lock,
         })
+    }
+
+    /// The file that names the machine's name servers, if we are to change it.
+    pub(super) fn resolv_conf(&self) -> Option<ResolvConf> {
+        self.resolv_conf.clone()
     }
 
     pub(super) fn footprint(&self) -> &Footprint {
@@ -88,6 +102,20 @@ impl Drop for Claim {
         // The lock goes afterwards.
         self.footprint.undo();
     }
+}
+
+/// Puts the file back after a crash, and opens it if it is to be changed again: nobody but root can.
+fn resolv_conf(config: &names::Config) -> Option<ResolvConf> {
+    match names::repair() {
+        Ok(Some(what)) => tracing::warn!("{what}"),
+        Ok(None) => {}
+        Err(error) => tracing::warn!("{error:#}"),
+    }
+    if !config.resolv_conf {
+        return None;
+    }
+    let file = ResolvConf::open(resolv_conf::PATH.as_ref());
+    file.inspect_err(|error| tracing::debug!("{error:#}")).ok()
 }
 
 /// Makes the directory above those of several networks, in which `user` must find its way.

@@ -150,14 +150,16 @@ pub(super) fn user(facts: &Facts) -> Check {
     if *exists {
         return Check::fine(
             NAME,
-            format!("a daemon that root starts becomes the user '{name}' with CAP_NET_ADMIN alone"),
+            format!(
+                "a daemon that root starts becomes the user '{name}' with CAP_NET_ADMIN and CAP_NET_BIND_SERVICE alone"
+            ),
         );
     }
     if name == privileges::SERVICE || name == "root" {
         return Check::fine(
             NAME,
             format!(
-                "a daemon that root starts stays root, with CAP_NET_ADMIN alone; to give it a user: useradd --system \
+                "a daemon that root starts stays root, with CAP_NET_ADMIN and CAP_NET_BIND_SERVICE alone; to give it a user: useradd --system \
                  --user-group --no-create-home {}",
                 privileges::SERVICE
             ),

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use hivevpn_core::{
+    membership::address,
     node::{MemberStatus, Now},
     policy::Exposed,
     registry,
@@ -78,11 +79,17 @@ impl EventLoop {
     fn snapshot(&self, now: Now) -> Snapshot {
         let members = self.node.members();
         let members = members.into_iter().map(|member| self.snapshot_of(member));
+        let genesis = self.node.network().genesis();
         Snapshot {
-            network: self.node.network().genesis().name().to_string(),
+            network: genesis.name().to_string(),
+            ranges: vec![
+                genesis.ipv4_prefix().into(),
+                address::ipv6_prefix(&genesis.id()).into(),
+            ],
             interface: self.tun.name().to_owned(),
             members: members.collect::<Vec<_>>().into(),
             services: self.node.services().into(),
+            admits_by_password: self.node.has_password(),
             taken: Taken(now.unix),
         }
     }

@@ -41,6 +41,8 @@ fn every_request() -> Vec<Request> {
         Request::Dht(registry::Ask::Delete { key: "a/b".into() }),
         Request::Dht(registry::Ask::Walk { prefix: None }),
         Request::Dht(registry::Ask::Routes),
+        Request::Services(services::Ask::Services),
+        Request::Services(services::Ask::Unexpose { name: "llm".into() }),
         Request::Down,
     ]
 }
@@ -110,7 +112,10 @@ fn what_changes_something_is_written_down_without_what_it_made() {
     }
     let written = audit::read(state.path(), 99).unwrap();
     let names: Vec<_> = written.iter().map(|entry| entry.request.as_str()).collect();
-    assert_eq!(names, ["invite", "dht put", "dht delete", "down"]);
+    assert_eq!(
+        names,
+        ["invite", "dht put", "dht delete", "unexpose", "down"]
+    );
     assert_eq!(written[0].subject.as_deref(), Some("laptop 10.77.0.4"));
     assert_eq!(written[0].outcome, "done");
     let text = std::fs::read_to_string(state.path().join(audit::FILE)).unwrap();

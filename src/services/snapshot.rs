@@ -12,6 +12,7 @@ use hivevpn_core::{
     node::ServiceStatus,
     policy::{Selector, Subject},
 };
+use ipnet::IpNet;
 use libp2p::PeerId;
 
 /// What the services know of the network. Cheap to clone.
@@ -21,10 +22,14 @@ pub struct Snapshot {
     pub network: String,
     /// The overlay interface.
     pub interface: String,
+    /// What overlay addresses are taken from, both families.
+    pub ranges: Vec<IpNet>,
     /// All members, this node included.
     pub members: Arc<Vec<Member>>,
     /// All services, ours included, by name and owner.
     pub services: Arc<Vec<ServiceStatus>>,
+    /// Whether this node admits whoever knows the network's password.
+    pub admits_by_password: bool,
     /// When it was taken.
     pub taken: Taken,
 }

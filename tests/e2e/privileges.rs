@@ -11,8 +11,9 @@ use crate::deadline::until;
 use crate::lab::{Host, Lab, Outcome, Process};
 use crate::node::{HIVEVPN, STOP, exit};
 
-/// CAP_NET_ADMIN, as proc_pid_status(5) shows it.
+/// CAP_NET_ADMIN, as proc_pid_status(5) shows it; and with CAP_NET_BIND_SERVICE.
 const NET_ADMIN: &str = "0000000000001000";
+const BOTH: &str = "0000000000001400";
 const NONE: &str = "0000000000000000";
 
 /// The service's user and group in the user database that a test shows to a daemon.
@@ -35,7 +36,7 @@ fn of_every_thread(pid: impl std::fmt::Display, field: &str) -> BTreeSet<String>
         .collect()
 }
 
-fn has_one_capability(pid: impl std::fmt::Display) {
+fn has_two_capabilities(pid: impl std::fmt::Display) {
     let pid = pid.to_string();
     let threads = std::fs::read_dir(format!("/proc/{pid}/task"))
         .unwrap()
@@ -45,8 +46,8 @@ fn has_one_capability(pid: impl std::fmt::Display) {
         "the network side has started: {threads} threads"
     );
     for (field, expected) in [
-        ("CapEff", NET_ADMIN),
-        ("CapPrm", NET_ADMIN),
+        ("CapEff", BOTH),
+        ("CapPrm", BOTH),
         ("CapInh", NONE),
         ("CapAmb", NONE),
         ("CapBnd", NONE),
@@ -58,7 +59,7 @@ fn has_one_capability(pid: impl std::fmt::Display) {
 }
 
 /// Whether this process is root of a user namespace that has no other users to become.
-fn is_alone() -> bool {
+pub fn is_alone() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
     let is_whole = map.split_whitespace().nth(2) == Some("4294967295");
     if !is_whole {
@@ -125,18 +126,18 @@ fn run_as(host: &Host, uid: u32, groups: &str, line: &[&str]) -> Outcome {
 }
 
 #[test]
-fn every_thread_of_a_running_node_has_one_capability_and_can_gain_none() {
+fn every_thread_of_a_running_node_has_two_capabilities_and_can_gain_none() {
     let lab = Lab::new().public("a").public("b").build();
     let a = lab.host("a").up(&[]);
     let b = lab.host("b").up(&["--join", &a.invite()]);
     for node in [&a, &b] {
-        has_one_capability(node.pid());
+        has_two_capabilities(node.pid());
     }
     // Which is enough for the addresses, that are given to the interface afterwards, and for what goes through it.
     until(Duration::from_secs(15), "b reaches a", || {
         b.host().pings(a.ipv4()) && b.host().pings(a.ipv6())
     });
-    has_one_capability(a.pid());
+    has_two_capabilities(a.pid());
 }
 
 #[test]
@@ -154,7 +155,7 @@ fn root_becomes_the_service_s_user_who_owns_the_state_and_cleans_up() {
 
     let mut service = Service::up(host, &with_user);
     let pid = service.process.pid();
-    has_one_capability(pid);
+    has_two_capabilities(pid);
     let uids = format!("{SERVICE}\t{SERVICE}\t{SERVICE}\t{SERVICE}");
     assert_eq!(of_every_thread(pid, "Uid"), [uids.clone()].into());
     assert_eq!(of_every_thread(pid, "Gid"), [uids].into());

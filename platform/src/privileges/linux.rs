@@ -15,9 +15,11 @@ use rustix::thread::{
 
 use super::{PeerCredentials, ServiceUser};
 
-/// What set-up needs that running does not: low ports, a real-time priority, and giving up all this.
-const FOR_SET_UP: CapabilitySet = CapabilitySet::NET_ADMIN
-    .union(CapabilitySet::NET_BIND_SERVICE)
+/// What running takes: interfaces, addresses and routes; and ports below 1024 of the overlay, for what is exposed there.
+const FOR_RUNNING: CapabilitySet = CapabilitySet::NET_ADMIN.union(CapabilitySet::NET_BIND_SERVICE);
+
+/// What set-up needs that running does not: a real-time priority, and giving up all this.
+const FOR_SET_UP: CapabilitySet = FOR_RUNNING
     .union(CapabilitySet::SYS_NICE)
     .union(CapabilitySet::SYS_RESOURCE)
     .union(CapabilitySet::SETPCAP);
@@ -58,9 +60,9 @@ pub fn become_user(user: &ServiceUser) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives up every capability but CAP_NET_ADMIN, for this thread and those it makes, and for every program they execute.
-/// Call it while there is one thread.
-pub fn keep_net_admin_only() -> io::Result<()> {
+/// Gives up every capability but CAP_NET_ADMIN and CAP_NET_BIND_SERVICE, for this thread and those it makes, and all of
+/// them for every program they execute. Call it while there is one thread. Who does not hold the second goes on without.
+pub fn keep_only_network() -> io::Result<()> {
     let held = capabilities(None)?;
     // Who holds the capability of a file alone may not do this, and need not: such a thread can gain nothing by
     // executing a program once no_new_privs is set.
@@ -72,7 +74,9 @@ pub fn keep_net_admin_only() -> io::Result<()> {
     }
     clear_ambient_capability_set()?;
     set_no_new_privs(true)?;
-    set_capabilities(None, exactly(CapabilitySet::NET_ADMIN))?;
+    // Without the first there is nothing to do here: that is an error.
+    let kept = held.permitted.intersection(FOR_RUNNING);
+    set_capabilities(None, exactly(kept.union(CapabilitySet::NET_ADMIN)))?;
     Ok(())
 }
 
@@ -144,14 +148,14 @@ mod tests {
 
     /// Capabilities belong to a thread: this one of the test is given up for it.
     #[test]
-    fn a_thread_that_gave_up_the_rest_keeps_one_capability_and_can_gain_none() {
+    fn a_thread_that_gave_up_the_rest_keeps_two_capabilities_and_can_gain_none() {
         if !may_configure_interfaces() {
             println!("skipped: needs CAP_NET_ADMIN");
             return;
         }
         let status = std::thread::spawn(|| {
-            keep_net_admin_only().unwrap();
-            keep_net_admin_only().expect("twice is fine");
+            keep_only_network().unwrap();
+            keep_only_network().expect("twice is fine");
             fs::read_to_string("/proc/thread-self/status").unwrap()
         });
         let status = status.join().unwrap();
@@ -159,8 +163,8 @@ mod tests {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
             line.unwrap().trim_matches([':', '\t', ' ']).to_owned()
         };
-        assert_eq!(field("CapEff"), "0000000000001000");
-        assert_eq!(field("CapPrm"), "0000000000001000");
+        assert_eq!(field("CapEff"), "0000000000001400");
+        assert_eq!(field("CapPrm"), "0000000000001400");
         assert_eq!(field("CapInh"), "0000000000000000");
         assert_eq!(field("CapAmb"), "0000000000000000");
         assert_eq!(field("CapBnd"), "0000000000000000");

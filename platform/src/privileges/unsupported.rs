@@ -40,6 +40,6 @@ pub fn become_user(user: &ServiceUser) -> io::Result<()> {
 }
 
 /// There is nothing finer than root here: it stays.
-pub fn keep_net_admin_only() -> io::Result<()> {
+pub fn keep_only_network() -> io::Result<()> {
     Ok(())
 }

@@ -64,14 +64,14 @@ pub(super) struct Registry {
     sealing: Sealing,
     rules: Rules,
     is_client: bool,
-    replica: Replica,
+    pub(super) replica: Replica,
     /// The last number that we signed with.
     seq: u64,
     offers: BTreeMap<Name, Offer>,
     loads: loads::Loads,
     fetches: BTreeMap<PeerId, exchange::Fetch>,
     /// With whom replicas are to be compared, and when.
-    resync: BTreeMap<PeerId, Resync>,
+    pub(super) resync: BTreeMap<PeerId, Resync>,
     allowances: Allowances<PeerId>,
     changes: u64,
     next_window: Option<Instant>,
@@ -298,7 +298,7 @@ impl Node {
 
     /// Deletes what we have under a key. Returns the tombstone's sequence number.
     pub fn delete_entry(&mut self, key: &Key, now: Now) -> Result<u64, Rejection> {
-        self.time.saw(now.unix);
+        self.time.now(now.unix);
         if !self.has_own(key) {
             return Err(Rejection::NothingThere);
         }
@@ -386,7 +386,7 @@ impl Node {
         origin: Origin,
         now: Now,
     ) -> Result<Option<(SignerKey, Key)>, Rejection> {
-        self.time.saw(now.unix);
+        self.time.now(now.unix);
         let pipeline = self.pipeline();
         if let Some(known) = self.registry.replica.known(sealed) {
             return match slot.is_some_and(|slot| slot != pipeline.slot_of(&known.entry)) {

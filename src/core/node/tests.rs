@@ -28,7 +28,7 @@ mod hostile;
 mod joining;
 mod passwords;
 mod policy;
-mod registry;
+pub(crate) mod registry;
 mod renewal;
 mod storage;
 

@@ -52,7 +52,7 @@ pub struct Entry {
 /// What is signed.
 #[derive(Debug, Encode, Decode)]
 #[cbor(map)]
-struct Payload {
+pub(super) struct Payload {
     #[n(0)]
     version: u8,
     #[n(1)]
@@ -69,6 +69,27 @@ struct Payload {
     lifetime_secs: u64,
     #[n(7)]
     value: Option<ByteVec>,
+}
+
+#[cfg(test)]
+impl Payload {
+    /// Of an entry with a lifetime that no honest node signs.
+    pub fn forged(
+        owner: &Signer,
+        network: &crate::membership::Network,
+        lifetime_secs: u64,
+    ) -> Self {
+        Payload {
+            version: VERSION,
+            network: network.id(),
+            owner: owner.key(),
+            key: Key::parse("a").expect("a key"),
+            seq: 1,
+            issued: crate::membership::testing::NOW,
+            lifetime_secs,
+            value: None,
+        }
+    }
 }
 
 /// An entry whose signature was found good. Who signed it, and for which network, is still to be judged.

@@ -258,6 +258,11 @@ impl Rules {
         self
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether the passing of time alone may change what they say.
     pub fn depend_on_time(&self) -> bool {
         let mut predicates = self.0.iter().flat_map(|rule| &rule.predicates);

@@ -38,7 +38,7 @@ const _: () = assert!(MAX_SEALED < BUDGET);
 /// What members send each other about the registry.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum RegistryMessage {
-    /// It came; or, of a summary, the sender has the same.
+    /// It came.
     #[n(0)]
     Taken,
     /// The sender has done enough for the receiver for the moment.
@@ -50,7 +50,7 @@ pub enum RegistryMessage {
     /// News that the sender has, and that may be asked for.
     #[n(3)]
     Have(#[n(0)] Vec<OwnerVersions>),
-    /// All that the sender has, in short. Answered by the receiver's own, if that is another one.
+    /// All that the sender has, in short. Answered by the receiver's own, or by [`RegistryMessage::Same`].
     #[n(4)]
     Summary(#[cbor(n(0), with = "minicbor::bytes")] [u8; 32]),
     /// What the sender has of each owner; asks for [`RegistryMessage::Versions`].
@@ -74,6 +74,9 @@ pub enum RegistryMessage {
     /// The sender serves nobody, or was not understood.
     #[n(11)]
     Nothing,
+    /// The sender has what the summary says.
+    #[n(12)]
+    Same,
 }
 
 /// Sealed entries.
@@ -186,6 +189,7 @@ impl RegistryMessage {
             RegistryMessage::Taken
             | RegistryMessage::Later
             | RegistryMessage::Nothing
+            | RegistryMessage::Same
             | RegistryMessage::Summary(_)
             | RegistryMessage::Get(_) => true,
         };

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use quinn::rustls::RootCertStore;
@@ -19,6 +20,21 @@ const BYTES: usize = 3_000_000;
 
 /// Sends some megabytes on a QUIC stream and asserts that the same come back.
 pub fn works(from: &Host, to: &Host, address: IpAddr) {
+    let server = serve(to, address);
+    let target = server.address;
+    server.echoes(from, target);
+}
+
+/// A server that echoes one stream.
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
+    client: ClientConfig,
+    serving: JoinHandle<()>,
+}
+
+/// Starts one at a free port of this address.
+pub fn serve(to: &Host, address: IpAddr) -> Server {
     let certified = rcgen::generate_simple_self_signed([NAME.to_owned()]).unwrap();
     let (certificate, key) = (
         certified.cert.der().clone(),
@@ -43,35 +59,48 @@ pub fn works(from: &Host, to: &Host, address: IpAddr) {
             connection.closed().await;
         });
     });
-    let target = told.recv_timeout(PATIENCE).unwrap();
-    from.here(move || {
-        run(async move {
-            let any: IpAddr = if target.is_ipv4() {
-                [0, 0, 0, 0].into()
-            } else {
-                [0_u16; 8].into()
-            };
-            let endpoint = Endpoint::client(SocketAddr::new(any, 0)).unwrap();
-            let connection = endpoint
-                .connect_with(client, target, NAME)
-                .unwrap()
-                .await
-                .unwrap();
-            let (mut stream, mut back) = connection.open_bi().await.unwrap();
-            let sent: Vec<u8> = (0..BYTES).map(|index| (index % 251) as u8).collect();
-            stream.write_all(&sent).await.unwrap();
-            stream.finish().unwrap();
-            assert!(
-                back.read_to_end(BYTES).await.unwrap() == sent,
-                "the echo is different"
-            );
-            connection.close(0_u32.into(), b"done");
-            endpoint.wait_idle().await;
+    Server {
+        address: told.recv_timeout(PATIENCE).unwrap(),
+        client,
+        serving,
+    }
+}
+
+impl Server {
+    /// Has it echo, from where `target` leads to it.
+    pub fn echoes(self, from: &Host, target: SocketAddr) {
+        let Self {
+            client, serving, ..
+        } = self;
+        from.here(move || {
+            run(async move {
+                let any: IpAddr = if target.is_ipv4() {
+                    [0, 0, 0, 0].into()
+                } else {
+                    [0_u16; 8].into()
+                };
+                let endpoint = Endpoint::client(SocketAddr::new(any, 0)).unwrap();
+                let connection = endpoint
+                    .connect_with(client, target, NAME)
+                    .unwrap()
+                    .await
+                    .unwrap();
+                let (mut stream, mut back) = connection.open_bi().await.unwrap();
+                let sent: Vec<u8> = (0..BYTES).map(|index| (index % 251) as u8).collect();
+                stream.write_all(&sent).await.unwrap();
+                stream.finish().unwrap();
+                assert!(
+                    back.read_to_end(BYTES).await.unwrap() == sent,
+                    "the echo is different"
+                );
+                connection.close(0_u32.into(), b"done");
+                endpoint.wait_idle().await;
+            });
         });
-    });
-    serving
-        .join()
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        serving
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    }
 }
 
 /// Runs a future on this thread, whose sockets are its host's.

@@ -43,6 +43,15 @@ pub fn works(client: &Host, server: &Host, address: IpAddr) {
     session.close();
 }
 
+/// A shell at a name, for a client that is shown its name servers by the shell line `show`, which ends in `exec "$@"`.
+pub fn works_by_name(client: &Host, server: &Host, address: IpAddr, name: &str, show: &str) {
+    let _sshd = serve(server, address, client);
+    // The key is known by the address that it was made for.
+    let line = format!("ssh {OPTIONS} -o HostKeyAlias={address} {TESTER}@{name} hostname");
+    let shell = client.run(&["sh", "-c", show, "sh", "sh", "-c", &line]);
+    assert_eq!(shell.ok(), server.name());
+}
+
 /// One session that is in use for this long.
 pub fn lives(client: &Host, server: &Host, address: IpAddr, long: Duration) {
     let _sshd = serve(server, address, client);

@@ -79,6 +79,14 @@ impl Registry {
     }
 }
 
+impl Registry {
+    /// Whoever does not answer any more brings nothing.
+    fn give_up_fetches(&mut self, now: Instant) {
+        self.fetches
+            .retain(|_, fetch| now < fetch.moved_at + FETCH_TIMEOUT);
+    }
+}
+
 impl Node {
     // ---- telling -----------------------------------------------------------------------------------------
 
@@ -193,7 +201,7 @@ impl Node {
         body: &[u8],
         now: Now,
     ) {
-        self.time.saw(now.unix);
+        self.time.now(now.unix);
         let answer = self.registry_answer(peer, body, now);
         let body = answer.encode();
         self.outputs.push_back(Output::Respond { request, body });
@@ -265,6 +273,7 @@ impl Node {
             RegistryMessage::Taken
             | RegistryMessage::Later
             | RegistryMessage::Nothing
+            | RegistryMessage::Same
             | RegistryMessage::Versions(_)
             | RegistryMessage::Records(..) => {
                 tracing::debug!(%peer, "an answer to no question");
@@ -277,7 +286,7 @@ impl Node {
         let ours = self.registry_summary();
         if ours == theirs {
             self.registry.resync.remove(&peer);
-            return RegistryMessage::Taken;
+            return RegistryMessage::Same;
         }
         self.begin_fetch(peer, now.instant);
         match self.registry.is_client {
@@ -298,8 +307,8 @@ impl Node {
 
     /// Begins to fetch everything that a member has and we lack, unless we are at it.
     fn begin_fetch(&mut self, peer: PeerId, now: Instant) {
-        let fetch = self.registry.fetches.get(&peer);
-        if fetch.is_some_and(|fetch| now < fetch.moved_at + FETCH_TIMEOUT) {
+        self.registry.give_up_fetches(now);
+        if self.registry.fetches.contains_key(&peer) {
             return;
         }
         self.registry.fetches.insert(peer, Fetch::new(now));
@@ -315,6 +324,7 @@ impl Node {
 
     /// Fetches what of this news we lack, and nobody else is bringing.
     fn fetch_news(&mut self, peer: PeerId, versions: &[OwnerVersions], now: Now) {
+        self.registry.give_up_fetches(now.instant);
         let lacking = self.lacking(versions);
         let fetches = self.registry.fetches.values();
         let is_coming = |entry: &(SignerKey, Key)| {
@@ -376,9 +386,10 @@ impl Node {
 
     /// A member's answer to a message of ours.
     pub fn handle_registry_answer(&mut self, peer: PeerId, body: &[u8], now: Now) {
-        self.time.saw(now.unix);
+        self.time.now(now.unix);
         match RegistryMessage::decode(body) {
             Ok(RegistryMessage::Taken) => {}
+            Ok(RegistryMessage::Same) => drop(self.registry.resync.remove(&peer)),
             Ok(RegistryMessage::Summary(theirs)) => {
                 if theirs != self.registry_summary() {
                     self.begin_fetch(peer, now.instant);
@@ -490,7 +501,7 @@ impl Node {
     /// Asks for what lies under a key: a few members for what all have there, and the DHT for what of it we have not heard
     /// of for so long that there may be news, and for that of this owner.
     pub fn seek_entries(&mut self, key: &Key, owner: Option<&PeerId>, now: Now) {
-        self.time.saw(now.unix);
+        self.time.now(now.unix);
         let mut asked: Vec<_> = self.connections.connected().collect();
         self.tunnels.choose_some(&mut asked, 3);
         for peer in asked {

@@ -1,0 +1,138 @@
+//! Reads what passes: the model that is asked for on the way there, the tokens that were used on the way back.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use hyper::{HeaderMap, StatusCode, body::Bytes};
+use libp2p::PeerId;
+
+use super::{
+    meter::{Done, Meter},
+    scan::{Json, Scan},
+};
+
+/// The model that a request names, once it has passed.
+type Model = Arc<Mutex<Option<String>>>;
+
+/// Reads a request's body.
+pub(super) struct Asked {
+    json: Json,
+    model: Model,
+}
+
+impl Asked {
+    pub fn read(&mut self, bytes: &Bytes) {
+        let mut model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
+        if model.is_none() {
+            self.json.read(bytes);
+            model.clone_from(&self.json.found.model);
+        }
+    }
+}
+
+/// Follows one request that was taken in, until it is dropped.
+pub(super) struct Tally {
+    meter: Arc<Meter>,
+    peer: PeerId,
+    /// The backend has to work for it.
+    is_work: bool,
+    /// What is written down, if it is.
+    counted: Option<Counted>,
+    started: Instant,
+    first_byte: Option<Instant>,
+    failed: bool,
+}
+
+#[derive(Default)]
+struct Counted {
+    model: Model,
+    scan: Option<Scan>,
+    /// Tokens that the rate knows of.
+    told: u64,
+}
+
+impl Tally {
+    /// Of a request that the meter has just taken in. Tokens are counted for `is_counted`.
+    pub fn of(meter: &Arc<Meter>, peer: PeerId, is_work: bool, is_counted: bool) -> Self {
+        if is_work {
+            meter.begin_work();
+        }
+        Self {
+            meter: Arc::clone(meter),
+            peer,
+            is_work,
+            counted: is_counted.then(Counted::default),
+            started: meter.now(),
+            first_byte: None,
+            failed: false,
+        }
+    }
+
+    /// What reads the request's body, if that is JSON.
+    pub fn asked(&self, headers: &HeaderMap) -> Option<Asked> {
+        let counted = self.counted.as_ref()?;
+        matches!(Scan::of(headers)?, Scan::Json(_)).then(|| Asked {
+            json: Json::default(),
+            model: Arc::clone(&counted.model),
+        })
+    }
+
+    /// The answer begins.
+    pub fn begins(&mut self, status: StatusCode, headers: &HeaderMap) {
+        self.failed |= status.is_client_error() || status.is_server_error();
+        if let Some(counted) = &mut self.counted {
+            counted.scan = Scan::of(headers);
+        }
+    }
+
+    /// A piece of the answer passes.
+    pub fn read(&mut self, bytes: &Bytes) {
+        if self.first_byte.is_none() {
+            self.first_byte = Some(self.meter.now());
+        }
+        let Some(counted) = &mut self.counted else {
+            return;
+        };
+        if let Some(scan) = &mut counted.scan {
+            scan.read(bytes);
+            let pieces = scan.pieces();
+            self.meter.wrote(pieces.saturating_sub(counted.told));
+            counted.told = pieces;
+        }
+    }
+
+    /// The request has failed.
+    pub fn fail(&mut self) {
+        self.failed = true;
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        let since = |at: Instant| at.saturating_duration_since(self.started);
+        let first_byte = self.first_byte.filter(|_| !self.failed).map(since);
+        self.meter.leave(self.peer);
+        if self.is_work {
+            self.meter.end_work(first_byte);
+        }
+        let Some(mut counted) = self.counted.take() else {
+            return;
+        };
+        let found = counted.scan.as_mut().map(Scan::finish).unwrap_or_default();
+        let asked = counted.model.lock().unwrap_or_else(PoisonError::into_inner);
+        let completion_tokens = found.completion_tokens.unwrap_or(found.pieces);
+        self.meter
+            .wrote(completion_tokens.saturating_sub(counted.told));
+        let done = Done {
+            model: asked.clone().or(found.model).unwrap_or_default(),
+            failed: self.failed,
+            prompt_tokens: found.prompt_tokens.unwrap_or(0),
+            completion_tokens,
+            estimated: found.completion_tokens.is_none(),
+            first_byte,
+        };
+        self.meter.book(self.peer, done);
+    }
+}
