@@ -35,7 +35,7 @@ const DOMAINS: [Domain; 5] = [
     Domain::Descriptor,
 ];
 const AUTHORITY: u8 = 200;
-const FOUNDER: u8 = 1;
+pub(crate) const FOUNDER: u8 = 1;
 
 struct Founded {
     network: Network,
@@ -43,7 +43,7 @@ struct Founded {
     delegation: Vec<u8>,
 }
 
-fn signer(number: u8) -> Signer {
+pub(crate) fn signer(number: u8) -> Signer {
     Signer::from_seed(&[number; 32])
 }
 
@@ -74,7 +74,7 @@ pub(crate) fn network() -> Network {
 
 thread_local! {
     static FOUNDED: Founded = founded();
-    static NODE: RefCell<Node> = RefCell::new(node());
+    pub(crate) static NODE: RefCell<Node> = RefCell::new(node());
 }
 
 fn node() -> Node {
@@ -105,7 +105,7 @@ fn node() -> Node {
     Node::new(start, now()).expect("its own certificate is good")
 }
 
-fn now() -> Now {
+pub(crate) fn now() -> Now {
     Now {
         instant: Instant::now(),
         unix: UNIX,
@@ -160,19 +160,22 @@ pub fn objects(bytes: &[u8]) {
     }
 }
 
+/// A payload that somebody has really signed.
+pub(crate) fn enveloped(signer: u8, domain: Domain, payload: &[u8]) -> Vec<u8> {
+    let keypair = Keypair::ed25519_from_bytes([signer; 32]).expect("any 32 bytes are a key");
+    let (domain, payload) = (domain.as_str().to_owned(), payload.to_vec());
+    SignedEnvelope::new(&keypair, domain, b"/hivevpn/cbor".to_vec(), payload)
+        .expect("ed25519 signs everything")
+        .into_protobuf_encoding()
+}
+
 /// Payloads that an authority, the founder or a member has really signed: what is behind the signature.
 pub fn signed(bytes: &[u8]) {
     let [who, kind, payload @ ..] = bytes else {
         return;
     };
     let number = [AUTHORITY, FOUNDER, 2][usize::from(who % 3)];
-    let sealed = |domain: Domain, payload: &[u8]| {
-        let keypair = Keypair::ed25519_from_bytes([number; 32]).expect("any 32 bytes are a key");
-        let (domain, payload) = (domain.as_str().to_owned(), payload.to_vec());
-        SignedEnvelope::new(&keypair, domain, b"/hivevpn/cbor".to_vec(), payload)
-            .expect("ed25519 signs everything")
-            .into_protobuf_encoding()
-    };
+    let sealed = |domain: Domain, payload: &[u8]| enveloped(number, domain, payload);
     FOUNDED.with(|founded| {
         let genesis = founded.network.genesis();
         let subject = signer(number);
