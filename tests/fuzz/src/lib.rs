@@ -2,17 +2,20 @@
 //!
 //! - `datagrams`, `packets`, `signals`: the underlay and the inside of the tunnels ([`tunnels`])
 //! - `objects`, `signed`, `sync`, `joins`, `invites`: who belongs to us ([`membership`])
+//! - `registry`: what members keep for each other, and what the DHT holds ([`registry`])
 //! - `exchange`, `carrier`, `messages`, `wires`, `addresses`: streams between nodes ([`streams`])
 //! - `config`, `control`: files and commands ([`texts`])
 //!
 //! A function whose bytes mean several things in a row takes them apart by [`Acts`].
 
 mod membership;
+mod registry;
 mod streams;
 mod texts;
 mod tunnels;
 
 pub use membership::{invites, joins, objects, signed, sync};
+pub use registry::registry;
 pub use streams::{addresses, carrier, exchange, messages, wires};
 pub use texts::{config, control};
 pub use tunnels::{datagrams, packets, signals};
@@ -21,7 +24,7 @@ pub use tunnels::{datagrams, packets, signals};
 pub type Target = fn(&[u8]);
 
 /// All of them, by the name of their corpus.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("addresses", addresses),
     ("carrier", carrier),
     ("config", config),
@@ -33,6 +36,7 @@ pub const TARGETS: [(&str, Target); 15] = [
     ("messages", messages),
     ("objects", objects),
     ("packets", packets),
+    ("registry", registry),
     ("signals", signals),
     ("signed", signed),
     ("sync", sync),
@@ -45,6 +49,7 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     seeds.extend(streams::seeds());
     seeds.extend(texts::seeds());
     seeds.extend(tunnels::seeds());
+    seeds.extend(registry::seeds());
     seeds
 }
 

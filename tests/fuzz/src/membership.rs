@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 
 use crate::Acts;
 
-const UNIX: UnixTime = UnixTime(1_800_000_000);
+pub(crate) const UNIX: UnixTime = UnixTime(1_800_000_000);
 /// The kinds of objects that are signed.
 const DOMAINS: [Domain; 5] = [
     Domain::Genesis,
@@ -35,7 +35,7 @@ const DOMAINS: [Domain; 5] = [
     Domain::Descriptor,
 ];
 const AUTHORITY: u8 = 200;
-const FOUNDER: u8 = 1;
+pub(crate) const FOUNDER: u8 = 1;
 
 struct Founded {
     network: Network,
@@ -43,7 +43,7 @@ struct Founded {
     delegation: Vec<u8>,
 }
 
-fn signer(number: u8) -> Signer {
+pub(crate) fn signer(number: u8) -> Signer {
     Signer::from_seed(&[number; 32])
 }
 
@@ -105,11 +105,16 @@ fn node() -> Node {
     Node::new(start, now()).expect("its own certificate is good")
 }
 
-fn now() -> Now {
+pub(crate) fn now() -> Now {
     Now {
         instant: Instant::now(),
         unix: UNIX,
     }
+}
+
+/// The founder's node, the same for all runs.
+pub(crate) fn with_node<R>(act: impl FnOnce(&mut Node) -> R) -> R {
+    NODE.with_borrow_mut(act)
 }
 
 fn invite() -> Invite {
