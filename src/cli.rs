@@ -185,6 +185,9 @@ pub enum Command {
     /// List what all members offer
     #[command(long_about = services::SERVICES_HELP, after_help = services::SERVICES_EXAMPLES)]
     Services(services::ServicesArgs),
+    /// List what members used of the model servers that this node offers
+    #[command(long_about = services::USAGE_HELP)]
+    Usage(services::ListArgs),
     /// Make a member's service a port of this machine
     #[command(long_about = services::FORWARD_HELP, after_help = services::FORWARD_EXAMPLES)]
     Forward(services::ForwardArgs),
@@ -252,6 +255,7 @@ impl Command {
                 | Self::Unexpose(_)
                 | Self::Exposed(_)
                 | Self::Services(_)
+                | Self::Usage(_)
                 | Self::Forward(_)
                 | Self::Unforward(_)
                 | Self::Forwards(_)
@@ -371,6 +375,8 @@ pub enum NamesArg {
     ResolvConf,
     /// Look for names without a dot in the network
     Search,
+    /// Answer for no names, and leave port 53 of the overlay addresses to others
+    Off,
 }
 
 /// Arguments of `status`.

@@ -40,6 +40,7 @@ pub mod services;
 pub mod status;
 pub mod top;
 pub mod up;
+pub mod usage;
 pub mod version;
 pub mod whois;
 pub mod why;
@@ -93,6 +94,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Unexpose(args) => services::unexpose(args, &daemon),
         Command::Exposed(args) => services::exposed(args, &daemon),
         Command::Services(args) => services::services(args, &daemon),
+        Command::Usage(args) => usage::run(args, &daemon),
         Command::Forward(args) => services::forward(args, &daemon),
         Command::Unforward(args) => services::unforward(args, &daemon),
         Command::Forwards(args) => services::forwards(args, &daemon),

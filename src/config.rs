@@ -262,6 +262,7 @@ impl Config {
             registry,
             interface,
             models,
+            services,
         } = file;
         if let Some(name) = network.name {
             self.set_network(name.get_ref(), &place(name.span()))?;
@@ -329,9 +330,11 @@ impl Config {
         if let Some(span) = underlay.relay_reservation {
             self.relay_reservation = parse_reservation(span.get_ref(), &place(span.span()))?;
         }
-        self.registry = registry.rules(&place)?;
+        self.registry = registry.rules(place)?;
         models.apply_to(&mut self.services.models, place)?;
+        self.services.limits = services.limits;
         admin.apply_to(&mut self.admin, place)?;
+        self.names.resolver = names.resolver.unwrap_or(self.names.resolver);
         self.names.search = names.search.unwrap_or(self.names.search);
         self.names.resolv_conf = names.resolv_conf.unwrap_or(self.names.resolv_conf);
         if let Some(name) = interface.name {
@@ -380,6 +383,7 @@ impl Config {
             self.add_bootstrap(address, PLACE)?;
         }
         self.relay = args.relay.unwrap_or(self.relay);
+        self.names.resolver &= !args.names.contains(&NamesArg::Off);
         self.names.search |= args.names.contains(&NamesArg::Search);
         self.names.resolv_conf |= args.names.contains(&NamesArg::ResolvConf);
         if let Some(file) = &args.admin_file {

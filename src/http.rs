@@ -16,6 +16,7 @@
 
 use std::{
     convert::Infallible,
+    fmt,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -39,7 +40,10 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use libp2p::PeerId;
-use tokio::{net::TcpStream, sync::watch};
+use tokio::{
+    net::TcpStream,
+    sync::{Notify, watch},
+};
 
 use crate::services::Snapshot;
 
@@ -91,6 +95,7 @@ struct Inner {
     key: Option<ApiKey>,
     /// Requests that the backend works on at once, as it said itself; 0 if it did not.
     slots: AtomicU32,
+    unreachable: Notify,
 }
 
 impl Front {
@@ -123,12 +128,18 @@ impl Front {
             meter: Arc::new(Meter::new(Box::new(Instant::now))),
             key,
             slots: AtomicU32::new(0),
+            unreachable: Notify::new(),
         }))
     }
 
     /// How many requests the backend works on at once, as [`read_models`] found it. What the [`Limits`] say counts more.
-    pub fn set_slots(&self, slots: Option<u32>) {
-        self.0.slots.store(slots.unwrap_or(0), Ordering::Relaxed);
+    pub fn set_slots(&self, slots: u32) {
+        self.0.slots.store(slots, Ordering::Relaxed);
+    }
+
+    /// Returns when a request has found nobody at the target.
+    pub async fn unreachable(&self) {
+        self.0.unreachable.notified().await;
     }
 
     /// How busy it is now.
@@ -179,6 +190,12 @@ impl Front {
     }
 }
 
+impl fmt::Debug for Front {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Front").field(&self.0.name).finish()
+    }
+}
+
 impl Inner {
     fn caller(&self, from: SocketAddr) -> Option<Caller> {
         Caller::at(&self.snapshots.borrow(), from)
@@ -223,6 +240,9 @@ impl Connection {
         let asks = headers::tidy_request(&mut head)
             .map_err(|unclear| Refusal::new(StatusCode::BAD_REQUEST, unclear.to_string()))?;
         caller.introduce(&mut head.headers);
+        if let (false, Some(host)) = (head.headers.contains_key(header::HOST), front.lanes.host()) {
+            head.headers.insert(header::HOST, host);
+        }
         let mut tally = front.admit(&caller, &mut head)?;
 
         let client = head.extensions.remove::<OnUpgrade>();
@@ -238,7 +258,9 @@ impl Connection {
         }
         let answered = front.lanes.ask(request, front.limits.head_timeout()).await;
         let (mut response, lane) = answered.map_err(|reason| {
-            tally.fail();
+            if !self.ends.is_ended() {
+                tally.fail();
+            }
             front.without_answer(&reason)
         })?;
 
@@ -304,6 +326,9 @@ impl Inner {
     }
 
     fn without_answer(&self, reason: &NoAnswer) -> Refusal {
+        if let NoAnswer::Unreachable(_) = reason {
+            self.unreachable.notify_one();
+        }
         let status = match reason {
             NoAnswer::Unreachable(_) | NoAnswer::Broken(_) => StatusCode::BAD_GATEWAY,
             NoAnswer::Silent(_) => StatusCode::GATEWAY_TIMEOUT,

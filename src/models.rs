@@ -4,13 +4,13 @@
 //! machine that speaks as OpenAI does, looks into a request for its model, and passes it on to a member that has it.
 //! Programs need to know one URL, and no node.
 //!
-//! 1. [`listening`] answers on port 80 of our overlay addresses and on a loopback port, to this machine alone unless
-//!    configured otherwise; [`guard`] keeps web pages out.
-//! 2. [`api`] answers what the whole network answers together (`/v1/models`), and hands on the rest.
-//! 3. [`question`] reads a request's body up to a bound, so that it can be sent more than once, and finds the model in it.
-//! 4. [`catalog`] knows who has which model; [`balance`] puts those members in order: busy ones last.
-//! 5. [`routing`] asks one after the other until there is the first byte of an answer, over connections that [`pool`] keeps.
-//! 6. [`passage`] passes the answer on as it comes. When it breaks off, the client is told so in a way that it
+//! 1. `listening` answers on port 80 of our overlay addresses and on a loopback port, to this machine alone unless
+//!    configured otherwise; `guard` keeps web pages out.
+//! 2. `api` answers what the whole network answers together (`/v1/models`), and hands on the rest.
+//! 3. `question` reads a request's body up to a bound, so that it can be sent more than once, and finds the model in it.
+//! 4. `catalog` knows who has which model; `balance` puts those members in order: busy ones last.
+//! 5. `routing` asks one after the other until there is the first byte of an answer, over connections that `pool` keeps.
+//! 6. `passage` passes the answer on as it comes. When it breaks off, the client is told so in a way that it
 //!    understands; when the client goes, the member learns of that at once.
 //!
 //! Bodies are passed on byte for byte, with one exception: a model named `<model>@<node>` loses its `@<node>`.

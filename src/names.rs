@@ -48,12 +48,24 @@ const RETRIES: u32 = 10;
 const END_LIMIT: Duration = Duration::from_secs(2);
 
 /// What the user has configured.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
+    /// Whether to answer at all, which takes port 53 of our overlay addresses.
+    pub resolver: bool,
     /// Whether names without a dot are looked for in the network.
     pub search: bool,
     /// Whether we may stand in front of what `/etc/resolv.conf` names, where systemd-resolved does not run.
     pub resolv_conf: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            resolver: true,
+            search: false,
+            resolv_conf: false,
+        }
+    }
 }
 
 /// What it takes to start.
@@ -109,7 +121,11 @@ impl Through {
 /// Starts on the current runtime.
 pub fn start(snapshots: watch::Receiver<Snapshot>, start: Start) -> Handle {
     let (end, ended) = oneshot::channel();
-    let (reaching, reached) = watch::channel(Reached::default());
+    let off = "names are switched off ([names] resolver, or --names off)";
+    let (reaching, reached) = watch::channel(Reached {
+        trouble: (!start.config.resolver).then(|| off.to_owned()),
+        ..Reached::default()
+    });
     let search = start.config.search;
     let resolver = Resolver {
         snapshots: snapshots.clone(),
@@ -228,10 +244,12 @@ impl Resolver {
         let mut place = None;
         let mut stand: Option<Stand> = None;
         loop {
-            let next = Place::of(&self.snapshots.borrow_and_update());
+            let next = Place::of(&self.snapshots.borrow_and_update())
+                .filter(|_| self.start.config.resolver);
             if next != place {
                 if let Some(stand) = stand.take() {
                     stand.undo().await;
+                    self.reaching.send_replace(Reached::default());
                 }
                 place = next;
                 if let Some(place) = &place {
@@ -309,6 +327,7 @@ impl Resolver {
         let Config {
             search,
             resolv_conf,
+            resolver: _,
         } = self.start.config;
         if resolved::serves(servers) {
             let settings = resolved::Settings {
@@ -345,7 +364,7 @@ impl Resolver {
         };
         let behind = file.stand_in_front(standing)?;
         let others = behind.into_iter().filter(|other| other.ip() != server);
-        forwarding.send_replace(Some(Upstream::new(others)));
+        forwarding.send_replace(Some(Upstream::new(others).behind(file.clone(), server)));
         Ok(Way::ResolvConf(file, server))
     }
 }

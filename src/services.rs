@@ -7,7 +7,7 @@
 //! - [`snapshot`]: members and services, as of a moment
 //! - [`exposures`], [`exposure`]: what this node offers, all of it and one thing
 //! - [`sockets`], [`door`], [`hatch`]: where members' connections and datagrams come in; [`scope`]: whose
-//! - [`probe`], [`standing`]: whether it answers
+//! - [`probe`], [`standing`]: whether it answers; before HTTP stands a [`Front`](crate::http::Front)
 //! - [`forwards`], [`forward`]: ports of this machine that lead to members' services; [`destination`]: to which
 //! - [`splice`], [`flows`], [`room`]: carrying bytes and datagrams, and how many; [`span`]: for how long
 //! - [`listing`]: what all members offer
@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::{
     control::{Reply, services::Ask},
     event_loop::Local,
-    mailbox, models, names,
+    http, mailbox, models, names,
     store::{Shelf, Store},
 };
 
@@ -122,6 +122,8 @@ pub struct Parts {
 pub struct Config {
     /// What the endpoint for all models goes by.
     pub models: models::Config,
+    /// How much of a model server each member may have.
+    pub limits: http::Limits,
 }
 
 /// Both ends of what connects loop and services.
@@ -161,7 +163,13 @@ pub async fn run(parts: Parts) {
     } = parts;
     let names = names::start(snapshots.clone(), names);
     let room = Room::of_this_process();
-    let exposures = Exposures::open(exposed, snapshots.clone(), to_loop, room.clone());
+    let exposures = Exposures::open(
+        exposed,
+        snapshots.clone(),
+        to_loop,
+        room.clone(),
+        config.limits,
+    );
     let forwards = Forwards::open(forwards, snapshots.clone(), room);
     let models = models::start(snapshots.clone(), config.models, names.is_asked());
 
@@ -180,6 +188,7 @@ pub async fn run(parts: Parts) {
                 Ask::Services => Reply::of(&listing::services(&snapshots.borrow())),
                 Ask::Models => Reply::of(&models.list()),
                 Ask::Names => Reply::of(&named.list()),
+                Ask::Usage => Reply::of(&exposures.usage()),
             };
             // Whoever asked may have gone.
             let _ = answer.send(reply);

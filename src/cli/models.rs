@@ -14,7 +14,9 @@ header 'x-hive-node', names one member.
   LOAD   1.0 is as much as the server works on at once
   QUEUE  requests that wait there
   WARM   whether the model is in memory
-  PRICE  of a million tokens, read / written, in the currency's smallest unit";
+  PRICE  of a million tokens, read / written, in the currency's smallest unit
+
+With --json {\"endpoint\", \"models\": [{\"id\", \"node\", \"load\", \"rtt_ms\", \"loaded\", \"service\", \"health\", …}]}.";
 
 pub(super) const CONNECT_HELP: &str = "\
 Show what a program needs to use a model of the network, once it is known to be there.

@@ -33,9 +33,13 @@ counts for live connections too: they are cut when somebody leaves the group. Th
 
 A model server that asks nobody for a key can be used by every member: that is what 'expose' says, with a note. It is \
 refused where that would be more than members you chose: while this node admits whoever knows the network's password, \
-or when the server listens on all addresses of this machine anyway. Then restrict it (--to), have it ask its users for \
-a key, or say --unauthenticated. With --api-key-file this node shows the server its key for members who have none: who \
-is let in is then this node's to say, by --to.
+or when the server listens on all addresses of this machine anyway. Then restrict it (--to), have it ask for a key, or \
+say --unauthenticated. Where the server asks for a key, --api-key-file shows it for those who may use the service and \
+show none of their own: they need not know it.
+
+Backends of openai, http and metrics learn who calls from X-Hive-Name, X-Hive-Peer, X-Hive-Groups, X-Hive-Network and \
+X-Forwarded-For, which no member can forge. How much of a model server each may have is [services.limits] in \
+network.toml; what they had is 'hivevpn usage'.
 
 A server that listens on all addresses already, at the port that it is to have on the overlay, is published as it is, \
 without a listener of this node's; --to cannot restrict it then.
@@ -51,7 +55,7 @@ Examples:
   hivevpn expose 5432 --as db --kind postgres --to group:backend
   hivevpn expose 22 --as ssh --kind ssh --lifetime 2h
   hivevpn expose localhost:3000 --as wiki --kind http --port 8080 --description 'Our wiki'
-  hivevpn expose 5300 --as zone --kind dns --port 5353";
+  hivevpn expose 127.0.0.1:53 --as zone --kind dns --port 5300";
 
 /// Arguments of `expose`.
 #[derive(Debug, Args)]
@@ -88,7 +92,7 @@ pub struct ExposeArgs {
     #[arg(long = "tag", value_name = "WORD")]
     pub tags: Vec<String>,
 
-    /// File with the key that a model server asks for, for members who have none; `-` is standard input
+    /// Private file with the key that a model server asks for; `-` is standard input
     #[arg(long, value_name = "FILE")]
     pub api_key_file: Option<PathBuf>,
 
@@ -150,6 +154,16 @@ pub struct ServicesArgs {
     #[arg(long)]
     pub json: bool,
 }
+
+pub(super) const USAGE_HELP: &str = "\
+List what members used of the model servers that this node offers, by service, member and model.
+
+Counted since the service was exposed, or the daemon started. Tokens are what the server says at the end of an answer; of a \
+stream that does not say (its client did not ask for usage, or hung up), the pieces are counted instead, and shown with ~.
+
+With --json a list of {\"service\", \"member\", \"peer_id\", \"model\", \"requests\", \"errors\", \"prompt_tokens\", \
+\"completion_tokens\", \"estimated_tokens\", \"first_byte_ms\"}; estimated_tokens are the part of completion_tokens that the \
+server did not say.";
 
 pub(super) const FORWARD_HELP: &str = "\
 Make a member's service a port of this machine.

@@ -47,7 +47,10 @@ fn how(names: &Names) -> String {
     let Some(server) = names.servers.first() else {
         return format!("Nothing answers for them here.\n{trouble}");
     };
-    let servers = shown(&names.servers, " and ");
+    let answering = match names.servers.as_slice() {
+        [only] => format!("{only} answers"),
+        several => format!("{} answer", shown(several, " and ")),
+    };
     let domain = &names.domain;
     let search = match names.search {
         true => ", without the domain as well",
@@ -55,14 +58,14 @@ fn how(names: &Names) -> String {
     };
     match names.through.as_str() {
         "none" => format!(
-            "{servers} answers, but programs do not ask there by themselves.\n{trouble}\
+            "{answering}, but programs do not ask there by themselves.\n{trouble}\
              Ask yourself:   dig @{server} NAME\n\
              dnsmasq, or NetworkManager's (/etc/NetworkManager/dnsmasq.d/hivevpn.conf):\n\
              \x20               server=/{domain}/{server}\n\
              All programs:   hivevpn up --names resolv-conf\n"
         ),
         through => {
-            format!("Programs find them through {through}{search}; {servers} answers.\n{trouble}")
+            format!("Programs find them through {through}{search}; {answering}.\n{trouble}")
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::{BadUsage, Paint, Table};
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
         ask,
         services::{Ask, Expose, Exposed, Forward, ForwardTo, Listed},
     },
+    http::ApiKey,
 };
 
 /// Longer than any key.
@@ -49,25 +50,18 @@ pub fn expose(args: &ExposeArgs, daemon: &Daemon) -> Result<()> {
 }
 
 fn read_key(file: &Path) -> Result<Sealed> {
-    let shown = file.display();
-    let mut key = Vec::new();
-    let read = match file.to_str() {
-        Some("-") => std::io::stdin().take(MAX_KEY + 1).read_to_end(&mut key),
-        Some(_) | None => {
-            std::fs::File::open(file).and_then(|file| file.take(MAX_KEY + 1).read_to_end(&mut key))
+    let key = match file.to_str() {
+        Some("-") => {
+            let mut key = String::new();
+            let read = std::io::stdin().take(MAX_KEY).read_to_string(&mut key);
+            read.context("cannot read the key in standard input")?;
+            ApiKey::new(key.trim())
+                .context("standard input: an API key is one line of letters, digits and signs")
         }
+        Some(_) | None => ApiKey::from_file(file),
     };
-    read.with_context(|| format!("cannot read the key in {shown}"))?;
-    let key = key.trim_ascii();
-    let is_key =
-        !key.is_empty() && key.len() < MAX_KEY as usize && key.iter().all(u8::is_ascii_graphic);
-    ensure!(
-        is_key,
-        BadUsage(format!(
-            "{shown} holds no key: it should be one line of visible characters"
-        ))
-    );
-    Ok(Sealed(key.to_vec()))
+    let key = key.map_err(|error| BadUsage(format!("{error:#}")))?;
+    Ok(Sealed(key.expose().as_bytes().to_vec()))
 }
 
 /// Offers it no more.

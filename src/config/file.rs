@@ -6,6 +6,7 @@ use zeroize::Zeroizing;
 use super::{
     RelayMode, administrators::AdminSection, models::ModelsSection, registry::RegistrySection,
 };
+use crate::http::Limits;
 
 pub(super) type Spanned<T> = toml::Spanned<T>;
 
@@ -20,6 +21,7 @@ pub(super) struct File {
     pub registry: RegistrySection,
     pub interface: InterfaceSection,
     pub models: ModelsSection,
+    pub services: ServicesSection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -73,6 +75,7 @@ pub(super) struct UnderlaySection {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct NamesSection {
+    pub resolver: Option<bool>,
     pub search: Option<bool>,
     pub resolv_conf: Option<bool>,
 }
@@ -84,6 +87,12 @@ pub(super) struct InterfaceSection {
     pub mtu: Option<Spanned<u16>>,
     pub realtime: Option<bool>,
     pub offload: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ServicesSection {
+    pub limits: Limits,
 }
 
 /// `true`, `false` or `"auto"`.

@@ -51,6 +51,7 @@ fn every_option_in_the_example_is_an_option() {
     assert!(config.password.is_some());
     assert!(config.relay_rate.is_some() && config.relay_members.is_some());
     assert!(format!("{:?}", config.registry).contains("weather/**"));
+    assert!(config.services.limits.slots.is_some() && !config.services.limits.groups.is_empty());
     assert!(config.admin.file.is_some() && !config.admin.members.is_empty());
 }
 

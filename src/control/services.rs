@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::admin::Sealed;
+use crate::http;
 
 /// A question about services.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,8 @@ pub enum Ask {
     Forwards,
     /// A list of [`Listed`]: what all members offer.
     Services,
+    /// A list of [`Used`]: what members used of this node's model servers.
+    Usage,
     /// [`Models`].
     Models,
     /// [`Names`](super::names::Names).
@@ -190,4 +193,47 @@ pub struct ListedModel {
     pub price_out: Option<u64>,
     /// What prices are in.
     pub currency: Option<String>,
+}
+
+/// One of `usage --json`: what a member used of a model here, since the service was exposed or the daemon started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Used {
+    /// The service, as this node calls it.
+    pub service: String,
+    /// The member.
+    pub member: String,
+    /// Its peer id; none for all those together that are too many to be told apart.
+    pub peer_id: Option<String>,
+    /// The model, as it was asked for; empty where a request named none.
+    pub model: String,
+    /// Requests that went to the server.
+    pub requests: u64,
+    /// Those of them that failed there.
+    pub errors: u64,
+    /// Tokens read.
+    pub prompt_tokens: u64,
+    /// Tokens written.
+    pub completion_tokens: u64,
+    /// How many of the tokens written are an estimate, because the server did not say.
+    pub estimated_tokens: u64,
+    /// Half of the latest answers began after no more than so many milliseconds.
+    pub first_byte_ms: Option<u32>,
+}
+
+impl Used {
+    /// What was used of a service.
+    pub fn new(service: String, usage: http::Usage) -> Self {
+        Self {
+            service,
+            member: usage.member.to_string(),
+            peer_id: usage.peer.map(|peer| peer.to_string()),
+            model: usage.model,
+            requests: usage.requests,
+            errors: usage.errors,
+            prompt_tokens: usage.prompt_tokens,
+            completion_tokens: usage.completion_tokens,
+            estimated_tokens: usage.estimated_tokens,
+            first_byte_ms: usage.first_byte_ms,
+        }
+    }
 }

@@ -34,7 +34,7 @@ pub(super) struct Passing {
     tally: Tally,
     /// It came to its end.
     complete: bool,
-    _answering: Answering,
+    answering: Answering,
 }
 
 impl Passing {
@@ -44,7 +44,7 @@ impl Passing {
             body,
             lane: Some(lane),
             tally,
-            _answering: answering,
+            answering,
         }
     }
 }
@@ -67,7 +67,10 @@ impl Body for Passing {
             }
             Some(Err(error)) => {
                 tracing::debug!(%error, "the backend broke off");
-                self.tally.fail();
+                // A backend that gives up on a client which has gone does what it should.
+                if !self.answering.is_ended() {
+                    self.tally.fail();
+                }
             }
             None => self.complete = true,
         }

@@ -12,6 +12,12 @@ use zeroize::Zeroizing;
 pub struct ApiKey(Zeroizing<String>);
 
 impl ApiKey {
+    /// The key that a text is.
+    pub fn new(text: &str) -> Option<Self> {
+        let is_key = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+        is_key.then(|| Self(Zeroizing::new(text.to_owned())))
+    }
+
     /// The key in a file, which must be private: one line of visible ASCII.
     pub fn from_file(path: &Path) -> Result<Self> {
         let bytes = secret_file::read(path).context("the API key cannot be read")?;
@@ -19,17 +25,9 @@ impl ApiKey {
             .map(str::trim)
             .unwrap_or_default();
         Self::new(text).with_context(|| {
-            format!(
-                "{}: an API key is one line of letters, digits and signs",
-                path.display()
-            )
+            let path = path.display();
+            format!("{path}: an API key is one line of letters, digits and signs")
         })
-    }
-
-    /// The key that a text is: visible ASCII.
-    pub fn new(text: &str) -> Option<Self> {
-        let is_key = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-        is_key.then(|| Self(Zeroizing::new(text.to_owned())))
     }
 
     /// The key itself.

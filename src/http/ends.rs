@@ -52,6 +52,11 @@ impl Ends {
         }
     }
 
+    /// Whether the client sends nothing any more: most likely it has hung up.
+    pub fn is_ended(&self) -> bool {
+        self.state().ended
+    }
+
     /// Whether the client has ended. Otherwise the task is woken when it has, once.
     pub fn has_ended(&self, cx: &Context<'_>) -> bool {
         let mut state = self.state();
@@ -87,6 +92,13 @@ impl Ends {
 /// A request is being answered.
 #[derive(Debug)]
 pub(super) struct Answering(Arc<Ends>);
+
+impl Answering {
+    /// Whether the client sends nothing any more: most likely it has hung up.
+    pub fn is_ended(&self) -> bool {
+        self.0.is_ended()
+    }
+}
 
 impl Drop for Answering {
     fn drop(&mut self) {

@@ -7,15 +7,16 @@ use std::{
     time::Duration,
 };
 
-use hyper::{Method, Request, Response, body::Incoming, client::conn::http1};
+use hyper::{Method, Request, Response, body::Incoming, client::conn::http1, header::HeaderValue};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     HEAD_ROOM,
     line::{Backend, Line},
     question::Question,
 };
+use crate::services::probe;
 
 /// Connections that wait for a request. More would keep threads of the backend busy.
 const KEPT: usize = 16;
@@ -85,6 +86,11 @@ impl Lanes {
         })
     }
 
+    /// What a request is for that does not say so: HTTP/1.0 leaves it open, and HTTP/1.1 does not.
+    pub fn host(&self) -> Option<HeaderValue> {
+        HeaderValue::from_str(&self.target.to_string()).ok()
+    }
+
     /// Has a request answered, within this time after all of it was sent.
     ///
     /// A request that meets a connection which the backend is just closing is sent again if none of it was sent, or if
@@ -141,7 +147,7 @@ impl Lanes {
     }
 
     async fn open(self: &Arc<Self>) -> Result<Lane, NoAnswer> {
-        let connecting = tokio::time::timeout(CONNECT, TcpStream::connect(self.target));
+        let connecting = tokio::time::timeout(CONNECT, probe::connect(self.target));
         let stream = connecting
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))

@@ -16,9 +16,10 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
 
 use super::{HEAD_ROOM, scan::model_id};
+use crate::services::probe;
 
 /// For all that is asked.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -29,50 +30,61 @@ const ROOM: usize = 1 << 20;
 /// Models that a record has room for.
 const MODELS: usize = 64;
 
+const MODELS_PATH: &str = "/v1/models";
+
 /// What a model server has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {
     /// Its models, no more than 64.
     pub models: Vec<Model>,
-    /// It answers nobody without a key, and we have none, or a wrong one.
+    /// It answers nobody without a key. If there are no models then, it has not seen the right one.
     pub needs_key: bool,
     /// Requests that it works on at once, if it says so.
     pub slots: Option<u32>,
 }
 
-/// Asks a model server what it has. Errors are for people.
+/// Asks a model server what it has: without the key first, to see whether it needs one. Errors are for people.
 pub async fn read_models(target: SocketAddr, key: Option<&str>) -> Result<Found> {
-    let server = Server { target, key };
-    let (status, body) = match timeout(LIMIT, server.get("/v1/models")).await {
-        Ok(answered) => answered?,
-        Err(_) => bail!(
-            "says nothing for {} s when asked for its models (GET /v1/models)",
+    let mut server = Server { target, key: None };
+    let asking = async {
+        let (status, body) = server.get(MODELS_PATH).await?;
+        let needs_key = is_locked(status);
+        if !needs_key || key.is_none() {
+            return anyhow::Ok((status, body, needs_key));
+        }
+        server.key = key;
+        let (status, body) = server.get(MODELS_PATH).await?;
+        Ok((status, body, needs_key))
+    };
+    let (status, body, needs_key) = timeout(LIMIT, asking).await.unwrap_or_else(|_| {
+        Err(anyhow!(
+            "says nothing for {} s when asked for its models (GET {MODELS_PATH})",
             LIMIT.as_secs()
-        ),
+        ))
+    })?;
+    let mut found = Found {
+        needs_key,
+        ..Found::default()
     };
     let odd = |what: &str| {
-        anyhow!("answers, but not like an OpenAI-compatible server: GET /v1/models gave {what}")
+        anyhow!("answers, but not like an OpenAI-compatible server: GET {MODELS_PATH} gave {what}")
     };
     match status {
         StatusCode::OK => {}
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            return Ok(Found {
-                needs_key: true,
-                ..Found::default()
-            });
-        }
-        StatusCode::SERVICE_UNAVAILABLE => bail!("is not ready yet: GET /v1/models gave 503"),
+        status if is_locked(status) => return Ok(found),
+        StatusCode::SERVICE_UNAVAILABLE => bail!("is not ready yet: GET {MODELS_PATH} gave 503"),
         status => return Err(odd(&status.as_u16().to_string())),
     }
     let list: List =
         serde_json::from_slice(&body).map_err(|_| odd("something else than a list of models"))?;
-    let mut found = Found {
-        models: list.models(),
-        ..Found::default()
-    };
+    found.models = list.models();
     // What is good to know may fail.
     let _ = timeout(EXTRA, server.ask_more(&list, &mut found)).await;
     Ok(found)
+}
+
+fn is_locked(status: StatusCode) -> bool {
+    status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN
 }
 
 /// The answer to `/v1/models`.
@@ -226,7 +238,7 @@ impl Server<'_> {
     }
 
     async fn get(&self, path: &str) -> Result<(StatusCode, Bytes)> {
-        let stream = TcpStream::connect(self.target).await.map_err(|error| {
+        let stream = probe::connect(self.target).await.map_err(|error| {
             let target = self.target;
             match error.kind() {
                 io::ErrorKind::ConnectionRefused => anyhow!("nothing listens on {target}"),
@@ -294,4 +306,218 @@ fn by_name<'a>(
         .iter()
         .filter_map(|item| Some((item[name].as_str()?, item)));
     named.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tokio::{
+        io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// What a server answers to a path, and what it was asked.
+    struct Stub {
+        target: SocketAddr,
+        asked: Arc<Mutex<Vec<String>>>,
+    }
+
+    /// A server with these answers. `key` opens it, if there is one.
+    async fn stub(
+        key: Option<&'static str>,
+        answers: &'static [(&'static str, &'static str)],
+    ) -> Stub {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = listener.local_addr().unwrap();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&asked);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let mut stream = BufReader::new(stream);
+                let mut head = String::new();
+                while !head.ends_with("\r\n\r\n") && stream.read_line(&mut head).await.is_ok() {}
+                let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+                let shows = key
+                    .is_none_or(|key| head.contains(&format!("authorization: Bearer {key}\r\n")));
+                let found = answers.iter().find(|(known, _)| *known == path);
+                let (status, body) = match found {
+                    _ if !shows => ("401 Unauthorized", ""),
+                    Some((_, body)) => ("200 OK", *body),
+                    None => ("404 Not Found", ""),
+                };
+                log.lock().unwrap().push(path);
+                let answer = format!(
+                    "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}",
+                    body.len()
+                );
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        Stub { target, asked }
+    }
+
+    fn model(id: &str) -> Model {
+        Model {
+            id: id.to_owned(),
+            context: None,
+            max_output: None,
+            price_in: None,
+            price_out: None,
+            quantization: None,
+            loaded: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn each_server_tells_what_it_knows_in_its_own_way() {
+        let vllm = stub(
+            None,
+            &[(
+                "/v1/models",
+                r#"{"data":[{"id":"org/m","owned_by":"vllm","max_model_len":8192}]}"#,
+            )],
+        )
+        .await;
+        let found = read_models(vllm.target, None).await.unwrap();
+        let expected = Model {
+            context: Some(8192),
+            loaded: Some(true),
+            ..model("org/m")
+        };
+        assert_eq!(found.models, [expected]);
+        assert_eq!(
+            *vllm.asked.lock().unwrap(),
+            ["/v1/models"],
+            "nobody is asked in vain"
+        );
+
+        let llama_cpp = stub(
+            None,
+            &[
+                (
+                    "/v1/models",
+                    r#"{"data":[{"id":"m","owned_by":"llamacpp","meta":{"n_ctx_train":131072}}]}"#,
+                ),
+                (
+                    "/props",
+                    r#"{"total_slots":4,"default_generation_settings":{"n_ctx":4096}}"#,
+                ),
+            ],
+        )
+        .await;
+        let found = read_models(llama_cpp.target, None).await.unwrap();
+        let expected = Model {
+            context: Some(4096),
+            loaded: Some(true),
+            ..model("m")
+        };
+        assert_eq!((found.models, found.slots), (vec![expected], Some(4)));
+
+        let ollama = stub(None, &[
+            ("/v1/models", r#"{"data":[{"id":"a:1b","owned_by":"library"},{"id":"b:7b","owned_by":"library"}]}"#),
+            ("/api/ps", r#"{"models":[{"model":"a:1b","context_length":2048}]}"#),
+            ("/api/tags", r#"{"models":[{"model":"b:7b","details":{"quantization_level":"Q4_K_M"}}]}"#),
+        ])
+        .await;
+        let found = read_models(ollama.target, None).await.unwrap();
+        let warm = Model {
+            context: Some(2048),
+            loaded: Some(true),
+            ..model("a:1b")
+        };
+        let cold = Model {
+            quantization: Some("Q4_K_M".to_owned()),
+            loaded: Some(false),
+            ..model("b:7b")
+        };
+        assert_eq!(found.models, [warm, cold]);
+
+        let lm_studio = stub(None, &[
+            ("/v1/models", r#"{"data":[{"id":"m","owned_by":"organization_owner"}]}"#),
+            ("/api/v0/models", r#"{"data":[{"id":"m","state":"not-loaded","max_context_length":512,"quantization":"4bit"}]}"#),
+        ])
+        .await;
+        let found = read_models(lm_studio.target, None).await.unwrap();
+        let expected = Model {
+            context: Some(512),
+            loaded: Some(false),
+            quantization: Some("4bit".to_owned()),
+            ..model("m")
+        };
+        assert_eq!(found.models, [expected]);
+    }
+
+    #[tokio::test]
+    async fn a_key_is_needed_where_nobody_is_answered_without() {
+        let closed = stub(
+            Some("k"),
+            &[("/v1/models", r#"{"data":[{"id":"m","owned_by":"vllm"}]}"#)],
+        )
+        .await;
+        for (key, models) in [(None, 0), (Some("wrong"), 0), (Some("k"), 1)] {
+            let found = read_models(closed.target, key).await.unwrap();
+            assert!(found.needs_key);
+            assert_eq!(found.models.len(), models, "{key:?}");
+        }
+        let open = stub(None, &[("/v1/models", r#"{"data":[]}"#)]).await;
+        assert!(!read_models(open.target, Some("k")).await.unwrap().needs_key);
+    }
+
+    #[tokio::test]
+    async fn names_of_models_are_bounded_in_number_length_and_signs() {
+        let cards: Vec<_> = (0..100)
+            .map(|number| format!("{{\"id\":\"m{number}\"}}"))
+            .collect();
+        let long = "a".repeat(300);
+        let body = format!(
+            "{{\"data\":[{{\"id\":\"\\u001b[2J\"}},{{\"id\":\"{long}\"}},{{\"id\":\"\"}},{{\"id\":\"m0\"}},{}]}}",
+            cards.join(",")
+        );
+        let body: &'static str = body.leak();
+        let answers: &'static [(&str, &str)] = vec![("/v1/models", body)].leak();
+        let found = read_models(stub(None, answers).await.target, None)
+            .await
+            .unwrap();
+        assert_eq!(found.models.len(), 64);
+        assert_eq!(found.models[0].id, "m0");
+        assert_eq!(found.models[1].id, "m1", "and none twice");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_model_server_is_told_in_words() {
+        let other = stub(None, &[]).await;
+        let said = |error: anyhow::Error| error.to_string();
+        let error = said(read_models(other.target, None).await.unwrap_err());
+        assert_eq!(
+            error,
+            "answers, but not like an OpenAI-compatible server: GET /v1/models gave 404"
+        );
+        let page = stub(None, &[("/v1/models", "<html>")]).await;
+        let error = said(read_models(page.target, None).await.unwrap_err());
+        assert!(
+            error.ends_with("gave something else than a list of models"),
+            "{error}"
+        );
+        let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = nobody.local_addr().unwrap();
+        drop(nobody);
+        let error = said(read_models(target, None).await.unwrap_err());
+        assert_eq!(error, format!("nothing listens on {target}"));
+    }
+
+    #[tokio::test]
+    async fn an_endless_answer_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n[").await;
+            while stream.write_all(&[b' '; 4096]).await.is_ok() {}
+        });
+        let error = read_models(target, None).await.unwrap_err().to_string();
+        assert!(error.contains("more than 1024 KiB"), "{error}");
+    }
 }

@@ -6,6 +6,8 @@ use hyper::{HeaderMap, header};
 
 mod json;
 mod sse;
+#[cfg(test)]
+mod tests;
 
 pub(super) use json::Json;
 use sse::Sse;

@@ -12,7 +12,10 @@ use tokio::{
 use super::*;
 use crate::services::snapshot::{Member, Taken};
 
+mod counts;
+mod framing;
 mod identity;
+mod passing;
 
 /// Nothing here takes long; what never comes is given up.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -43,7 +46,6 @@ fn snapshot() -> Snapshot {
             member("a", 2, &["gpu", "dev"], false),
             member("b", 3, &[], false),
         ]),
-        services: Arc::default(),
         taken: Taken(UnixTime(0)),
         ..Snapshot::default()
     }
@@ -89,6 +91,23 @@ impl Stand {
         Wire(client)
     }
 
+    /// Where the next request comes in, on this connection or another one, and its head.
+    async fn next(&self, mut kept: Wire) -> (Wire, String) {
+        tokio::select! {
+            head = kept.head_or_end() => if !head.is_empty() {
+                return (kept, head);
+            },
+            accepted = self.backend.accept() => {
+                let mut wire = Wire(accepted.unwrap().0);
+                let head = wire.head().await;
+                return (wire, head);
+            }
+        }
+        let mut wire = self.accept().await;
+        let head = wire.head().await;
+        (wire, head)
+    }
+
     /// The backend's next connection.
     async fn accept(&self) -> Wire {
         let accepted = within(self.backend.accept()).await.unwrap();
@@ -125,6 +144,18 @@ impl Wire {
 
     async fn head(&mut self) -> String {
         self.until("\r\n\r\n").await
+    }
+
+    /// A head, or nothing if the other end hangs up before.
+    async fn head_or_end(&mut self) -> String {
+        let mut read = Vec::new();
+        while !read.ends_with(b"\r\n\r\n") {
+            match within(self.0.read_u8()).await {
+                Ok(byte) => read.push(byte),
+                Err(_) => break,
+            }
+        }
+        String::from_utf8_lossy(&read).into_owned()
     }
 
     /// Everything up to the end, however it ends.

@@ -16,6 +16,8 @@ use tokio::{
     time::timeout,
 };
 
+use super::resolv_conf::ResolvConf;
+
 /// How long a server may take, before the next one is asked.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// A DNS message's header (RFC 1035 §4.1.1).
@@ -24,8 +26,11 @@ const HEADER: usize = 12;
 const MAX_ANSWER: usize = 65_535;
 
 /// The servers that know all other names, the first to be asked first.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upstream(Arc<[SocketAddr]>);
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    servers: Arc<[SocketAddr]>,
+    front: Option<(ResolvConf, IpAddr)>,
+}
 
 /// How a question came, and goes on.
 #[derive(Debug, Clone, Copy)]
@@ -39,12 +44,29 @@ pub enum Carrier {
 impl Upstream {
     /// Asks these servers.
     pub fn new(servers: impl IntoIterator<Item = SocketAddr>) -> Self {
-        Self(servers.into_iter().collect())
+        Self {
+            servers: servers.into_iter().collect(),
+            front: None,
+        }
+    }
+
+    /// Says that our server stands before them in this file, perhaps among those of other networks.
+    pub fn behind(self, file: ResolvConf, server: IpAddr) -> Self {
+        Self {
+            front: Some((file, server)),
+            ..self
+        }
+    }
+
+    /// Whether they are who is asked next by whom we refuse to answer, and not another network of this machine.
+    pub fn is_next(&self) -> bool {
+        let front = self.front.as_ref();
+        front.is_none_or(|(file, server)| file.is_last(*server))
     }
 
     /// What the first server says that says something.
     pub async fn ask(&self, question: &[u8], carrier: Carrier) -> Option<Vec<u8>> {
-        for server in self.0.iter() {
+        for server in self.servers.iter() {
             let answer = match carrier {
                 Carrier::Udp => timeout(PATIENCE, by_udp(*server, question)).await,
                 Carrier::Tcp => timeout(PATIENCE, by_tcp(*server, question)).await,

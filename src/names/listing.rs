@@ -34,7 +34,7 @@ pub fn list(snapshot: &Snapshot) -> Vec<ListedName> {
             names.push(listed(&format!("{}.{name}", service.name), "service"));
         }
     }
-    names.sort_by(|a, b| a.order().cmp(&b.order()));
+    names.sort_by_cached_key(ListedName::order);
     let pools: BTreeSet<_> = snapshot.services.iter().map(|s| s.name.as_str()).collect();
     let pools = pools.iter().map(|pool| format!("{pool}.{SERVICES}"));
     names.extend(pools.map(|pool| listed(&pool, "services")));

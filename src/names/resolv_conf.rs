@@ -118,6 +118,15 @@ impl ResolvConf {
         self.change(|parts| parts.standing.retain(|other| other.server != server))
     }
 
+    /// Whether nobody of us stands between this server and those that were there before.
+    pub fn is_last(&self, server: IpAddr) -> bool {
+        let Ok(Found::Ours(parts)) = read(&self.file).map(|text| Found::of(&text)) else {
+            return true;
+        };
+        let mut alive = parts.standing.iter().rev().filter(|other| other.is_alive());
+        alive.next().is_none_or(|last| last.server == server)
+    }
+
     /// Changes what stands in front, without those that died there.
     fn change<T>(&self, change: impl FnOnce(&mut Parts) -> T) -> Result<T> {
         let shown = self.path.display();

@@ -239,6 +239,8 @@ impl Server {
         match (ours, upstream) {
             (Some(answer), _) => reply.with(answer),
             (None, Some(upstream)) if !zone::is_private(&query.name) => Outcome::Forward(upstream),
+            // Who is refused asks the next server: that of another network, but nobody who need not know.
+            (None, Some(upstream)) if upstream.is_next() => reply.fails(ResponseCode::NXDomain),
             (None, _) => reply.fails(ResponseCode::Refused),
         }
     }

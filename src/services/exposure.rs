@@ -76,6 +76,20 @@ impl Kept {
         Traffic::new(protocol, self.port)
     }
 
+    /// What stands before it, if it is HTTP that can be read.
+    pub fn front(
+        &self,
+        name: &Name,
+        snapshots: &watch::Receiver<Snapshot>,
+        limits: &Limits,
+    ) -> Option<Front> {
+        let key = self.api_key().and_then(ApiKey::new);
+        self.kind.is_plain_http().then(|| {
+            let (name, kind, limits) = (name.clone(), self.kind.clone(), limits.clone());
+            Front::with_key(name, self.target, kind, snapshots.clone(), limits, key)
+        })
+    }
+
     fn api_key(&self) -> Option<&str> {
         let key = self.api_key.as_ref()?;
         std::str::from_utf8(&key.0).ok()
@@ -134,6 +148,8 @@ pub struct Exposure {
     pub to_loop: mailbox::Sender<Local>,
     /// For connections.
     pub room: Room,
+    /// What stands before it, if it is HTTP that can be read.
+    pub front: Option<Front>,
 }
 
 /// What the registry has of it.
@@ -153,17 +169,7 @@ impl Exposure {
     /// Carries what members send, looks after it and tells the others, until its lifetime is over.
     pub async fn run(self, opened: Opened, published: Option<Published>) {
         let scope = self.scope();
-        let front = self.kept.kind.is_plain_http().then(|| {
-            Front::with_key(
-                self.name.clone(),
-                self.kept.target,
-                self.kept.kind.clone(),
-                self.snapshots.clone(),
-                Limits::default(),
-                self.kept.api_key().and_then(ApiKey::new),
-            )
-        });
-        let way = match &front {
+        let way = match &self.front {
             Some(front) => Way::Http(front.clone()),
             None => Way::Plain(self.kept.target),
         };
@@ -178,14 +184,15 @@ impl Exposure {
         };
         tokio::select! {
             () = carrying => {}
-            () = self.look_after(published, front.clone()) => {}
-            () = self.tell_load(front) => {}
+            () = self.look_after(published) => {}
+            () = self.tell_load() => {}
+            () = self.hear_doubts() => {}
             () = span::over(self.kept.end) => {}
         }
     }
 
     /// Looks at it from time to time, and publishes what has changed.
-    async fn look_after(&self, mut published: Option<Published>, front: Option<Front>) {
+    async fn look_after(&self, mut published: Option<Published>) {
         // Whoever exposed it has looked at it.
         let mut pause = match &published {
             Some(_) => PROBE_PERIOD,
@@ -199,9 +206,6 @@ impl Exposure {
             }
             looked = Instant::now();
             let finding = self.kept.probe(LOOK).await;
-            if let (Some(front), Some(_)) = (&front, finding.slots) {
-                front.set_slots(finding.slots);
-            }
             pause = match self.publish(&finding, published.as_ref()).await {
                 Ok(now) => {
                     published = Some(now);
@@ -222,6 +226,9 @@ impl Exposure {
         before: Option<&Published>,
     ) -> Result<Published, String> {
         self.standing.found(finding);
+        if let (Some(front), Some(slots)) = (&self.front, finding.slots) {
+            front.set_slots(slots);
+        }
         let is_known = |before: &&Published| {
             let openai = self.openai(finding, Some(before));
             before.state == finding.state && before.openai == openai
@@ -283,8 +290,8 @@ impl Exposure {
     }
 
     /// Tells how busy it is, if somebody counts.
-    async fn tell_load(&self, front: Option<Front>) {
-        let Some(front) = front else {
+    async fn tell_load(&self) {
+        let Some(front) = &self.front else {
             return std::future::pending().await;
         };
         let mut told = Load::default();
@@ -300,6 +307,17 @@ impl Exposure {
             let news = Local::Services(Told::Load { name, load });
             // The loop has ended, and so shall we.
             let _ = self.to_loop.send(news).await;
+        }
+    }
+
+    /// What stands before it could not reach it.
+    async fn hear_doubts(&self) {
+        let Some(front) = &self.front else {
+            return std::future::pending().await;
+        };
+        loop {
+            front.unreachable().await;
+            self.standing.doubt();
         }
     }
 }

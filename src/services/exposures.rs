@@ -26,8 +26,9 @@ use super::{
     standing::Standing,
 };
 use crate::{
-    control::services::{Expose, Exposed},
+    control::services::{Expose, Exposed, Used},
     event_loop::Local,
+    http::{Front, Limits},
     mailbox,
     store::Shelf,
 };
@@ -44,6 +45,7 @@ pub struct Exposures {
     snapshots: watch::Receiver<Snapshot>,
     to_loop: mailbox::Sender<Local>,
     room: Room,
+    limits: Limits,
     running: Mutex<BTreeMap<Name, Running>>,
     /// Held while something is begun or ended, which takes more than a moment.
     changing: tokio::sync::Mutex<()>,
@@ -53,6 +55,7 @@ pub struct Exposures {
 struct Running {
     kept: Kept,
     standing: Arc<Standing>,
+    front: Option<Front>,
     task: JoinHandle<()>,
 }
 
@@ -63,12 +66,14 @@ impl Exposures {
         snapshots: watch::Receiver<Snapshot>,
         to_loop: mailbox::Sender<Local>,
         room: Room,
+        limits: Limits,
     ) -> Arc<Self> {
         let exposures = Arc::new(Self {
             shelf,
             snapshots,
             to_loop,
             room,
+            limits,
             running: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
         });
@@ -135,6 +140,7 @@ impl Exposures {
 
     fn exposure(&self, name: Name, kept: Kept) -> Exposure {
         Exposure {
+            front: kept.front(&name, &self.snapshots, &self.limits),
             name,
             kept,
             standing: Arc::default(),
@@ -150,6 +156,7 @@ impl Exposures {
             exposure.kept.clone(),
             exposure.standing.clone(),
         );
+        let front = exposure.front.clone();
         let (this, its_name) = (self.clone(), name.clone());
         let task = tokio::spawn(async move {
             exposure.run(opened, published).await;
@@ -159,6 +166,7 @@ impl Exposures {
         let running = Running {
             kept,
             standing,
+            front,
             task,
         };
         self.running().insert(name, running);
@@ -276,8 +284,11 @@ impl Exposures {
             return Ok(());
         }
         let what = match finding.needs_key {
-            Some(true) if kept.api_key.is_none() => return Ok(()),
-            Some(true) => "would get its key from this node",
+            // Whose key is shown for whoever shows none.
+            Some(true) if kept.api_key.is_some() => {
+                "is opened to whoever asks by the key that it is exposed with"
+            }
+            Some(true) => return Ok(()),
             Some(false) => "asks nobody for a key",
             None => "does not say whether it asks for a key",
         };
@@ -285,7 +296,7 @@ impl Exposures {
             "{} {what}, and whoever knows the network's password would have it. Say which you mean:\n  \
              --to group:NAME       only members of a group (repeatable)\n  \
              --unauthenticated     every member, as it is\n  \
-             or have the server ask for a key that its users know, and leave out --api-key-file",
+             or have the server ask for a key that its users show themselves",
             kept.target
         )
     }
@@ -360,6 +371,19 @@ impl Exposures {
             protocol: transport_name(kept.kind.transport()).to_owned(),
             notes: Vec::new(),
         })
+    }
+
+    /// What members used of the model servers that are offered, since they are.
+    pub fn usage(&self) -> Vec<Used> {
+        let running = self.running();
+        let fronts = running
+            .iter()
+            .filter_map(|(name, running)| Some((name, running.front.as_ref()?)));
+        let used = fronts.flat_map(|(name, front)| {
+            let usage = front.usage().into_iter();
+            usage.map(|usage| Used::new(name.to_string(), usage))
+        });
+        used.collect()
     }
 
     /// Closes everything, for the next run to offer again.

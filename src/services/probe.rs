@@ -113,35 +113,28 @@ async fn look(
 }
 
 async fn model_server(target: SocketAddr, api_key: Option<&str>) -> Finding {
-    // Without the key first: who else gets in is good to know.
-    let unknown = http::read_models(target, None).await;
-    let needs_key = unknown.as_ref().ok().map(|found| found.needs_key);
-    let found = match (needs_key, api_key) {
-        (Some(true), Some(_)) => http::read_models(target, api_key).await,
-        (Some(_) | None, _) => unknown,
-    };
-    let problem = match &found {
-        Ok(found) if found.needs_key => Some(match api_key {
-            None => "lists its models only for those who show a key: expose it with --api-key-file"
-                .to_owned(),
-            Some(_) => "does not take the key in --api-key-file".to_owned(),
-        }),
-        Ok(_) => None,
-        Err(error) => Some(format!("{error:#}")),
-    };
-    let found = found.ok();
-    Finding {
-        state: match problem {
-            None => State::Up,
-            Some(_) => State::Degraded,
-        },
-        problem: problem.map(|problem| format!("{target} {problem}")),
-        slots: found.as_ref().and_then(|found| found.slots),
-        openai: found.map(|found| OpenAi {
-            models: found.models,
-            ..OpenAi::default()
-        }),
-        needs_key,
+    match http::read_models(target, api_key).await {
+        Ok(found) => {
+            let is_closed = found.needs_key && found.models.is_empty();
+            let problem = is_closed.then(|| {
+                "it answers only those who show a key, and has not seen the right one: expose it with --api-key-file"
+                    .to_owned()
+            });
+            Finding {
+                state: match is_closed {
+                    true => State::Degraded,
+                    false => State::Up,
+                },
+                problem,
+                openai: Some(OpenAi {
+                    models: found.models,
+                    ..OpenAi::default()
+                }),
+                needs_key: Some(found.needs_key),
+                slots: found.slots,
+            }
+        }
+        Err(error) => Finding::of(State::Degraded, Some(format!("{target}: {error:#}"))),
     }
 }
 

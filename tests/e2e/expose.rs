@@ -281,7 +281,7 @@ fn when_a_lifetime_is_over_ports_are_closed_and_connections_cut() {
         &["8000", "--as", "gone", "--port", "8002", "--lifetime", "1s"],
     );
     net.take("b").kill9();
-    crate::deadline::passes(Duration::from_secs(1));
+    crate::deadline::passes(Duration::from_secs(2));
     let b = net.lab().host("b").up(&[]);
     assert_eq!(names(&b), ["long"]);
 }
@@ -315,15 +315,15 @@ fn dns_and_quic_go_through_exposed_udp_ports() {
     let (a, b) = (net.node("a"), net.node("b"));
     expose(
         b,
-        &["5300", "--as", "dns", "--kind", "dns", "--port", "5353"],
+        &["5300", "--as", "dns", "--kind", "dns", "--port", "5355"],
     );
     let resolver = SocketAddr::new(LOOPBACK, 5300);
     for address in b.addresses() {
         let answering = dns::serve(b.host(), resolver);
-        dns::answers(a.host(), address, 5353);
+        dns::answers(a.host(), address, 5355);
         answering.join().unwrap();
     }
-    let port = forward(a, &["b:5353", "--udp"]);
+    let port = forward(a, &["b:5355", "--udp"]);
     let answering = dns::serve(b.host(), resolver);
     dns::answers(a.host(), LOOPBACK, port);
     answering.join().unwrap();

@@ -1,16 +1,16 @@
 //! P9: nodes have names, and a machine's own name resolution is what it was when they have gone.
 
 use std::fs::Permissions;
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::deadline::until;
+use crate::deadline::{eventually, until};
 use crate::lab::{Host, Lab, Outcome};
-use crate::node::{Network, Node};
+use crate::node::{HIVEVPN, Network, Node, STOP};
 use crate::privileges::is_alone;
 use crate::services::{dns::NameServer, ssh};
 
@@ -109,6 +109,47 @@ fn nodes_have_names_on_their_own_machine_and_peers_are_not_told() {
     assert!(is_listed(desk, "gpu") && is_listed(desk, "desk") && is_listed(desk, "ai"));
     let shown = desk.ask(&["names"]);
     assert!(shown.contains(&format!("dig @{}", desk.ipv4())), "{shown}");
+}
+
+#[test]
+fn services_have_names_that_say_where_they_are() {
+    let net = desk_and_gpu();
+    let (desk, gpu) = (net.node("desk"), net.node("gpu"));
+    let _listener = gpu
+        .host()
+        .here(|| TcpListener::bind(("127.0.0.1", 8000)).unwrap());
+    gpu.ask(&["expose", "127.0.0.1:8000", "--as", "shop", "--kind", "tcp"]);
+    let ask =
+        |node: &Node, question: &str| dig(node.host(), &format!("@{} {question}", node.ipv4()));
+    let address = gpu.ipv4().to_string();
+    for node in [desk, gpu] {
+        until(SOON, "everybody finds the service", || {
+            ask(node, &format!("shop.svc.{DOMAIN} A")) == address
+        });
+        assert_eq!(ask(node, &format!("shop.gpu.{DOMAIN} A")), address);
+        assert_eq!(
+            ask(node, &format!("shop.gpu.{DOMAIN} AAAA")),
+            gpu.ipv6().to_string()
+        );
+        let text = ask(node, &format!("shop.gpu.{DOMAIN} TXT"));
+        assert!(
+            text.contains("\"kind=tcp\"") && text.contains("\"port=8000\""),
+            "{text}"
+        );
+        for place in ["gpu", "svc"] {
+            let port = ask(node, &format!("_shop._tcp.{place}.{DOMAIN} SRV"));
+            assert!(
+                port.starts_with("10 ") && port.ends_with(&format!(" 8000 gpu.{DOMAIN}.")),
+                "{port}"
+            );
+        }
+        assert!(is_listed(node, "shop.gpu") && is_listed(node, "shop.svc"));
+    }
+    gpu.ask(&["unexpose", "shop"]);
+    let question = format!("@{} shop.svc.{DOMAIN}", desk.ipv4());
+    until(SOON, "its names are gone", || {
+        code(desk.host(), &question) == "NXDOMAIN"
+    });
 }
 
 #[test]
@@ -238,6 +279,47 @@ fn programs_find_names_with_and_without_the_domain_and_all_others_as_before() {
     assert!(!asked.iter().any(|name| name.contains("hive")), "{asked:?}");
     desk.interrupt();
     office.is_as_before("Ctrl-C");
+}
+
+/// A network of which `desk` is the founder and stands in front.
+fn founded(name: &str, prefix: &str) -> String {
+    format!(
+        "[network]\nname = \"{name}\"\nipv4_prefix = \"{prefix}\"\n[node]\nname = \"desk\"\n\
+         [names]\nsearch = true\nresolv_conf = true\n"
+    )
+}
+
+#[test]
+fn networks_of_one_daemon_stand_side_by_side_and_know_nothing_of_each_other() {
+    let office = Office::new();
+    let host = office.desk();
+    host.write_private("home.toml", &founded("home", "10.77.0.0/16"));
+    host.write_private("work.toml", &founded("work", "10.78.0.0/16"));
+    let line = ["sh", "-c", SHOW, "sh", HIVEVPN, "--state", "nets"];
+    let mut daemon = host.spawn(&[&line[..], &["up", "home.toml", "work.toml"]].concat());
+    let ask = |net, command: &[&str]| host.run(&[&line[..], &["--net", net], command].concat());
+    let server = |net| {
+        eventually(SOON, "programs find the network", || {
+            let names: Value = serde_json::from_str(&ask(net, &["names", "--json"]).stdout).ok()?;
+            let server = names["servers"][0].as_str()?.to_owned();
+            (names["through"] == "resolv.conf").then_some(server)
+        })
+    };
+    let (home, work) = (server("home"), server("work"));
+    assert_eq!(office.finds("desk.home.hive.internal"), home);
+    assert_eq!(office.finds("desk.work.hive.internal"), work);
+    assert_eq!(office.finds("gpu.example"), "192.0.2.53");
+    assert!(!office.getent("desk.other.hive.internal").succeeded());
+
+    ask("home", &["down"]).ok();
+    assert!(!office.getent("desk.home.hive.internal").succeeded());
+    assert_eq!(office.finds("desk.work.hive.internal"), work);
+    assert_eq!(office.finds("gpu.example"), "192.0.2.53");
+    ask("work", &["down"]).ok();
+    daemon.ends(STOP).ok();
+    office.is_as_before("both networks");
+    let asked = office.server.asked();
+    assert!(!asked.iter().any(|name| name.contains("hive")), "{asked:?}");
 }
 
 #[test]

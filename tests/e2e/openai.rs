@@ -12,7 +12,7 @@ use crate::lab::{Lab, Nat, Process};
 use crate::node::{Network, Node};
 
 /// The programs of this test.
-const PROGRAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/openai");
+pub const PROGRAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/openai");
 
 const PORT: &str = "8000";
 
@@ -20,7 +20,7 @@ const PORT: &str = "8000";
 const PATH: Duration = Duration::from_secs(30);
 
 /// The interpreter of an environment that has both packages. Made on first use; panics when it cannot be made.
-fn python() -> String {
+pub fn python() -> String {
     let setup = Command::new(format!("{PROGRAMS}/setup.sh"))
         .output()
         .expect("setup.sh is executable");
@@ -35,8 +35,8 @@ fn python() -> String {
     out.trim().to_owned()
 }
 
-/// Serves the model on a node, at its overlay address alone.
-fn serve(python: &str, node: &Node) -> Process {
+/// Serves the model on a node, at this address alone.
+pub fn serve(python: &str, node: &Node, address: &str) -> Process {
     let model = node
         .host()
         .directory()
@@ -47,13 +47,12 @@ fn serve(python: &str, node: &Node) -> Process {
     node.host()
         .run(&[python, "-B", &format!("{PROGRAMS}/make_model.py"), &model])
         .ok();
-    let address = node.ipv4().to_string();
     let mut server = node.host().spawn(&[
         python,
         "-B",
         &format!("{PROGRAMS}/serve.py"),
         &model,
-        &address,
+        address,
         PORT,
     ]);
     server.says("listening on", Duration::from_secs(30));
@@ -72,7 +71,7 @@ fn the_sdk_uses_a_model_over(path: &str, nat: Nat) {
     net.wait(path, ["a", "b"], PATH);
     let (a, b) = (net.node("a"), net.node("b"));
 
-    let _server = serve(&python, b);
+    let _server = serve(&python, b, &b.ipv4().to_string());
     let url = format!("http://{}:{PORT}/v1", b.ipv4());
     let said = a
         .host()

@@ -37,9 +37,11 @@ fn load(active: u32, queued: u32, slots: u32) -> Option<Load> {
     })
 }
 
+type Change = fn(&mut Offer, &mut Offer);
+
 #[test]
 fn the_less_busy_the_nearer_and_the_warm_one_is_asked_first() {
-    let stories: [(&str, fn(&mut Offer, &mut Offer)); 6] = [
+    let stories: [(&str, Change); 6] = [
         ("idle", |gpu, _| gpu.load = load(4, 0, 4)),
         ("has slots left", |gpu, desk| {
             (gpu.load, desk.load) = (load(2, 0, 2), load(4, 0, 8));

@@ -94,7 +94,7 @@ impl End {
 
     /// Whether there was more before the end.
     async fn more(&mut self) -> bool {
-        let mut buffer = [0; 65536];
+        let mut buffer = vec![0; 65536];
         match self.stream.read(&mut buffer).await {
             Ok(0) | Err(_) => false,
             Ok(length) => {

@@ -102,6 +102,8 @@ fn networks_come_and_go_in_any_order() {
     assert!(
         settings(&path).contains(&"search home.hive.internal work.hive.internal lan".to_owned())
     );
+    let [first, last] = [2, 3].map(|number| IpAddr::from([10, 77, 0, number]));
+    assert!(!home.is_last(first) && work.is_last(last));
     home.step_back("10.77.0.2".parse().unwrap()).unwrap();
     assert_eq!(settings(&path)[0], "nameserver 10.77.0.3");
     work.step_back("10.77.0.3".parse().unwrap()).unwrap();

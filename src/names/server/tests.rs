@@ -80,8 +80,8 @@ async fn what_is_private_is_never_asked_elsewhere() {
     let other = asked(&in_front, &question("gpu.work.hive.internal."), HERE);
     assert_eq!(
         code(other),
-        Some(ResponseCode::Refused),
-        "so that the next server is asked"
+        Some(ResponseCode::NXDomain),
+        "who is refused asks the next server"
     );
     assert!(!matches!(
         asked(&in_front, &question("example.org."), PEER),

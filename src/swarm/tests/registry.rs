@@ -216,6 +216,12 @@ async fn a_storer_that_serves_what_it_likes_fools_no_reader() {
         "nothing older comes back"
     );
 
+    // Whoever served that is given what is better, and whoever served what does not belong there is given nothing.
+    assert_eq!(reader.best_entry(&slot, &old), Some(&*new));
+    for (number, lie) in lies.iter().enumerate() {
+        assert_eq!(reader.best_entry(&slot, lie), None, "lie {number}");
+    }
+
     // Served when its time is over, to a reader that has never seen it.
     let (_, mut late) = founder_and_member(1);
     let mut later = now();
@@ -228,6 +234,7 @@ async fn a_storer_that_serves_what_it_likes_fools_no_reader() {
         None,
         "it is over for those who had it as well"
     );
+    assert_eq!(reader.best_entry(&slot, &old), None);
 
     // What a member answers to a message about entries is believed no more than what lies in the DHT.
     client
@@ -252,6 +259,7 @@ async fn an_entry_is_kept_when_the_core_says_so_and_offered_again_when_another_c
     let slot = owner.entry_slot(&owner.peer_id(), &key);
     let (mut storer, client) = storer_and_client(reader.network()).await;
     let (one, two) = (sealed(&mut owner, "a", b"1"), sealed(&mut owner, "a", b"2"));
+    let three = sealed(&mut owner, "a", b"3");
     let publish = |sealed: &Vec<u8>| Command::Publish {
         key: slot.to_vec(),
         value: sealed.clone(),
@@ -283,6 +291,16 @@ async fn an_entry_is_kept_when_the_core_says_so_and_offered_again_when_another_c
         "it was judged beside something else"
     );
     finds(&mut storer, &slot, &two).await;
+
+    // What a reader mends is judged like everything else.
+    client
+        .send(Command::WriteBack {
+            slot: slot.to_vec(),
+            sealed: three.clone(),
+            to: vec![storer.peer],
+        })
+        .await;
+    while offered(&mut storer).await != (three.clone(), Some(two.clone())) {}
 
     storer.send(Command::Unpublish { key: slot.to_vec() }).await;
     storer.send(Command::Lookup { key: slot.to_vec() }).await;

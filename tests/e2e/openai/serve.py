@@ -2,7 +2,7 @@
 
 Prints one line, `listening on http://ADDRESS:PORT`, once requests are answered; the server's log goes to standard error.
 
-Usage: serve.py MODEL ADDRESS PORT
+Usage: serve.py MODEL ADDRESS PORT [ID]     (ID: what the model is called, hive-reciter without)
 """
 
 import signal
@@ -13,10 +13,10 @@ import xllamacpp
 from make_model import MODEL_ID
 
 
-def parameters(model: str, address: str, port: int) -> xllamacpp.CommonParams:
+def parameters(model: str, address: str, port: int, model_id: str) -> xllamacpp.CommonParams:
     params = xllamacpp.CommonParams()
     params.model.path = model
-    params.model_alias = {MODEL_ID}
+    params.model_alias = {model_id}
     params.hostnames = [address]
     params.port = port
     params.ui = False
@@ -40,10 +40,11 @@ def parameters(model: str, address: str, port: int) -> xllamacpp.CommonParams:
 
 
 def main() -> None:
-    if len(sys.argv) != 4:
-        sys.exit(f"usage: {sys.argv[0]} MODEL ADDRESS PORT")
-    model, address, port = sys.argv[1:]
-    server = xllamacpp.Server(parameters(model, address, int(port)))
+    if len(sys.argv) not in (4, 5):
+        sys.exit(f"usage: {sys.argv[0]} MODEL ADDRESS PORT [ID]")
+    model, address, port, *rest = sys.argv[1:]
+    model_id = rest[0] if rest else MODEL_ID
+    server = xllamacpp.Server(parameters(model, address, int(port), model_id))
     print(f"listening on {server.listening_address}", flush=True)
     signal.pause()
 
