@@ -2,7 +2,7 @@
 //!
 //! - `datagrams`, `packets`, `signals`: the underlay and the inside of the tunnels ([`tunnels`])
 //! - `objects`, `signed`, `sync`, `joins`, `invites`: who belongs to us ([`membership`])
-//! - `registry`: what they keep there ([`mod@registry`])
+//! - `registry`: what members keep for each other, and what the DHT holds ([`registry`])
 //! - `exchange`, `carrier`, `messages`, `wires`, `addresses`: streams between nodes ([`streams`])
 //! - `config`, `control`: files and commands ([`texts`])
 //!
@@ -46,10 +46,10 @@ pub const TARGETS: [(&str, Target); 16] = [
 /// Something genuine to begin with, by the name of its corpus.
 pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let mut seeds = membership::seeds();
-    seeds.extend(registry::seeds());
     seeds.extend(streams::seeds());
     seeds.extend(texts::seeds());
     seeds.extend(tunnels::seeds());
+    seeds.extend(registry::seeds());
     seeds
 }
 

@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 
 use crate::Acts;
 
-const UNIX: UnixTime = UnixTime(1_800_000_000);
+pub(crate) const UNIX: UnixTime = UnixTime(1_800_000_000);
 /// The kinds of objects that are signed.
 const DOMAINS: [Domain; 5] = [
     Domain::Genesis,
@@ -74,7 +74,7 @@ pub(crate) fn network() -> Network {
 
 thread_local! {
     static FOUNDED: Founded = founded();
-    pub(crate) static NODE: RefCell<Node> = RefCell::new(node());
+    static NODE: RefCell<Node> = RefCell::new(node());
 }
 
 fn node() -> Node {
@@ -110,6 +110,11 @@ pub(crate) fn now() -> Now {
         instant: Instant::now(),
         unix: UNIX,
     }
+}
+
+/// The founder's node, the same for all runs.
+pub(crate) fn with_node<R>(act: impl FnOnce(&mut Node) -> R) -> R {
+    NODE.with_borrow_mut(act)
 }
 
 fn invite() -> Invite {
@@ -160,22 +165,19 @@ pub fn objects(bytes: &[u8]) {
     }
 }
 
-/// A payload that somebody has really signed.
-pub(crate) fn enveloped(signer: u8, domain: Domain, payload: &[u8]) -> Vec<u8> {
-    let keypair = Keypair::ed25519_from_bytes([signer; 32]).expect("any 32 bytes are a key");
-    let (domain, payload) = (domain.as_str().to_owned(), payload.to_vec());
-    SignedEnvelope::new(&keypair, domain, b"/hivevpn/cbor".to_vec(), payload)
-        .expect("ed25519 signs everything")
-        .into_protobuf_encoding()
-}
-
 /// Payloads that an authority, the founder or a member has really signed: what is behind the signature.
 pub fn signed(bytes: &[u8]) {
     let [who, kind, payload @ ..] = bytes else {
         return;
     };
     let number = [AUTHORITY, FOUNDER, 2][usize::from(who % 3)];
-    let sealed = |domain: Domain, payload: &[u8]| enveloped(number, domain, payload);
+    let sealed = |domain: Domain, payload: &[u8]| {
+        let keypair = Keypair::ed25519_from_bytes([number; 32]).expect("any 32 bytes are a key");
+        let (domain, payload) = (domain.as_str().to_owned(), payload.to_vec());
+        SignedEnvelope::new(&keypair, domain, b"/hivevpn/cbor".to_vec(), payload)
+            .expect("ed25519 signs everything")
+            .into_protobuf_encoding()
+    };
     FOUNDED.with(|founded| {
         let genesis = founded.network.genesis();
         let subject = signer(number);
