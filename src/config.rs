@@ -334,9 +334,7 @@ impl Config {
         models.apply_to(&mut self.services.models, place)?;
         self.services.limits = services.limits;
         admin.apply_to(&mut self.admin, place)?;
-        self.names.resolver = names.resolver.unwrap_or(self.names.resolver);
-        self.names.search = names.search.unwrap_or(self.names.search);
-        self.names.resolv_conf = names.resolv_conf.unwrap_or(self.names.resolv_conf);
+        names.apply_to(&mut self.names);
         if let Some(name) = interface.name {
             self.set_interface(name.get_ref(), &place(name.span()))?;
         }

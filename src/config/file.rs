@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use super::{
     RelayMode, administrators::AdminSection, models::ModelsSection, registry::RegistrySection,
 };
-use crate::http::Limits;
+use crate::{http::Limits, names};
 
 pub(super) type Spanned<T> = toml::Spanned<T>;
 
@@ -78,6 +78,14 @@ pub(super) struct NamesSection {
     pub resolver: Option<bool>,
     pub search: Option<bool>,
     pub resolv_conf: Option<bool>,
+}
+
+impl NamesSection {
+    pub(super) fn apply_to(self, names: &mut names::Config) {
+        names.resolver = self.resolver.unwrap_or(names.resolver);
+        names.search = self.search.unwrap_or(names.search);
+        names.resolv_conf = self.resolv_conf.unwrap_or(names.resolv_conf);
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,5 +1,5 @@
 //! Entries of the registry and the DHT beneath it, as commands and daemon speak of them. The shapes are documented for
-//! programs of others in `docs/local-api.md`.
+//! programs of others in `local-api.md, beside this file`.
 
 use serde::{Deserialize, Serialize};
 

@@ -74,10 +74,7 @@ fn nodes_have_names_on_their_own_machine_and_peers_are_not_told() {
         for how in ["+notcp", "+tcp", "+noedns"] {
             let ask = |question: &str| dig(host, &format!("@{server} {how} {question}"));
             assert_eq!(ask(&format!("gpu.{DOMAIN} A")), gpu.ipv4().to_string());
-            assert_eq!(
-                ask("GPU.Home.Hive.Internal AAAA"),
-                gpu.ipv6().to_string()
-            );
+            assert_eq!(ask("GPU.Home.Hive.Internal AAAA"), gpu.ipv6().to_string());
             assert_eq!(ask(&format!("desk.{DOMAIN} A")), desk.ipv4().to_string());
             assert_eq!(ask(&format!("ai.{DOMAIN} A")), desk.ipv4().to_string());
             for address in gpu.addresses() {

@@ -315,7 +315,7 @@ fn a_wrong_rule_is_told_with_its_line() {
 
 #[test]
 fn the_example_of_the_local_api_runs_as_it_is_documented() {
-    const DOCUMENT: &str = include_str!("../../docs/local-api.md");
+    const DOCUMENT: &str = include_str!("../../src/control/local-api.md");
     let example = DOCUMENT.split("```python\n").nth(1).unwrap();
     let example = example.split("```").next().unwrap();
     let net = Network::start(Lab::new().public("a").public("b").build(), ["a", "b"]);
