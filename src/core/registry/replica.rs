@@ -118,7 +118,8 @@ pub struct Put {
 /// All entries.
 #[derive(Debug, Clone, Default)]
 pub struct Replica {
-    keys: BTreeMap<Key, BTreeMap<SignerKey, Held>>,
+    /// Boxed, because most keys have one owner and a map makes room for eleven.
+    keys: BTreeMap<Key, BTreeMap<SignerKey, Box<Held>>>,
     owners: BTreeMap<SignerKey, Share>,
     /// The ends of all that is not over.
     ends: BTreeSet<(UnixTime, SignerKey, Key)>,
@@ -139,17 +140,19 @@ impl Replica {
 
     /// What an owner has under a key.
     pub fn get(&self, key: &Key, owner: &SignerKey) -> Option<&Held> {
-        self.keys.get(key)?.get(owner)
+        self.keys.get(key)?.get(owner).map(Box::as_ref)
     }
 
     /// What all have under a key.
     pub fn at(&self, key: &Key) -> impl Iterator<Item = &Held> {
-        self.keys.get(key).into_iter().flat_map(BTreeMap::values)
+        let owners = self.keys.get(key).into_iter();
+        owners.flat_map(BTreeMap::values).map(Box::as_ref)
     }
 
     /// Everything.
     pub fn all(&self) -> impl Iterator<Item = &Held> {
-        self.keys.values().flat_map(BTreeMap::values)
+        let owners = self.keys.values();
+        owners.flat_map(BTreeMap::values).map(Box::as_ref)
     }
 
     /// What all have below a key: `weather/berlin` is below `weather`.
@@ -161,7 +164,7 @@ impl Replica {
                 Bound::Included(from.as_str()),
                 Bound::Excluded(until.as_str()),
             ))
-            .flat_map(|(_, owners)| owners.values())
+            .flat_map(|(_, owners)| owners.values().map(Box::as_ref))
     }
 
     /// What one owner has, by key.
@@ -215,7 +218,7 @@ impl Replica {
         self.keys
             .entry(key.clone())
             .or_default()
-            .insert(owner, held);
+            .insert(owner, Box::new(held));
         let dropped = self.make_room();
         Put {
             is_news: !dropped.contains(&(owner, key)),
@@ -346,7 +349,9 @@ impl Replica {
                 keys: its, digest, ..
             } = share;
             let digest = digest.get_or_insert_with(|| {
-                let held = its.iter().filter_map(|key| keys.get(key)?.get(owner));
+                let held = its
+                    .iter()
+                    .filter_map(|key| keys.get(key)?.get(owner).map(Box::as_ref));
                 digest_of(held)
             });
             (*owner, *digest)

@@ -4,8 +4,9 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use allocation_counter::measure;
 use hivevpn_core::{
-    membership::SyncMessage,
+    membership::{Name, SyncMessage, UnixTime},
     output::{Output, RequestId},
+    registry::{Health, Kind, Model, OpenAi, Service, State, Transport, service::LIFETIME},
 };
 
 use crowd::{Activity, Cast, Crowd, packet};
@@ -24,6 +25,10 @@ const TEN_MINUTES: Duration = Duration::from_secs(600);
 const BYTES_PER_PEER: usize = 30_000;
 /// The same for the seconds in which the session's key is agreed on in another one.
 const BYTES_PER_GREETING: usize = 42_000;
+/// As many as a node may offer.
+const SERVICES: usize = 64;
+/// What one of them takes at each member.
+const BYTES_PER_SERVICE: usize = 4_000;
 
 fn connected() -> Crowd {
     let mut crowd = Crowd::new(MEMBERS);
@@ -114,6 +119,55 @@ fn a_peer_with_a_session_takes_no_more_than_30_kilobytes() {
     );
     assert!((known + greeting) as usize <= BYTES_PER_GREETING);
     assert!((known + session) as usize <= BYTES_PER_PEER);
+}
+
+#[test]
+fn a_service_takes_no_more_than_4_kilobytes() {
+    let mut crowd = Crowd::new(1);
+    while crowd.node.poll_output().is_some() {}
+    let now = crowd.now();
+    let service = model_server();
+    let kept = measure(|| {
+        for number in 0..SERVICES {
+            let name = Name::sanitised(&format!("llm-{number}")).expect("a name");
+            let published = crowd.node.publish_service(&name, &service, LIFETIME, now);
+            published.expect("it breaks no rule");
+            while crowd.node.poll_output().is_some() {}
+        }
+    });
+    assert_eq!(crowd.node.services().len(), SERVICES);
+    let each = kept.bytes_current as usize / SERVICES;
+    println!("{each} bytes a service");
+    assert!(each <= BYTES_PER_SERVICE, "{each} bytes");
+}
+
+fn model_server() -> Service {
+    let model = Model {
+        id: "qwen3-8b-instruct".to_owned(),
+        context: Some(32_768),
+        max_output: None,
+        price_in: None,
+        price_out: None,
+        quantization: Some("q4_k_m".to_owned()),
+        loaded: Some(true),
+    };
+    Service {
+        kind: Kind::OpenAi,
+        transport: Transport::Tcp,
+        port: 8000,
+        path: Some("/v1".to_owned()),
+        to: Default::default(),
+        health: Health {
+            state: State::Up,
+            since: UnixTime(1_800_000_000),
+        },
+        description: Some("the box in the cellar".to_owned()),
+        tags: Default::default(),
+        openai: Some(OpenAi {
+            models: vec![model],
+            ..OpenAi::default()
+        }),
+    }
 }
 
 #[test]
