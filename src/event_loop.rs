@@ -298,7 +298,12 @@ impl EventLoop {
         }
         let sources = &sources[..SOCKETS + self.sockets.len().min(MAX_SOCKETS)];
         let mut until = self.node.poll_timeout();
-        let others = [self.greet_at, self.changes.next(), self.searches.next()];
+        let others = [
+            self.greet_at,
+            self.changes.next(),
+            self.searches.next(),
+            self.services.next(),
+        ];
         for at in others.into_iter().flatten() {
             until = until.min(at);
         }

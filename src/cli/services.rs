@@ -60,7 +60,7 @@ Examples:
 /// Arguments of `expose`.
 #[derive(Debug, Args)]
 pub struct ExposeArgs {
-    /// Where it listens: 8000, 127.0.0.1:8000, localhost:8000, [::1]:8000
+    /// Where it listens: 8000, 127.0.0.1:8000, localhost:8000, `[::1]:8000`
     #[arg(value_name = "ADDRESS", value_parser = parse_place)]
     pub target: SocketAddr,
 

@@ -1,10 +1,13 @@
 //! Between the loop and the services, which run beside it: what they read, and what they have published.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use hivevpn_core::{
     membership::address,
-    node::{MemberStatus, Now},
+    node::{MemberStatus, Now, ServiceStatus},
     policy::Exposed,
     registry,
 };
@@ -19,7 +22,7 @@ use crate::{
     },
 };
 
-/// What changes all the time, round trips above all, is told this often; never if nobody wakes the loop.
+/// What changes all the time, round trips above all, is told this often; never while nothing happens.
 const PERIOD: Duration = Duration::from_secs(1);
 /// What was added or taken away is told no more often than this.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -30,7 +33,11 @@ pub(super) struct ServicesDesk {
     /// What the configuration publishes.
     publish: Exposed,
     told_at: Option<Instant>,
+    /// The registry as it was told.
+    services: Arc<Vec<ServiceStatus>>,
     told: u64,
+    /// When what has happened since is to be told.
+    next: Option<Instant>,
 }
 
 impl ServicesDesk {
@@ -39,8 +46,15 @@ impl ServicesDesk {
             desk,
             publish,
             told_at: None,
+            services: Arc::default(),
             told: 0,
+            next: None,
         }
+    }
+
+    /// When [`tell_services`](EventLoop::tell_services) is wanted next.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.next
     }
 
     /// Passes a command's question on.
@@ -58,16 +72,19 @@ impl EventLoop {
     /// Tells the services what has changed.
     pub(super) fn tell_services(&mut self, now: Now) {
         let changes = self.node.registry_changes();
-        let pause = match changes == self.services.told {
-            true => PERIOD,
-            false => PAUSE,
-        };
-        let told_at = self.services.told_at;
-        if told_at.is_some_and(|at| now.instant < at + pause) {
+        let desk = &mut self.services;
+        let is_changed = changes != desk.told || desk.told_at.is_none();
+        let pause = if is_changed { PAUSE } else { PERIOD };
+        let due = desk.told_at.map(|at| at + pause);
+        desk.next = due.filter(|due| now.instant < *due);
+        if desk.next.is_some() {
             return;
         }
-        self.services.told_at = Some(now.instant);
-        self.services.told = changes;
+        desk.told_at = Some(now.instant);
+        if is_changed {
+            desk.told = changes;
+            desk.services = self.node.services().into();
+        }
         let snapshot = self.snapshot(now);
         self.services.desk.snapshots.send_if_modified(|told| {
             let is_news = *told != snapshot;
@@ -88,7 +105,7 @@ impl EventLoop {
             ],
             interface: self.tun.name().to_owned(),
             members: members.collect::<Vec<_>>().into(),
-            services: self.node.services().into(),
+            services: self.services.services.clone(),
             admits_by_password: self.node.has_password(),
             taken: Taken(now.unix),
         }
