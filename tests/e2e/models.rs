@@ -228,3 +228,23 @@ fn the_first_token_comes_as_soon_as_from_the_server_itself() {
     let line = [&url, "ttft", "bee", "300", &direct, &url];
     println!("{}", succeeds(sdk(&python, a, &line)));
 }
+
+#[test]
+#[ignore = "measures: cargo test --release --test e2e first_tokens -- --ignored --nocapture"]
+fn sixty_four_streams_at_once_have_their_first_tokens_as_soon_as_from_the_server_itself() {
+    let python = python();
+    let net = Network::start(Lab::new().public("a").public("b").build(), ["a", "b"]);
+    net.wait("direct", ["a", "b"], SOON);
+    let (a, b) = (net.node("a"), net.node("b"));
+    let program = format!("{PROGRAMS}/crowd.py");
+    let line = [&python, "-B", &program, "serve", "127.0.0.1", "8000", "bee"];
+    let mut server = b.host().spawn(&line);
+    server.says("listening", SOON);
+    b.ask(&["expose", "8000", "--as", "llm", "--kind", "openai"]);
+    let url = endpoint(&listed(a, 1));
+    let direct = format!("http://{}:8000/v1", b.ipv4());
+    let line = [
+        &python, "-B", &program, "ask", "bee", "64", "20", &direct, &url,
+    ];
+    println!("{}", succeeds(a.host().spawn(&line)));
+}
