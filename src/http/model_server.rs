@@ -313,7 +313,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use tokio::{
-        io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+        io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
         net::TcpListener,
     };
 
@@ -514,6 +514,8 @@ mod tests {
         let target = listener.local_addr().unwrap();
         tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
+            // An answer to nothing is none.
+            stream.read_exact(&mut [0; 4]).await.unwrap();
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n[").await;
             while stream.write_all(&[b' '; 4096]).await.is_ok() {}
         });
