@@ -20,8 +20,21 @@ step() { # <name> <command...>
 }
 
 tests() { # <cargo test arguments...>: keeps cargo's closing lines for the end
-  cargo test --quiet "$@" 2>&1 | tee "$scratch/output" || return 1
-  { grep '^test result:' "$scratch/output" | grep -v ' 0 passed; 0 failed'; } >>"$scratch/results" || true
+  local output
+  output=$(mktemp -p "$scratch")
+  cargo test --quiet "$@" 2>&1 | tee "$output" || return 1
+  { grep '^test result:' "$output" | grep -v ' 0 passed; 0 failed'; } >>"$scratch/results" || true
+}
+
+side_by_side() { # <step> <step>: each of them leaves a core idle for minutes
+  local beside
+  "$1" >"$scratch/beside" 2>&1 &
+  beside=$!
+  "$2" || { kill "$beside"; return 1; }
+  local outcome=0
+  wait "$beside" || outcome=1
+  cat "$scratch/beside"
+  return "$outcome"
 }
 
 core_is_pure() { # no runtime, no sockets; that it reads no clock is clippy's part (src/core/clippy.toml)
@@ -52,10 +65,10 @@ dependencies() {
 
 simulation() { # a workspace of its own, for a feature that would stop the real binary's clock
   (
-    cd tests/sim
-    cargo fmt --check
-    cargo clippy --all-targets --quiet --locked -- -D warnings
-    tests --locked
+    cd tests/sim &&
+      cargo fmt --check &&
+      cargo clippy --all-targets --quiet --locked -- -D warnings &&
+      tests --locked
   )
 }
 
@@ -63,10 +76,10 @@ corpora() { # what fuzzers have kept, replayed; scripts/fuzz.sh looks for more
   (
     # Most of what it is made of has been built.
     export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
-    cd tests/fuzz
-    cargo fmt --check
-    cargo clippy --all-targets --quiet --locked -- -D warnings
-    tests --locked
+    cd tests/fuzz &&
+      cargo fmt --check &&
+      cargo clippy --all-targets --quiet --locked -- -D warnings &&
+      tests --locked
   )
 }
 
@@ -79,8 +92,7 @@ step 'dependencies' dependencies
 # Always the whole workspace: with other packages come other features, and everything is built again.
 step 'unit and property tests' tests --workspace --lib --bins
 step 'examples in the documentation' tests --workspace --doc
-step 'simulation' simulation
-step 'corpora of the fuzzers' corpora
+step 'simulation and corpora of the fuzzers' side_by_side simulation corpora
 [ "${1:-}" = fast ] || {
   # Two at a time: the tests wait more than they work. Those that measure have the machine for themselves.
   measuring=(bench:: fairness:: strangers::)
