@@ -27,7 +27,7 @@ fn start(host: &Host, arguments: &[&str]) -> Process {
     host.start(&mut host.hivevpn_command(&[&["bench"], arguments].concat()))
 }
 
-/// The open ports of a node on its overlay address, TCP and UDP.
+/// The ports that measurements have opened on a node's overlay address, TCP and UDP: the low ones serve names and models.
 fn ports(host: &Host, address: Ipv6Addr) -> Vec<u16> {
     let shown = host.sh(&format!("ss -Hltun 'src [{address}]'")).ok();
     let port = |line: &str| {
@@ -37,6 +37,7 @@ fn ports(host: &Host, address: Ipv6Addr) -> Vec<u16> {
     shown
         .lines()
         .map(|line| port(line).unwrap_or_else(|| panic!("no port in {line}")))
+        .filter(|port| *port >= 1024)
         .collect()
 }
 
