@@ -42,9 +42,9 @@ pub struct Allowance {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            requests_per_minute: 600,
-            tokens_per_minute: 1_000_000,
-            concurrent: 64,
+            requests_per_minute: 6000,
+            tokens_per_minute: 10_000_000,
+            concurrent: 256,
             groups: BTreeMap::new(),
             head_timeout_s: 600,
             slots: None,

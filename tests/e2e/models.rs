@@ -233,7 +233,10 @@ fn the_first_token_comes_as_soon_as_from_the_server_itself() {
 #[ignore = "measures: cargo test --release --test e2e first_tokens -- --ignored --nocapture"]
 fn sixty_four_streams_at_once_have_their_first_tokens_as_soon_as_from_the_server_itself() {
     let python = python();
-    let net = Network::start(Lab::new().public("a").public("b").build(), ["a", "b"]);
+    let lab = Lab::new().public("a").public("b").build();
+    let net = Network::configured(lab, &["a", "b"], |_| {
+        "[services.limits]\nrequests_per_minute = 1000000\n".to_owned()
+    });
     net.wait("direct", ["a", "b"], SOON);
     let (a, b) = (net.node("a"), net.node("b"));
     let program = format!("{PROGRAMS}/crowd.py");
