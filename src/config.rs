@@ -3,10 +3,8 @@
 //! A file becomes a [`Config`] only when all of it is valid. An error names the file, the line and the option.
 
 use std::{
-    io::Read,
     net::{IpAddr, Ipv4Addr},
     num::NonZeroU64,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -19,7 +17,6 @@ use hivevpn_core::{
 };
 use ipnet::Ipv4Net;
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
-use zeroize::Zeroizing;
 
 use crate::{
     cli::{NamesArg, UpArgs},
@@ -33,17 +30,11 @@ use crate::{
 const MIN_MTU: u16 = 1280;
 /// Larger overlay packets would not fit one datagram with WireGuard's 32 bytes around them.
 const MAX_MTU: u16 = 9000;
-/// Longer files than this are read too, in more steps.
-const MAX_ROOM: usize = 1 << 20;
-/// More than any invite has.
-const MAX_INVITE: u64 = 64 << 10;
 /// Linux allows 15 bytes for an interface name.
 const MAX_INTERFACE_NAME: usize = 15;
 
 /// The UDP and TCP port of a node that names none.
 pub const DEFAULT_PORT: u16 = 7777;
-/// Permission to read of those who are neither owner nor in the group.
-const READABLE_BY_ALL: u32 = 0o004;
 
 mod administrators;
 
@@ -54,10 +45,12 @@ pub use values::parse_span;
 
 mod file;
 mod models;
+mod reading;
 mod registry;
 mod values;
 
 use file::File;
+use reading::{check_privacy, line_of, option_at, read, read_invite};
 use values::{check_name, checked_member, parse, parse_rate, parse_reservation, worded};
 
 /// Everything an operator may set, validated.
@@ -538,63 +531,6 @@ impl Config {
         self.mtu = mtu;
         Ok(())
     }
-}
-
-/// Refuses a file that holds `secret` and that others can read.
-fn check_privacy(path: &Path, secret: Option<&'static str>, mode: u32) -> Result<(), ConfigError> {
-    match secret {
-        Some(what) if mode & READABLE_BY_ALL != 0 => Err(ConfigError::Exposed {
-            path: path.to_owned(),
-            what,
-            mode,
-        }),
-        Some(_) | None => Ok(()),
-    }
-}
-
-/// The text of a file and its permission bits.
-fn read(path: &Path) -> std::io::Result<(Zeroizing<String>, u32)> {
-    let mut file = std::fs::File::open(path)?;
-    let metadata = file.metadata()?;
-    // Room for everything from the start: growing would leave copies behind that nobody wipes.
-    let room = usize::try_from(metadata.len()).unwrap_or(0).min(MAX_ROOM) + 1;
-    let mut text = Zeroizing::new(String::with_capacity(room));
-    file.read_to_string(&mut text)?;
-    Ok((text, metadata.permissions().mode() & 0o7777))
-}
-
-fn read_invite() -> Result<Zeroizing<String>, ConfigError> {
-    let mut text = Zeroizing::new(String::new());
-    match std::io::stdin().take(MAX_INVITE).read_to_string(&mut text) {
-        Ok(_) => Ok(text),
-        Err(error) => Err(ConfigError::Unreadable {
-            path: "standard input".into(),
-            error,
-        }),
-    }
-}
-
-/// The option on the line with this offset, with its section: `underlay.port`.
-fn option_at(text: &str, offset: usize) -> Option<String> {
-    let start = text.get(..offset)?.rfind('\n').map_or(0, |end| end + 1);
-    let line = text[start..].lines().next()?;
-    let key = line.split_once('=')?.0.trim();
-    let section = text[..start]
-        .lines()
-        .rev()
-        .find_map(|line| line.trim().strip_prefix('[')?.strip_suffix(']'))
-        // One of several has two brackets.
-        .map(|section| section.trim_matches(['[', ']']));
-    Some(section.map_or(key.to_owned(), |section| format!("{section}.{key}")))
-}
-
-fn line_of(text: &str, offset: usize) -> usize {
-    1 + text
-        .as_bytes()
-        .iter()
-        .take(offset)
-        .filter(|byte| **byte == b'\n')
-        .count()
 }
 
 #[cfg(test)]
