@@ -63,7 +63,9 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
+pub use answer::openai_error;
 pub use api_key::ApiKey;
+pub use headers::tokens;
 pub use limits::{Allowance, Limits};
 pub use meter::Usage;
 pub use model_server::{Found, read_models};

@@ -24,10 +24,7 @@ use std::{
 
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use crate::{
-    control::services::Models,
-    services::{Snapshot, snapshot::Member},
-};
+use crate::{control::services::Models, names::endpoint_of, services::Snapshot};
 
 mod api;
 mod balance;
@@ -92,11 +89,6 @@ impl Default for Config {
             answer_timeout: Duration::from_secs(10 * 60),
         }
     }
-}
-
-/// The name of a network's endpoint, on each member's own machine.
-pub fn host_of(network: &str) -> String {
-    format!("ai.{network}.hive.internal")
 }
 
 /// The running endpoint.
@@ -202,7 +194,7 @@ impl Endpoint {
             .filter(|address| bound.overlay.contains(address));
         match (overlay, bound.loopback) {
             (Some(_), _) if *self.resolves.borrow() => {
-                format!("http://{}/v1", host_of(&snapshot.network))
+                format!("http://{}/v1", endpoint_of(&snapshot.network))
             }
             (_, Some(loopback)) => format!("http://{loopback}/v1"),
             (Some(overlay), None) => match overlay {
@@ -212,10 +204,4 @@ impl Endpoint {
             (None, None) => String::new(),
         }
     }
-}
-
-/// Our overlay addresses.
-fn overlay_addresses(us: &Member) -> impl Iterator<Item = std::net::IpAddr> {
-    let ipv4 = us.ipv4.map(std::net::IpAddr::V4);
-    ipv4.into_iter().chain([std::net::IpAddr::V6(us.ipv6)])
 }

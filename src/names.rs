@@ -39,6 +39,7 @@ use forward::Upstream;
 use resolv_conf::{ResolvConf, Standing};
 use server::{Server, Sockets};
 use zone::Zone;
+pub use zone::endpoint_of;
 
 /// An address that was given to the interface just now may not be there yet.
 const RETRY: Duration = Duration::from_millis(200);
@@ -208,11 +209,10 @@ struct Place {
 impl Place {
     fn of(snapshot: &Snapshot) -> Option<Self> {
         let us = snapshot.us()?;
-        let v4 = us.ipv4.map(IpAddr::from);
         Some(Self {
             domain: Zone::of(snapshot)?.apex(),
             interface: snapshot.interface.clone(),
-            addresses: v4.into_iter().chain([us.ipv6.into()]).collect(),
+            addresses: us.addresses().collect(),
             reverse: zone::reverse_domains(&snapshot.ranges),
         })
     }

@@ -171,6 +171,16 @@ impl Refusal {
             status if status.is_server_error() => ("server_error", None),
             _ => ("invalid_request_error", None),
         };
-        json!({"error": {"message": self.message, "type": kind, "param": null, "code": code}})
+        openai_error(&self.message, kind, None, code)
     }
+}
+
+/// Why a request is not answered, as OpenAI's clients read it.
+pub fn openai_error(
+    message: &str,
+    kind: &str,
+    param: Option<&str>,
+    code: Option<&str>,
+) -> serde_json::Value {
+    json!({"error": {"message": message, "type": kind, "param": param, "code": code}})
 }

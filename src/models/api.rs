@@ -11,10 +11,11 @@ use hyper::{
 use serde_json::json;
 
 use super::{
-    Endpoint, catalog, guard, host_of,
+    Endpoint, catalog, guard,
     passage::Passage,
     problem::{Problem, json_response},
 };
+use crate::names::endpoint_of;
 
 /// Our own words, or an answer that passes through.
 pub(super) type Answer = Either<Full<Bytes>, Passage>;
@@ -58,7 +59,7 @@ fn own(
             "/" | "/health" if is_read => json!({
                 "status": "ok",
                 "network": snapshot.network,
-                "endpoint": format!("http://{}/v1", host_of(&snapshot.network)),
+                "endpoint": format!("http://{}/v1", endpoint_of(&snapshot.network)),
                 "models": catalog::objects(&snapshot).len(),
             }),
             _ => return Some(Err(unknown(path))),

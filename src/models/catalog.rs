@@ -141,10 +141,7 @@ fn is_known(snapshot: &Snapshot, id: &str) -> bool {
 }
 
 fn is_live(snapshot: &Snapshot, member: &Member, status: &ServiceStatus) -> bool {
-    let lets_us_in = member.this
-        || snapshot
-            .us()
-            .is_some_and(|us| us.is_among(&status.service.to));
+    let lets_us_in = snapshot.lets_us_in(member, status);
     let answers = match status.service.health.state {
         State::Up | State::Degraded => true,
         State::Down => false,

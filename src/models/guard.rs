@@ -13,8 +13,11 @@ use hyper::{
     http::uri::Authority,
 };
 
-use super::{host_of, overlay_addresses, problem::Problem};
-use crate::services::Snapshot;
+use super::problem::Problem;
+use crate::{
+    names::endpoint_of,
+    services::{Snapshot, snapshot::Member},
+};
 
 /// Whether this was asked by a program, of us.
 pub(super) fn check(
@@ -64,11 +67,12 @@ fn authority(host: &str) -> Result<Authority, Problem> {
 fn is_ours(snapshot: &Snapshot, host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     if let Ok(address) = bare.parse::<IpAddr>() {
-        let is_overlay = |us| overlay_addresses(us).any(|ours| ours == address);
+        let is_overlay = |us: &Member| us.addresses().any(|ours| ours == address);
         return address.is_loopback() || snapshot.us().is_some_and(is_overlay);
     }
     let host = bare.trim_end_matches('.');
-    host.eq_ignore_ascii_case("localhost") || host.eq_ignore_ascii_case(&host_of(&snapshot.network))
+    host.eq_ignore_ascii_case("localhost")
+        || host.eq_ignore_ascii_case(&endpoint_of(&snapshot.network))
 }
 
 fn unclear(what: &str) -> Problem {
@@ -77,7 +81,7 @@ fn unclear(what: &str) -> Problem {
 }
 
 fn foreign_host(snapshot: &Snapshot, host: &str) -> Problem {
-    let name = host_of(&snapshot.network);
+    let name = endpoint_of(&snapshot.network);
     let message = format!(
         "this is not '{host}': ask for {name}, localhost, or an address of this machine on the overlay"
     );

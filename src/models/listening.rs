@@ -21,7 +21,8 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
-use super::{DEFAULT_LISTEN, Endpoint, Listen, OVERLAY_PORT, api, overlay_addresses};
+use super::{DEFAULT_LISTEN, Endpoint, Listen, OVERLAY_PORT, api};
+use crate::services::snapshot::Member;
 
 /// Ports after the usual one that are tried for the second and further networks of a machine.
 const MAX_TRIES: u16 = 64;
@@ -94,7 +95,7 @@ impl Listeners {
         let snapshot = self.endpoint.snapshot();
         let us = snapshot.us().filter(|_| self.endpoint.config.on_overlay);
         us.into_iter()
-            .flat_map(overlay_addresses)
+            .flat_map(Member::addresses)
             .map(|address| SocketAddr::new(address, OVERLAY_PORT))
             .collect()
     }
@@ -205,12 +206,8 @@ async fn accept(listener: TcpListener, endpoint: Arc<Endpoint>, room: Arc<Semaph
 }
 
 pub(super) fn may_ask(endpoint: &Endpoint, from: IpAddr) -> bool {
-    if from.to_canonical().is_loopback() {
-        return true;
-    }
     let snapshot = endpoint.snapshot();
-    let member = snapshot.member_at(from);
-    member.is_some_and(|member| member.this || endpoint.config.serve_members)
+    snapshot.is_here(from) || endpoint.config.serve_members && snapshot.member_at(from).is_some()
 }
 
 async fn serve(stream: TcpStream, endpoint: Arc<Endpoint>) {

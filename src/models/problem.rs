@@ -5,7 +5,8 @@ use hyper::{
     body::Bytes,
     header::{CONTENT_TYPE, HeaderValue},
 };
-use serde_json::json;
+
+use crate::http::openai_error;
 
 /// Why a request is not answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,13 +44,7 @@ impl Problem {
             true => "server_error",
             false => "invalid_request_error",
         };
-        json!({"error": {
-            "message": self.message,
-            "type": kind,
-            "param": self.param,
-            "code": self.code,
-        }})
-        .to_string()
+        openai_error(&self.message, kind, self.param, Some(self.code)).to_string()
     }
 
     pub fn response(&self) -> Response<Bytes> {

@@ -29,6 +29,7 @@ use super::{
     problem::Problem,
     question::Question,
 };
+use crate::http::tokens;
 
 /// Names a node in a request, and in an answer the one that gave it.
 pub(super) const NODE: HeaderName = HeaderName::from_static("x-hive-node");
@@ -311,12 +312,8 @@ fn headers_for(address: SocketAddr, headers: &HeaderMap) -> Result<HeaderMap, St
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
+    let named: Vec<HeaderName> = tokens(headers, CONNECTION)
+        .filter_map(|name| name.parse().ok())
         .collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);

@@ -19,7 +19,7 @@ use libp2p::PeerId;
 use tokio::sync::watch;
 
 use super::*;
-use crate::services::snapshot::Taken;
+use crate::services::snapshot::{Member, Taken};
 
 mod ends;
 mod failover;
@@ -175,7 +175,8 @@ async fn the_url_is_one_that_answers_from_this_machine() {
     let snapshot = endpoint.snapshot();
     let url = || endpoint.url(&snapshot);
     assert_eq!(url(), "");
-    endpoint.bound().overlay = overlay_addresses(&us)
+    endpoint.bound().overlay = us
+        .addresses()
         .map(|address| SocketAddr::new(address, OVERLAY_PORT))
         .collect();
     assert_eq!(url(), "http://10.77.0.1/v1");

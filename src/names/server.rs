@@ -157,7 +157,7 @@ impl Server {
                 }
             };
             while conversing.try_join_next().is_some() {}
-            if !self.is_here(from.ip()) {
+            if !self.snapshots.borrow().is_here(from.ip()) {
                 continue;
             }
             let server = self.clone();
@@ -197,15 +197,6 @@ impl Server {
         }
     }
 
-    /// Whether an address is this machine's.
-    fn is_here(&self, address: IpAddr) -> bool {
-        let snapshot = self.snapshots.borrow();
-        address.is_loopback()
-            || snapshot
-                .member_at(address)
-                .is_some_and(|member| member.this)
-    }
-
     fn outcome(&self, question: &[u8], from: IpAddr) -> Outcome {
         let Ok(question) = Message::from_vec(question) else {
             return failed(question, ResponseCode::FormErr);
@@ -215,7 +206,7 @@ impl Server {
         }
         let upstream = self.upstream.borrow().clone();
         let reply = Reply::to(&question, upstream.is_some());
-        if !self.is_here(from) {
+        if !self.snapshots.borrow().is_here(from) {
             return reply.fails(ResponseCode::Refused);
         }
         if question.version() > EDNS_VERSION {

@@ -40,6 +40,12 @@ pub const ENDPOINT: &str = "ai";
 /// The label above services that several nodes offer. A node of this name does not resolve.
 pub const SERVICES: &str = "svc";
 
+/// The name of a network's endpoint, on each member's own machine.
+pub fn endpoint_of(network: &str) -> String {
+    let [hive, internal] = PRIVATE;
+    format!("{ENDPOINT}.{network}.{hive}.{internal}")
+}
+
 /// Members seldom change their address.
 const NODE_TTL: u32 = 30;
 /// Services come and go, and so does what is not there: a name asked for too early must not be missing for long.
@@ -196,12 +202,10 @@ impl<'a> Zone<'a> {
         };
         let pointer = member.and_then(|member| self.name_of(member));
         let has_below = !is_whole
-            && self.resolving().any(|member| {
-                let v4 = member.ipv4.map(IpAddr::from);
-                v4.into_iter()
-                    .chain([member.ipv6.into()])
-                    .any(|address| asked.contains(&address))
-            });
+            && self
+                .resolving()
+                .flat_map(Member::addresses)
+                .any(|address| asked.contains(&address));
         let said = match pointer {
             Some(name) => Some(Said::of(NODE_TTL, vec![RData::PTR(PTR(name))])),
             None if has_below || zone == *name => Some(Said::of(SERVICE_TTL, Vec::new())),

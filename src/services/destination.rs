@@ -122,7 +122,7 @@ impl Destination {
                 }
                 let mut ours: Vec<_> = offered
                     .into_iter()
-                    .filter(|(service, owner)| is_for_us(snapshot, service, owner))
+                    .filter(|(service, owner)| snapshot.lets_us_in(owner, service))
                     .collect();
                 if ours.is_empty() {
                     return Err(Nowhere::NotForUs(self.clone()));
@@ -159,13 +159,6 @@ fn member<'a>(snapshot: &'a Snapshot, node: &str) -> Option<&'a Member> {
         let name = member.certified.as_ref();
         name.is_some_and(|name| name.to_string() == node) || member.peer_id.to_string() == node
     })
-}
-
-fn is_for_us(snapshot: &Snapshot, service: &ServiceStatus, owner: &Member) -> bool {
-    owner.this
-        || snapshot
-            .us()
-            .is_some_and(|us| us.is_among(&service.service.to))
 }
 
 /// Lower is better.

@@ -9,7 +9,7 @@ use hivevpn_core::policy::Selector;
 use libp2p::PeerId;
 use tokio::sync::watch;
 
-use super::Snapshot;
+use super::{Snapshot, snapshot::Member};
 
 /// The members that may use it, as of now.
 #[derive(Debug, Clone)]
@@ -57,11 +57,7 @@ impl Scope {
     pub fn addresses(&self) -> BTreeSet<IpAddr> {
         let snapshot = self.snapshots.borrow();
         let us = snapshot.us().into_iter();
-        us.flat_map(|us| {
-            let ipv4 = us.ipv4.map(IpAddr::V4);
-            ipv4.into_iter().chain([IpAddr::V6(us.ipv6)])
-        })
-        .collect()
+        us.flat_map(Member::addresses).collect()
     }
 
     /// Returns when there may be something new of all that. Never, when there is nobody left to tell.

@@ -79,6 +79,12 @@ impl Member {
         self.ipv4.map_or(IpAddr::V6(self.ipv6), IpAddr::V4)
     }
 
+    /// All its overlay addresses, IPv4 first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let ipv4 = self.ipv4.map(IpAddr::V4);
+        ipv4.into_iter().chain([IpAddr::V6(self.ipv6)])
+    }
+
     /// The member as rules see it.
     pub fn subject(&self) -> Subject {
         Subject {
@@ -112,6 +118,18 @@ impl Snapshot {
                         .is_some_and(|v4| member.ipv4 == Some(v4))
             }
         })
+    }
+
+    /// Whether an address is this machine's.
+    pub fn is_here(&self, address: IpAddr) -> bool {
+        address.to_canonical().is_loopback()
+            || self.member_at(address).is_some_and(|member| member.this)
+    }
+
+    /// Whether the owner of a service lets us use it, as far as it says. It lets itself.
+    pub fn lets_us_in(&self, owner: &Member, service: &ServiceStatus) -> bool {
+        let us = self.us();
+        owner.this || us.is_some_and(|us| us.is_among(&service.service.to))
     }
 
     /// The member with this identity.
