@@ -27,10 +27,15 @@ use libp2p::{
     noise, relay, tcp, yamux,
 };
 
-use super::{addresses::Overlay, source::Source};
+use super::{
+    addresses::{self, Overlay},
+    source::Source,
+};
 use doorway::Doorway;
+use turns::Turns;
 
 pub mod doorway;
+mod turns;
 
 /// What a transport yields for us: who is at the other end, and streams to it.
 pub type Output = (PeerId, StreamMuxerBox);
@@ -79,6 +84,7 @@ pub fn transport(
         port_is_low: false,
         hidden: HashSet::new(),
         doorway: Doorway::new(),
+        turns: Turns::default(),
     })
 }
 
@@ -103,6 +109,7 @@ pub struct Underlay {
     /// Listen addresses that were not announced, so that their end is not announced either.
     hidden: HashSet<(ListenerId, Multiaddr)>,
     doorway: Doorway,
+    turns: Turns,
 }
 
 impl Transport for Underlay {
@@ -141,7 +148,12 @@ impl Transport for Underlay {
         if self.port_is_low {
             options.port_use = PortUse::New;
         }
-        self.inner.dial(address, options)
+        let relay = addresses::relay(&address);
+        let dial = self.inner.dial(address, options)?;
+        Ok(match relay {
+            Some(relay) => self.turns.wait(relay, dial),
+            None => dial,
+        })
     }
 
     fn poll(
