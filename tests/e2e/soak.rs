@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
-use crate::deadline::passes;
+use crate::deadline::{Limit, passes};
 use crate::lab::{Host, Lab, Nat};
 use crate::node::{Network, Node};
 use crate::traffic::mesh;
@@ -133,12 +133,12 @@ impl World {
 
     /// Asserts that everybody reaches everybody in time, and that nobody has fallen.
     fn settles(&self) {
-        let began = Instant::now();
+        let (began, limit) = (Instant::now(), Limit::new(SETTLED));
         let nodes: Vec<_> = self
             .nodes()
             .map(|node| (node.host().clone(), node.ipv4()))
             .collect();
-        let answers = mesh(&nodes, SETTLED.saturating_sub(began.elapsed()));
+        let answers = mesh(&nodes, limit);
         let pairs = self
             .names
             .iter()
@@ -148,7 +148,8 @@ impl World {
             .collect();
         assert!(
             silent.is_empty(),
-            "after {SETTLED:?} of quiet the second has not answered the first: {silent:?}\n{}",
+            "after {:?} of quiet the second has not answered the first: {silent:?}\n{}",
+            limit.granted(),
             self.nodes()
                 .map(|node| format!("{:#}\n", node.status()))
                 .collect::<String>()

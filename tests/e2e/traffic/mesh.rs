@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::deadline::Limit;
 use crate::lab::Host;
 
 const PORT: u16 = 4000;
@@ -18,7 +19,7 @@ const BEAT: Duration = Duration::from_millis(200);
 pub type Answers = BTreeMap<(&'static str, &'static str), Duration>;
 
 /// Sends datagrams between all of them until each has an answer of each, or time is up.
-pub fn mesh(nodes: &[(Host, Ipv4Addr)], within: Duration) -> Answers {
+pub fn mesh(nodes: &[(Host, Ipv4Addr)], limit: Limit) -> Answers {
     let began = Instant::now();
     let missing = Arc::new(AtomicUsize::new(nodes.len() * (nodes.len() - 1)));
     let names: BTreeMap<IpAddr, &'static str> = nodes
@@ -29,7 +30,7 @@ pub fn mesh(nodes: &[(Host, Ipv4Addr)], within: Duration) -> Answers {
         .iter()
         .map(|(host, address)| {
             let (names, missing, address) = (names.clone(), Arc::clone(&missing), *address);
-            host.thread(move || ask(address, names, &missing, began, within))
+            host.thread(move || ask(address, names, &missing, began, limit))
         })
         .collect();
     let answers = asking.into_iter().zip(nodes).map(|(thread, (host, _))| {
@@ -49,7 +50,7 @@ fn ask(
     mut silent: BTreeMap<IpAddr, &'static str>,
     missing: &AtomicUsize,
     began: Instant,
-    within: Duration,
+    limit: Limit,
 ) -> Vec<(&'static str, Duration)> {
     silent.remove(&us.into());
     let socket = UdpSocket::bind((us, PORT)).expect("the address is the host's");
@@ -58,7 +59,7 @@ fn ask(
         .expect("the timeout is not zero");
     let (mut answers, mut datagram) = (Vec::new(), [0; 64]);
     let mut next = began;
-    while missing.load(Ordering::Relaxed) > 0 && began.elapsed() < within {
+    while missing.load(Ordering::Relaxed) > 0 && !limit.is_over() {
         if Instant::now() >= next {
             for peer in silent.keys() {
                 let _ = socket.send_to(ASK, (*peer, PORT)); // who cannot be asked stays silent

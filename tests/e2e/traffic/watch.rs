@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::{BLOCK, accept, any_port, connect, limit};
-use crate::deadline::{passes, until};
+use crate::deadline::{Limit, passes, until};
 use crate::lab::Host;
 
 /// How often a datagram is sent.
@@ -139,6 +139,13 @@ impl Watch {
             self.seen.lock().unwrap().arrivals.len() > 1
         });
     }
+
+    /// Waits until something arrives that has not yet.
+    fn flows_on(&self, within: Duration) {
+        let arrived = || self.seen.lock().unwrap().arrivals.len();
+        let (before, what) = (arrived(), format!("{} flow on", self.what));
+        until(within, &what, || arrived() > before);
+    }
 }
 
 impl Drop for Watch {
@@ -154,15 +161,18 @@ pub fn rests_at_most(bound: Duration, watches: &[&Watch], what: &str, happens: i
         watch.flows();
     }
     happens();
-    let since = Instant::now();
+    let (since, limit) = (Instant::now(), Limit::new(bound));
     passes(bound + AFTERWARDS);
+    for watch in watches {
+        watch.flows_on(bound);
+    }
     let rests: Vec<_> = watches
         .iter()
         .map(|watch| (&watch.what, watch.longest_rest(since)))
         .collect();
     println!("{what}: {rests:?}");
     assert!(
-        rests.iter().all(|(_, rest)| *rest <= bound),
+        rests.iter().all(|(_, rest)| *rest <= limit.granted()),
         "{what}: nothing should rest for more than {bound:?}: {rests:#?}"
     );
 }
@@ -172,16 +182,20 @@ pub fn dies_within(bound: Duration, watches: &[&Watch], what: &str, happens: imp
     for watch in watches {
         watch.flows();
     }
-    let since = Instant::now();
+    let (since, limit) = (Instant::now(), Limit::new(bound));
     happens();
     until(bound * 2 + AFTERWARDS, "time passes", || {
-        since.elapsed() >= bound + AFTERWARDS
+        since.elapsed() >= limit.granted() + AFTERWARDS
     });
     for watch in watches {
         let last = watch.seen.lock().unwrap().arrivals.last().copied();
         let flowed = last.map_or(Duration::ZERO, |last| last.saturating_duration_since(since));
         println!("{what}: {} went on for {flowed:?}", watch.what);
-        assert!(flowed <= bound, "{what}: {} still flows", watch.what);
+        assert!(
+            flowed <= limit.granted(),
+            "{what}: {} still flows",
+            watch.what
+        );
     }
 }
 
