@@ -9,7 +9,8 @@ use hyper::{HeaderMap, StatusCode, body::Bytes};
 use libp2p::PeerId;
 
 use super::{
-    meter::{Done, Meter},
+    ledger::{Done, Page},
+    meter::Meter,
     scan::{Json, Scan},
 };
 
@@ -45,8 +46,8 @@ pub(super) struct Tally {
     failed: bool,
 }
 
-#[derive(Default)]
 struct Counted {
+    page: Page,
     model: Model,
     scan: Option<Scan>,
     /// Tokens that the rate knows of.
@@ -54,8 +55,8 @@ struct Counted {
 }
 
 impl Tally {
-    /// Of a request that the meter has just taken in. Tokens are counted for `is_counted`.
-    pub fn of(meter: &Arc<Meter>, peer: PeerId, is_work: bool, is_counted: bool) -> Self {
+    /// Of a request that the meter has just taken in. With a page its tokens are counted, and written down there.
+    pub fn of(meter: &Arc<Meter>, peer: PeerId, is_work: bool, page: Option<Page>) -> Self {
         if is_work {
             meter.begin_work();
         }
@@ -63,7 +64,12 @@ impl Tally {
             meter: Arc::clone(meter),
             peer,
             is_work,
-            counted: is_counted.then(Counted::default),
+            counted: page.map(|page| Counted {
+                page,
+                model: Model::default(),
+                scan: None,
+                told: 0,
+            }),
             started: meter.now(),
             first_byte: None,
             failed: false,
@@ -133,6 +139,8 @@ impl Drop for Tally {
             estimated: found.completion_tokens.is_none(),
             first_byte,
         };
-        self.meter.book(self.peer, done);
+        let tokens = done.prompt_tokens.saturating_add(done.completion_tokens);
+        self.meter.took(self.peer, tokens);
+        counted.page.count(self.peer, &done);
     }
 }
