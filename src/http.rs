@@ -71,6 +71,7 @@ pub use headers::tokens;
 pub use ledger::{Key, Ledger, Misfit, Row};
 pub use limits::{Allowance, Limits};
 pub use model_server::{Found, read_models};
+pub use scan::Form;
 
 use answer::{Answer, Passing, Refusal};
 use caller::Caller;

@@ -11,7 +11,7 @@ use libp2p::PeerId;
 use super::{
     ledger::{Done, Page},
     meter::Meter,
-    scan::{Json, Scan},
+    scan::{Form, Json, Scan, model_id},
 };
 
 /// The model that a request names, once it has passed.
@@ -19,16 +19,45 @@ type Model = Arc<Mutex<Option<String>>>;
 
 /// Reads a request's body.
 pub(super) struct Asked {
-    json: Json,
+    reader: Reader,
     model: Model,
+}
+
+enum Reader {
+    Json(Json),
+    Form(Form),
+}
+
+impl Reader {
+    /// What reads a body with these headers, if anything does.
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        match (Scan::of(headers), Form::of(headers)) {
+            (Some(Scan::Json(json)), _) => Some(Self::Json(json)),
+            (_, Some(Ok(form))) => Some(Self::Form(form)),
+            (Some(Scan::Sse(_)) | None, Some(Err(_)) | None) => None,
+        }
+    }
+
+    fn read(&mut self, bytes: &[u8]) -> Option<String> {
+        match self {
+            Self::Json(json) => {
+                json.read(bytes);
+                json.found.model.clone()
+            }
+            Self::Form(form) => {
+                form.read(bytes);
+                let (model, _) = form.model.as_ref()?;
+                model_id(model)
+            }
+        }
+    }
 }
 
 impl Asked {
     pub fn read(&mut self, bytes: &Bytes) {
         let mut model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
         if model.is_none() {
-            self.json.read(bytes);
-            model.clone_from(&self.json.found.model);
+            *model = self.reader.read(bytes);
         }
     }
 }
@@ -76,11 +105,11 @@ impl Tally {
         }
     }
 
-    /// What reads the request's body, if that is JSON.
+    /// What reads the request's body, if that is JSON or a form.
     pub fn asked(&self, headers: &HeaderMap) -> Option<Asked> {
         let counted = self.counted.as_ref()?;
-        matches!(Scan::of(headers)?, Scan::Json(_)).then(|| Asked {
-            json: Json::default(),
+        Some(Asked {
+            reader: Reader::of(headers)?,
             model: Arc::clone(&counted.model),
         })
     }

@@ -120,6 +120,26 @@ async fn tokens_are_counted_by_member_and_model() {
 }
 
 #[tokio::test]
+async fn a_form_is_counted_under_its_model() {
+    let stand = stand_by(&Hand::new(), Limits::default(), None).await;
+    let part = |head: &str, content: &str| {
+        format!("--b\r\nContent-Disposition: form-data; {head}\r\n\r\n{content}\r\n")
+    };
+    let file = part("name=\"file\"; filename=\"a.wav\"", "RIFF");
+    let body = format!("{file}{}--b--{{\"\"}}", part("name=\"model\"", "ear"));
+    let asked = format!(
+        "POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+         Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let said = "{\"text\":\"bee\",\"usage\":{\"input_tokens\":14,\"output_tokens\":2}}";
+    exchange(&stand, A, &asked, &json(said)).await;
+    let ear = used(&stand, "a", "ear");
+    assert_eq!((ear.requests, ear.errors), (1, 0));
+    assert_eq!((ear.prompt_tokens, ear.completion_tokens), (14, 2));
+}
+
+#[tokio::test]
 async fn a_stream_is_counted_by_what_it_says_or_else_by_its_pieces() {
     let hand = Hand::new();
     let stand = stand_by(&hand, Limits::default(), None).await;
