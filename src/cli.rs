@@ -178,6 +178,8 @@ pub enum Command {
     #[command(long_about = services::EXPOSE_HELP, after_help = services::EXPOSE_EXAMPLES)]
     Expose(services::ExposeArgs),
     /// Take back what this node offers: its port closes, its connections are cut
+    ///
+    /// What members used of it stays in 'hivevpn usage' until that is reset.
     Unexpose(services::UnexposeArgs),
     /// List what this node offers
     #[command(long_about = services::EXPOSED_HELP)]
@@ -186,8 +188,8 @@ pub enum Command {
     #[command(long_about = services::SERVICES_HELP, after_help = services::SERVICES_EXAMPLES)]
     Services(services::ServicesArgs),
     /// List what members used of the model servers that this node offers
-    #[command(long_about = services::USAGE_HELP)]
-    Usage(services::ListArgs),
+    #[command(long_about = services::USAGE_HELP, after_help = services::USAGE_EXAMPLES)]
+    Usage(services::UsageArgs),
     /// Make a member's service a port of this machine
     #[command(long_about = services::FORWARD_HELP, after_help = services::FORWARD_EXAMPLES)]
     Forward(services::ForwardArgs),

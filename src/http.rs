@@ -12,7 +12,8 @@
 //!
 //! A request goes from [`Front::serve`] through `headers` (what belongs to one connection stays there) and `caller` (who
 //! calls) to `lanes` (connections to the backend), its body as a `question`; the `answer` goes back. `ends` and `line` carry
-//! the end of a client's sending half across. `tally` reads what passes, `meter` adds it up.
+//! the end of a client's sending half across. `tally` reads what passes, `ledger` adds it up, `meter` keeps to what there is
+//! for each.
 
 use std::{
     convert::Infallible,
@@ -53,6 +54,7 @@ mod caller;
 mod ends;
 mod headers;
 mod lanes;
+mod ledger;
 mod limits;
 mod line;
 mod meter;
@@ -66,14 +68,16 @@ mod tests;
 pub use answer::openai_error;
 pub use api_key::ApiKey;
 pub use headers::tokens;
+pub use ledger::{Key, Ledger, Misfit, Row};
 pub use limits::{Allowance, Limits};
-pub use meter::Usage;
 pub use model_server::{Found, read_models};
+pub use scan::Form;
 
 use answer::{Answer, Passing, Refusal};
 use caller::Caller;
 use ends::{Answering, Client, Ends};
 use lanes::{Lane, Lanes, NoAnswer};
+use ledger::Page;
 use meter::Meter;
 use question::Question;
 use tally::Tally;
@@ -94,6 +98,7 @@ struct Inner {
     limits: Limits,
     lanes: Arc<Lanes>,
     meter: Arc<Meter>,
+    ledger: Ledger,
     key: Option<ApiKey>,
     /// Requests that the backend works on at once, as it said itself; 0 if it did not.
     slots: AtomicU32,
@@ -101,25 +106,16 @@ struct Inner {
 }
 
 impl Front {
-    /// A front of the service `name`, which is served at `target`.
+    /// A front of the service `name`, which is served at `target`, with a key for requests that come without one. What is
+    /// used of a model server is written into these books.
     pub fn new(
         name: Name,
         target: SocketAddr,
         kind: Kind,
         snapshots: watch::Receiver<Snapshot>,
         limits: Limits,
-    ) -> Self {
-        Self::with_key(name, target, kind, snapshots, limits, None)
-    }
-
-    /// The same, with a key for requests that come without one.
-    pub fn with_key(
-        name: Name,
-        target: SocketAddr,
-        kind: Kind,
-        snapshots: watch::Receiver<Snapshot>,
-        limits: Limits,
         key: Option<ApiKey>,
+        ledger: Ledger,
     ) -> Self {
         Self(Arc::new(Inner {
             name,
@@ -128,6 +124,7 @@ impl Front {
             limits,
             lanes: Lanes::to(target),
             meter: Arc::new(Meter::new(Box::new(Instant::now))),
+            ledger,
             key,
             slots: AtomicU32::new(0),
             unreachable: Notify::new(),
@@ -148,11 +145,6 @@ impl Front {
     pub fn load(&self) -> Load {
         let said = self.0.slots.load(Ordering::Relaxed);
         self.0.meter.load(self.0.limits.slots.unwrap_or(said))
-    }
-
-    /// Usage since the start, by member and model. Model servers only.
-    pub fn usage(&self) -> Vec<Usage> {
-        self.0.meter.usage()
     }
 
     /// Serves one connection from `from` until it ends, half-close and upgrades included. Dropped, it ends at once.
@@ -306,7 +298,7 @@ impl Inner {
     fn admit(&self, caller: &Caller, head: &mut request::Parts) -> Result<Tally, Refusal> {
         let makes_work = head.method == Method::POST;
         if !self.is_model_server() {
-            return Ok(Tally::of(&self.meter, caller.peer, true, false));
+            return Ok(Tally::of(&self.meter, caller.peer, true, None));
         }
         let share = self.limits.share(&caller.groups);
         let taken = self.meter.enter(caller, share, makes_work);
@@ -314,7 +306,12 @@ impl Inner {
             retry_after: Some(too_much.retry_after()),
             ..Refusal::new(StatusCode::TOO_MANY_REQUESTS, too_much.to_string())
         })?;
-        let tally = Tally::of(&self.meter, caller.peer, makes_work, makes_work);
+        let page = makes_work.then(|| Page {
+            ledger: self.ledger.clone(),
+            service: self.name.clone(),
+            member: caller.name.clone(),
+        });
+        let tally = Tally::of(&self.meter, caller.peer, makes_work, page);
         if makes_work {
             // What is compressed cannot be counted.
             head.headers.remove(header::ACCEPT_ENCODING);

@@ -146,6 +146,7 @@ fn services_rule(ask: &services::Ask) -> (&'static str, Roles, Option<String>) {
         Ask::Forward(forward) => ("forward", Roles::PROXY, Some(forward.to.clone())),
         Ask::Names => ("names", Roles::METRICS, None),
         Ask::Unforward { listen } => ("unforward", Roles::PROXY, Some(listen.clone())),
+        Ask::ResetUsage { service } => ("usage reset", Roles::PROXY, service.clone()),
         Ask::Exposed | Ask::Forwards | Ask::Services | Ask::Usage | Ask::Models => {
             ("services", Roles::METRICS, None)
         }

@@ -10,7 +10,10 @@
 //! - [`probe`], [`standing`]: whether it answers; before HTTP stands a [`Front`](crate::http::Front)
 //! - [`forwards`], [`forward`]: ports of this machine that lead to members' services; [`destination`]: to which
 //! - [`splice`], [`flows`], [`room`]: carrying bytes and datagrams, and how many; [`span`]: for how long
+//! - [`bookkeeper`]: what members used of this node's model servers
 //! - [`listing`]: what all members offer
+
+use std::sync::Arc;
 
 use anyhow::Result;
 use hivevpn_core::{
@@ -28,6 +31,7 @@ use crate::{
     store::{Shelf, Store},
 };
 
+pub mod bookkeeper;
 pub mod destination;
 pub mod door;
 pub mod exposure;
@@ -46,6 +50,7 @@ pub mod span;
 pub mod splice;
 pub mod standing;
 
+use bookkeeper::Bookkeeper;
 use exposures::Exposures;
 use forwards::Forwards;
 use room::Room;
@@ -109,6 +114,8 @@ pub struct Parts {
     pub to_loop: mailbox::Sender<Local>,
     /// What this node offers, by name: it survives a restart.
     pub exposed: Shelf,
+    /// What members used of it: it survives a restart.
+    pub usage: Shelf,
     /// What was brought here, by where it listens: it survives a restart.
     pub forwards: Shelf,
     /// What the user has configured.
@@ -143,6 +150,7 @@ pub fn connect(
         snapshots,
         to_loop,
         exposed: store.shelf("exposed")?,
+        usage: store.shelf("usage")?,
         forwards: store.shelf("forwards")?,
         config,
         names: names::Start::default(),
@@ -150,31 +158,36 @@ pub fn connect(
     Ok((desk, parts))
 }
 
-/// Runs the services of this node until the data loop has gone, and undoes them then.
-pub async fn run(parts: Parts) {
+/// Runs the services of this node until the data loop has gone, and undoes them then. What is left to do is to close the
+/// books, once nothing that counts is under way any more.
+pub async fn run(parts: Parts) -> Arc<Bookkeeper> {
     let Parts {
         mut asked,
         snapshots,
         to_loop,
         exposed,
+        usage,
         forwards,
         config,
         names,
     } = parts;
     let names = names::start(snapshots.clone(), names);
     let room = Room::of_this_process();
+    let books = Bookkeeper::open(usage);
+    tokio::spawn(books.clone().keep());
     let exposures = Exposures::open(
         exposed,
         snapshots.clone(),
         to_loop,
         room.clone(),
         config.limits,
+        books.clone(),
     );
     let forwards = Forwards::open(forwards, snapshots.clone(), room);
     let models = models::start(snapshots.clone(), config.models, names.is_asked());
 
     while let Some(Asked { ask, answer }) = asked.recv().await {
-        let (exposures, forwards) = (exposures.clone(), forwards.clone());
+        let (exposures, forwards, books) = (exposures.clone(), forwards.clone(), books.clone());
         let (snapshots, models, named) = (snapshots.clone(), models.clone(), names.view());
         // Some take seconds, because they look at what they are to expose.
         tokio::spawn(async move {
@@ -188,7 +201,8 @@ pub async fn run(parts: Parts) {
                 Ask::Services => Reply::of(&listing::services(&snapshots.borrow())),
                 Ask::Models => Reply::of(&models.list()),
                 Ask::Names => Reply::of(&named.list()),
-                Ask::Usage => Reply::of(&exposures.usage()),
+                Ask::Usage => Reply::of(&books.usage()),
+                Ask::ResetUsage { service } => reply(books.reset(service.as_deref()).await),
             };
             // Whoever asked may have gone.
             let _ = answer.send(reply);
@@ -199,6 +213,7 @@ pub async fn run(parts: Parts) {
     exposures.end().await;
     forwards.end().await;
     models.end().await;
+    books
 }
 
 fn reply<T: Serialize>(outcome: Result<T>) -> Reply {

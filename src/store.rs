@@ -7,6 +7,7 @@
 //! entries      slot → entry of the registry, sealed; or what is left of one, so that nothing older comes back
 //! notices      id → who was expelled, who may act for the authority, which policy is in force
 //! exposed      name → what this node offers
+//! usage        service, member and model → what was used
 //! forwards     where it listens → the service it leads to
 //! admins       name → what it may do on this node, and what is kept of its password
 //! ```
@@ -39,13 +40,14 @@ pub struct Store {
 pub struct Shelf(sled::Tree);
 
 impl Shelf {
-    /// All that lies there, in the order of the names.
+    /// All that lies there, in the order of the names. A name that is no text is shown as well as it can be.
     pub fn all(&self) -> Result<Vec<(String, Vec<u8>)>> {
         self.0
             .iter()
             .map(|entry| {
                 let (name, value) = entry?;
-                Ok((String::from_utf8(name.to_vec())?, value.to_vec()))
+                let name = String::from_utf8_lossy(&name).into_owned();
+                Ok((name, value.to_vec()))
             })
             .collect()
     }
@@ -53,6 +55,23 @@ impl Shelf {
     /// Puts a value there, and returns once it is on the disk.
     pub fn put(&self, name: &str, value: &[u8]) -> Result<()> {
         self.0.insert(name, value)?;
+        self.0.flush()?;
+        Ok(())
+    }
+
+    /// Puts values there and takes values away, all of it or nothing, and returns once that is on the disk.
+    pub fn change(
+        &self,
+        changes: impl IntoIterator<Item = (String, Option<Vec<u8>>)>,
+    ) -> Result<()> {
+        let mut batch = sled::Batch::default();
+        for (name, value) in changes {
+            match value {
+                Some(value) => batch.insert(name.as_str(), value),
+                None => batch.remove(name.as_str()),
+            }
+        }
+        self.0.apply_batch(batch)?;
         self.0.flush()?;
         Ok(())
     }

@@ -7,7 +7,7 @@ use clap::Args;
 pub(super) const MODELS_HELP: &str = "\
 List the models that members offer, and the one address at which programs of this machine find all of them.
 
-The address speaks OpenAI's interface. It sends each request to the member that will answer soonest, by load, round trip \
+The address speaks OpenAI's interface, in JSON and in forms, as transcriptions and edits of pictures are sent. It sends each request to the member that will answer soonest, by load, round trip \
 and whether the model is in memory, and to the next one if that does not answer. '<model>@<node>' as the model, or the \
 header 'x-hive-node', names one member.
 

@@ -158,12 +158,39 @@ pub struct ServicesArgs {
 pub(super) const USAGE_HELP: &str = "\
 List what members used of the model servers that this node offers, by service, member and model.
 
-Counted since the service was exposed, or the daemon started. Tokens are what the server says at the end of an answer; of a \
-stream that does not say (its client did not ask for usage, or hung up), the pieces are counted instead, and shown with ~.
+It adds up, through restarts and also when a service is taken back or offered anew, until --reset; SINCE says when the \
+first of the requests was counted. It is written down every few seconds: a node that is killed loses no more than these, \
+and the requests under way.
+
+Tokens are what the server says at the end of an answer; of a stream that does not say (its client did not ask for usage, \
+or hung up), the pieces are counted instead, and shown with ~.
+
+With --reset, what is listed is counted anew from here on, so that no request is in two lists, or in none.
 
 With --json a list of {\"service\", \"member\", \"peer_id\", \"model\", \"requests\", \"errors\", \"prompt_tokens\", \
-\"completion_tokens\", \"estimated_tokens\", \"first_byte_ms\"}; estimated_tokens are the part of completion_tokens that the \
-server did not say.";
+\"completion_tokens\", \"estimated_tokens\", \"first_byte_ms\", \"since\", \"until\"}; estimated_tokens are the part of \
+completion_tokens that the server did not say, since and until the times of the first and the last request.";
+
+pub(super) const USAGE_EXAMPLES: &str = "\
+Examples:
+  hivevpn usage
+  hivevpn usage llm --reset --json > october.json";
+
+/// Arguments of `usage`.
+#[derive(Debug, Args)]
+pub struct UsageArgs {
+    /// Of this service alone
+    #[arg(value_name = "SERVICE", value_parser = Name::parse)]
+    pub service: Option<Name>,
+
+    /// Count anew from here on
+    #[arg(long)]
+    pub reset: bool,
+
+    /// Print JSON for machines
+    #[arg(long)]
+    pub json: bool,
+}
 
 pub(super) const FORWARD_HELP: &str = "\
 Make a member's service a port of this machine.

@@ -1,28 +1,42 @@
 //! `hivevpn usage`
 
 use anyhow::Result;
+use hivevpn_core::membership::Name;
 
 use super::{Paint, Table};
 use crate::{
-    cli::services::ListArgs,
+    cli::services::UsageArgs,
     control::{
         Daemon, Request, ask,
         services::{Ask, Used},
     },
 };
 
-/// Lists what members used of this node's model servers.
-pub fn run(args: &ListArgs, daemon: &Daemon) -> Result<()> {
-    let used: Vec<Used> = ask(daemon, &Request::Services(Ask::Usage))?;
+/// Lists what members used of this node's model servers, and begins to count anew if that is asked for.
+pub fn run(args: &UsageArgs, daemon: &Daemon) -> Result<()> {
+    let service = args.service.as_ref().map(ToString::to_string);
+    let question = match args.reset {
+        true => Ask::ResetUsage {
+            service: service.clone(),
+        },
+        false => Ask::Usage,
+    };
+    let mut used: Vec<Used> = ask(daemon, &Request::Services(question))?;
+    used.retain(|used| service.as_ref().is_none_or(|name| *name == used.service));
     if args.json {
         return super::print_json(&used);
     }
-    super::print(&render(&used, Paint::for_stdout()))
+    super::print(&render(&used, args.service.as_ref(), Paint::for_stdout()))
 }
 
-fn render(used: &[Used], paint: Paint) -> String {
+fn render(used: &[Used], service: Option<&Name>, paint: Paint) -> String {
     if used.is_empty() {
-        return "Nobody has used a model server of this node so far.\n".to_owned();
+        return match service {
+            Some(service) => {
+                format!("Nobody has used {service} as a model server of this node so far.\n")
+            }
+            None => "Nobody has used a model server of this node so far.\n".to_owned(),
+        };
     }
     let mut table = Table::new(&[
         "SERVICE",
@@ -33,6 +47,7 @@ fn render(used: &[Used], paint: Paint) -> String {
         "READ",
         "WRITTEN",
         "FIRST BYTE",
+        "SINCE",
     ]);
     for used in used {
         let about = if used.estimated_tokens > 0 { "~" } else { "" };
@@ -46,6 +61,7 @@ fn render(used: &[Used], paint: Paint) -> String {
             used.prompt_tokens.to_string(),
             format!("{about}{}", used.completion_tokens),
             or_dash(used.first_byte_ms.map(|ms| format!("{ms} ms"))),
+            or_dash(used.since.map(super::ago)),
         ]);
     }
     table.render(paint)
@@ -68,8 +84,10 @@ mod tests {
             completion_tokens: 77,
             estimated_tokens,
             first_byte_ms: None,
+            since: None,
+            until: None,
         };
-        let table = render(&[used(0), used(77)], Paint(false));
+        let table = render(&[used(0), used(77)], None, Paint(false));
         let lines: Vec<_> = table.lines().collect();
         assert!(
             lines[1].contains(" 77") && !lines[1].contains('~'),

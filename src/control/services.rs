@@ -33,6 +33,11 @@ pub enum Ask {
     Services,
     /// A list of [`Used`]: what members used of this node's model servers.
     Usage,
+    /// Begin to count anew. A list of [`Used`]: what was counted until now.
+    ResetUsage {
+        /// Of this service alone.
+        service: Option<String>,
+    },
     /// [`Models`].
     Models,
     /// [`Names`](super::names::Names).
@@ -195,7 +200,7 @@ pub struct ListedModel {
     pub currency: Option<String>,
 }
 
-/// One of `usage --json`: what a member used of a model here, since the service was exposed or the daemon started.
+/// One of `usage --json`: what a member used of a model here, until that is reset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Used {
     /// The service, as this node calls it.
@@ -218,22 +223,30 @@ pub struct Used {
     pub estimated_tokens: u64,
     /// Half of the latest answers began after no more than so many milliseconds.
     pub first_byte_ms: Option<u32>,
+    /// When the first of these requests was counted, in seconds since 1970. None, if the node does not say.
+    #[serde(default)]
+    pub since: Option<u64>,
+    /// When the last one was, the same way.
+    #[serde(default)]
+    pub until: Option<u64>,
 }
 
 impl Used {
-    /// What was used of a service.
-    pub fn new(service: String, usage: http::Usage) -> Self {
+    /// A row of the books.
+    pub fn new(key: http::Key, row: http::Row) -> Self {
         Self {
-            service,
-            member: usage.member.to_string(),
-            peer_id: usage.peer.map(|peer| peer.to_string()),
-            model: usage.model,
-            requests: usage.requests,
-            errors: usage.errors,
-            prompt_tokens: usage.prompt_tokens,
-            completion_tokens: usage.completion_tokens,
-            estimated_tokens: usage.estimated_tokens,
-            first_byte_ms: usage.first_byte_ms,
+            service: key.service.to_string(),
+            member: row.member,
+            peer_id: key.peer.map(|peer| peer.to_string()),
+            model: key.model,
+            requests: row.requests,
+            errors: row.errors,
+            prompt_tokens: row.prompt_tokens,
+            completion_tokens: row.completion_tokens,
+            estimated_tokens: row.estimated_tokens,
+            first_byte_ms: row.first_bytes.median(),
+            since: Some(row.since),
+            until: Some(row.until),
         }
     }
 }

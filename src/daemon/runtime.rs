@@ -56,7 +56,10 @@ pub(super) fn run_services(parts: services::Parts) -> Result<JoinHandle<()>> {
         .build()
         .context("cannot start the services of this node")?;
     start_thread("services", Some(Span::current()), move || {
-        runtime.block_on(services::run(parts));
+        let books = runtime.block_on(services::run(parts));
+        // With it ends every request that was under way, and is counted.
+        drop(runtime);
+        books.save_here();
     })
 }
 

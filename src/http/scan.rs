@@ -1,14 +1,16 @@
-//! Finds the few numbers that matter in answers that pass, without holding anything of them back.
+//! Finds the few words and numbers that matter in requests and answers that pass, without holding anything of them back.
 //!
 //! The readers here see a body once, byte by byte, in whatever pieces it comes, and keep no more than the latest word of it.
 
 use hyper::{HeaderMap, header};
 
+mod form;
 mod json;
 mod sse;
 #[cfg(test)]
 mod tests;
 
+pub use form::Form;
 pub(super) use json::Json;
 use sse::Sse;
 

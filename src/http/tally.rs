@@ -9,8 +9,9 @@ use hyper::{HeaderMap, StatusCode, body::Bytes};
 use libp2p::PeerId;
 
 use super::{
-    meter::{Done, Meter},
-    scan::{Json, Scan},
+    ledger::{Done, Page},
+    meter::Meter,
+    scan::{Form, Json, Scan, model_id},
 };
 
 /// The model that a request names, once it has passed.
@@ -18,16 +19,45 @@ type Model = Arc<Mutex<Option<String>>>;
 
 /// Reads a request's body.
 pub(super) struct Asked {
-    json: Json,
+    reader: Reader,
     model: Model,
+}
+
+enum Reader {
+    Json(Json),
+    Form(Form),
+}
+
+impl Reader {
+    /// What reads a body with these headers, if anything does.
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        match (Scan::of(headers), Form::of(headers)) {
+            (Some(Scan::Json(json)), _) => Some(Self::Json(json)),
+            (_, Some(Ok(form))) => Some(Self::Form(form)),
+            (Some(Scan::Sse(_)) | None, Some(Err(_)) | None) => None,
+        }
+    }
+
+    fn read(&mut self, bytes: &[u8]) -> Option<String> {
+        match self {
+            Self::Json(json) => {
+                json.read(bytes);
+                json.found.model.clone()
+            }
+            Self::Form(form) => {
+                form.read(bytes);
+                let (model, _) = form.model.as_ref()?;
+                model_id(model)
+            }
+        }
+    }
 }
 
 impl Asked {
     pub fn read(&mut self, bytes: &Bytes) {
         let mut model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
         if model.is_none() {
-            self.json.read(bytes);
-            model.clone_from(&self.json.found.model);
+            *model = self.reader.read(bytes);
         }
     }
 }
@@ -45,8 +75,8 @@ pub(super) struct Tally {
     failed: bool,
 }
 
-#[derive(Default)]
 struct Counted {
+    page: Page,
     model: Model,
     scan: Option<Scan>,
     /// Tokens that the rate knows of.
@@ -54,8 +84,8 @@ struct Counted {
 }
 
 impl Tally {
-    /// Of a request that the meter has just taken in. Tokens are counted for `is_counted`.
-    pub fn of(meter: &Arc<Meter>, peer: PeerId, is_work: bool, is_counted: bool) -> Self {
+    /// Of a request that the meter has just taken in. With a page its tokens are counted, and written down there.
+    pub fn of(meter: &Arc<Meter>, peer: PeerId, is_work: bool, page: Option<Page>) -> Self {
         if is_work {
             meter.begin_work();
         }
@@ -63,18 +93,23 @@ impl Tally {
             meter: Arc::clone(meter),
             peer,
             is_work,
-            counted: is_counted.then(Counted::default),
+            counted: page.map(|page| Counted {
+                page,
+                model: Model::default(),
+                scan: None,
+                told: 0,
+            }),
             started: meter.now(),
             first_byte: None,
             failed: false,
         }
     }
 
-    /// What reads the request's body, if that is JSON.
+    /// What reads the request's body, if that is JSON or a form.
     pub fn asked(&self, headers: &HeaderMap) -> Option<Asked> {
         let counted = self.counted.as_ref()?;
-        matches!(Scan::of(headers)?, Scan::Json(_)).then(|| Asked {
-            json: Json::default(),
+        Some(Asked {
+            reader: Reader::of(headers)?,
             model: Arc::clone(&counted.model),
         })
     }
@@ -133,6 +168,8 @@ impl Drop for Tally {
             estimated: found.completion_tokens.is_none(),
             first_byte,
         };
-        self.meter.book(self.peer, done);
+        let tokens = done.prompt_tokens.saturating_add(done.completion_tokens);
+        self.meter.took(self.peer, tokens);
+        counted.page.count(self.peer, &done);
     }
 }

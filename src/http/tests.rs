@@ -54,6 +54,8 @@ fn snapshot() -> Snapshot {
 /// A front, its backend's listener, and what the front knows.
 struct Stand {
     front: Front,
+    /// What is used of it is written down there.
+    ledger: Ledger,
     /// Dropped, the front knows nobody new.
     snapshots: watch::Sender<Snapshot>,
     backend: TcpListener,
@@ -61,19 +63,23 @@ struct Stand {
 
 impl Stand {
     async fn new(kind: Kind, limits: Limits) -> Self {
-        Self::with(|name, target, snapshots| Front::new(name, target, kind, snapshots, limits))
-            .await
+        Self::with(|name, target, snapshots, ledger| {
+            Front::new(name, target, kind, snapshots, limits, None, ledger)
+        })
+        .await
     }
 
     async fn with(
-        front: impl FnOnce(Name, SocketAddr, watch::Receiver<Snapshot>) -> Front,
+        front: impl FnOnce(Name, SocketAddr, watch::Receiver<Snapshot>, Ledger) -> Front,
     ) -> Self {
         let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (snapshots, told) = watch::channel(snapshot());
         let name = "llm".parse().unwrap();
-        let front = front(name, backend.local_addr().unwrap(), told);
+        let ledger = Ledger::default();
+        let target = backend.local_addr().unwrap();
         Self {
-            front,
+            front: front(name, target, told, ledger.clone()),
+            ledger,
             snapshots,
             backend,
         }

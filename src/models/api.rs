@@ -94,7 +94,7 @@ fn unknown(path: &str) -> Problem {
 /// What has no model in it could be meant for anybody.
 fn not_allowed(method: &Method) -> Response<Bytes> {
     let message = format!(
-        "{method} is not answered here: what goes to a server is a POST whose JSON body names its model"
+        "{method} is not answered here: what goes to a server is a POST that names its model, in JSON or in a form"
     );
     let status = StatusCode::METHOD_NOT_ALLOWED;
     let mut response = Problem::new(status, "method_not_allowed", message).response();

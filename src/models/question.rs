@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     fmt,
+    ops::Range,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -10,7 +11,7 @@ use std::{
 
 use http_body_util::BodyExt;
 use hyper::{
-    StatusCode,
+    HeaderMap, StatusCode,
     body::{Body, Bytes, Frame, Incoming, SizeHint},
 };
 use serde::de::{Deserializer as _, Error as _, IgnoredAny, MapAccess, Visitor};
@@ -18,6 +19,7 @@ use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::Problem;
+use crate::http::Form;
 
 /// A body up to this is kept whole until there is an answer, so that it can be sent to another server. Pictures and sound
 /// in a body make it long.
@@ -31,8 +33,10 @@ pub(super) struct Question {
     pub model: String,
     /// Whether the answer is to be a stream.
     pub is_stream: bool,
-    /// Where the model's JSON string is in `kept`.
-    place: std::ops::Range<usize>,
+    /// Where the model is in `kept`.
+    place: Range<usize>,
+    /// Whether it is a JSON string there, or the text of a form.
+    is_json: bool,
     kept: Bytes,
     /// What was too much to keep.
     rest: Option<Incoming>,
@@ -42,14 +46,23 @@ pub(super) struct Question {
 }
 
 impl Question {
-    /// Reads a body until its end, or until there is no room to keep more of it.
-    pub async fn read(body: Incoming, room: &Arc<Semaphore>) -> Result<Self, Problem> {
+    /// Reads a body with these headers until its end, or until there is no room to keep more of it.
+    pub async fn read(
+        headers: &HeaderMap,
+        body: Incoming,
+        room: &Arc<Semaphore>,
+    ) -> Result<Self, Problem> {
+        let form = Form::of(headers).transpose().map_err(|error| {
+            let message = format!("the request's parts cannot be told apart: {error}");
+            Problem::new(StatusCode::BAD_REQUEST, "invalid_body", message)
+        })?;
+        let is_json = form.is_none();
         let (kept, rest, room) = keep(body, room).await?;
         let found = match kept.len() > LONG {
-            false => Found::find(&kept),
+            false => Found::find(&kept, form),
             true => {
                 let kept = kept.clone();
-                let finding = tokio::task::spawn_blocking(move || Found::find(&kept));
+                let finding = tokio::task::spawn_blocking(move || Found::find(&kept, form));
                 finding.await.unwrap_or_default()
             }
         };
@@ -58,6 +71,7 @@ impl Question {
             model,
             is_stream: found.is_stream,
             place,
+            is_json,
             kept,
             rest,
             is_spent: false,
@@ -75,12 +89,15 @@ impl Question {
         if model == self.model {
             return;
         }
-        let quoted = serde_json::Value::from(model).to_string();
+        let written = match self.is_json {
+            true => serde_json::Value::from(model).to_string(),
+            false => model.to_owned(),
+        };
         let mut changed = Vec::with_capacity(self.kept.len());
         changed.extend_from_slice(&self.kept[..self.place.start]);
-        changed.extend_from_slice(quoted.as_bytes());
+        changed.extend_from_slice(written.as_bytes());
         changed.extend_from_slice(&self.kept[self.place.end..]);
-        self.place.end = self.place.start + quoted.len();
+        self.place.end = self.place.start + written.len();
         self.kept = changed.into();
         self.model = model.to_owned();
     }
@@ -136,15 +153,32 @@ async fn keep(mut body: Incoming, room: &Arc<Semaphore>) -> Result<Kept, Problem
 /// What a body says of interest here.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Found {
-    model: Option<(String, std::ops::Range<usize>)>,
+    model: Option<(String, Range<usize>)>,
     is_stream: bool,
-    /// What is no JSON object in it.
+    /// Why it is not what it should be.
     wrong: Option<String>,
 }
 
 impl Found {
-    /// Looks through an object, or the beginning of one.
-    fn find(body: &[u8]) -> Self {
+    /// Looks through a form, or a JSON object, or the beginning of one.
+    fn find(body: &[u8], form: Option<Form>) -> Self {
+        match form {
+            Some(form) => Self::in_form(body, form),
+            None => Self::in_json(body),
+        }
+    }
+
+    fn in_form(body: &[u8], mut form: Form) -> Self {
+        form.read(body);
+        let is_whole = form.is_whole();
+        Self {
+            model: form.model,
+            is_stream: form.is_stream,
+            wrong: (!is_whole).then(|| "no valid form: it has no end".to_owned()),
+        }
+    }
+
+    fn in_json(body: &[u8]) -> Self {
         let mut found = Self::default();
         let mut deserializer = serde_json::Deserializer::from_slice(body);
         let visitor = Finder {
@@ -152,17 +186,17 @@ impl Found {
             found: &mut found,
         };
         if let Err(error) = deserializer.deserialize_map(visitor) {
-            found.wrong = Some(error.to_string());
+            found.wrong = Some(format!("not valid JSON: {error}"));
         }
         found
     }
 
-    fn model(&self, is_whole: bool) -> Result<(String, std::ops::Range<usize>), Problem> {
+    fn model(&self, is_whole: bool) -> Result<(String, Range<usize>), Problem> {
         let wrong =
             |code, message: String| Err(Problem::of_model(StatusCode::BAD_REQUEST, code, message));
         match (&self.model, &self.wrong) {
             (_, Some(why)) if is_whole => {
-                let message = format!("the request's body is not valid JSON: {why}");
+                let message = format!("the request's body is {why}");
                 wrong("invalid_body", message)
             }
             (Some((model, place)), _) => Ok((model.clone(), place.clone())),

@@ -77,7 +77,7 @@ impl Endpoint {
             .headers
             .get(NODE)
             .map(|node| String::from_utf8_lossy(node.as_bytes()).into_owned());
-        let mut question = Question::read(body, &self.room).await?;
+        let mut question = Question::read(&head.headers, body, &self.room).await?;
         let wanted = catalog::wanted(&self.snapshot(), &question.model, node.as_deref())?;
         question.set_model(&wanted.id);
         let offers = self

@@ -43,6 +43,8 @@ fn every_request() -> Vec<Request> {
         Request::Dht(registry::Ask::Routes),
         Request::Services(services::Ask::Services),
         Request::Services(services::Ask::Unexpose { name: "llm".into() }),
+        Request::Services(services::Ask::Usage),
+        Request::Services(services::Ask::ResetUsage { service: None }),
         Request::Down,
     ]
 }
@@ -114,7 +116,14 @@ fn what_changes_something_is_written_down_without_what_it_made() {
     let names: Vec<_> = written.iter().map(|entry| entry.request.as_str()).collect();
     assert_eq!(
         names,
-        ["invite", "dht put", "dht delete", "unexpose", "down"]
+        [
+            "invite",
+            "dht put",
+            "dht delete",
+            "unexpose",
+            "usage reset",
+            "down"
+        ]
     );
     assert_eq!(written[0].subject.as_deref(), Some("laptop 10.77.0.4"));
     assert_eq!(written[0].outcome, "done");

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     control::admin::Sealed,
     event_loop::Local,
-    http::{ApiKey, Front, Limits},
+    http::{ApiKey, Front, Ledger, Limits},
     mailbox,
 };
 
@@ -82,11 +82,13 @@ impl Kept {
         name: &Name,
         snapshots: &watch::Receiver<Snapshot>,
         limits: &Limits,
+        ledger: &Ledger,
     ) -> Option<Front> {
         let key = self.api_key().and_then(ApiKey::new);
         self.kind.is_plain_http().then(|| {
             let (name, kind, limits) = (name.clone(), self.kind.clone(), limits.clone());
-            Front::with_key(name, self.target, kind, snapshots.clone(), limits, key)
+            let (snapshots, ledger) = (snapshots.clone(), ledger.clone());
+            Front::new(name, self.target, kind, snapshots, limits, key, ledger)
         })
     }
 

@@ -17,6 +17,7 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
     Snapshot, Told,
+    bookkeeper::Bookkeeper,
     exposure::{Exposure, Kept, Opened, Published},
     listing::transport_name,
     probe::Finding,
@@ -26,9 +27,9 @@ use super::{
     standing::Standing,
 };
 use crate::{
-    control::services::{Expose, Exposed, Used},
+    control::services::{Expose, Exposed},
     event_loop::Local,
-    http::{Front, Limits},
+    http::Limits,
     mailbox,
     store::Shelf,
 };
@@ -46,6 +47,7 @@ pub struct Exposures {
     to_loop: mailbox::Sender<Local>,
     room: Room,
     limits: Limits,
+    books: Arc<Bookkeeper>,
     running: Mutex<BTreeMap<Name, Running>>,
     /// Held while something is begun or ended, which takes more than a moment.
     changing: tokio::sync::Mutex<()>,
@@ -55,7 +57,6 @@ pub struct Exposures {
 struct Running {
     kept: Kept,
     standing: Arc<Standing>,
-    front: Option<Front>,
     task: JoinHandle<()>,
 }
 
@@ -67,6 +68,7 @@ impl Exposures {
         to_loop: mailbox::Sender<Local>,
         room: Room,
         limits: Limits,
+        books: Arc<Bookkeeper>,
     ) -> Arc<Self> {
         let exposures = Arc::new(Self {
             shelf,
@@ -74,6 +76,7 @@ impl Exposures {
             to_loop,
             room,
             limits,
+            books,
             running: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
         });
@@ -140,7 +143,7 @@ impl Exposures {
 
     fn exposure(&self, name: Name, kept: Kept) -> Exposure {
         Exposure {
-            front: kept.front(&name, &self.snapshots, &self.limits),
+            front: kept.front(&name, &self.snapshots, &self.limits, self.books.ledger()),
             name,
             kept,
             standing: Arc::default(),
@@ -156,7 +159,6 @@ impl Exposures {
             exposure.kept.clone(),
             exposure.standing.clone(),
         );
-        let front = exposure.front.clone();
         let (this, its_name) = (self.clone(), name.clone());
         let task = tokio::spawn(async move {
             exposure.run(opened, published).await;
@@ -166,7 +168,6 @@ impl Exposures {
         let running = Running {
             kept,
             standing,
-            front,
             task,
         };
         self.running().insert(name, running);
@@ -325,6 +326,7 @@ impl Exposures {
         running.task.abort();
         // How it ended is not of interest, only that it has.
         let _ = running.task.await;
+        self.books.save().await;
         Some(running.kept)
     }
 
@@ -371,19 +373,6 @@ impl Exposures {
             protocol: transport_name(kept.kind.transport()).to_owned(),
             notes: Vec::new(),
         })
-    }
-
-    /// What members used of the model servers that are offered, since they are.
-    pub fn usage(&self) -> Vec<Used> {
-        let running = self.running();
-        let fronts = running
-            .iter()
-            .filter_map(|(name, running)| Some((name, running.front.as_ref()?)));
-        let used = fronts.flat_map(|(name, front)| {
-            let usage = front.usage().into_iter();
-            usage.map(|usage| Used::new(name.to_string(), usage))
-        });
-        used.collect()
     }
 
     /// Closes everything, for the next run to offer again.

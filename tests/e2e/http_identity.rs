@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::deadline::until;
 use crate::lab::{Lab, Process};
 use crate::node::{Network, Node};
 use crate::openai;
@@ -120,4 +121,67 @@ fn a_model_of_a_peer_calls_tools() {
     let pieces = "{\"flower\": \"rose\"}".len() as u64;
     assert_eq!(usage[0]["completion_tokens"], 7 + pieces, "{usage}");
     assert_eq!(usage[0]["estimated_tokens"], pieces, "{usage}");
+}
+
+#[test]
+fn what_members_used_survives_restarts_until_it_is_reset() {
+    let mut net = two_nodes();
+    let _server = backend(net.node("b"));
+    net.node("b")
+        .ask(&["expose", "8080", "--as", "llm", "--kind", "openai"]);
+    let usage = |net: &Network| net.node("b").json(&["usage", "--json"]);
+    let ask = |net: &Network| {
+        let before = usage(net)[0]["requests"].as_u64().unwrap_or(0);
+        let body = json!({"model": "tool-user", "tools": [{"function": {"name": "pick"}}]});
+        let url = format!("http://{}:8080/v1/chat/completions", net.node("b").ipv4());
+        let line = format!("curl -sS --fail --max-time 30 --json '{body}' {url}");
+        net.node("a").host().sh(&line).ok();
+        until(Duration::from_secs(10), "the request is counted", || {
+            usage(net)[0]["requests"].as_u64() > Some(before)
+        });
+    };
+    let restart = |net: &mut Network| {
+        let host = net.lab().host("b");
+        let mut up = host.hivevpn_command(&["up"]);
+        let node = host.up_by(up.env("HIVEVPN_LOG", "info,hivevpn=debug"));
+        net.put(node);
+    };
+    ask(&net);
+    let used = usage(&net);
+    assert_eq!(
+        (&used[0]["prompt_tokens"], &used[0]["completion_tokens"]),
+        (&json!(11), &json!(7)),
+        "{used}"
+    );
+
+    net.take("b").interrupt();
+    restart(&mut net);
+    assert_eq!(usage(&net), used, "after a restart");
+
+    net.wait("direct", ["a", "b"], Duration::from_secs(30));
+    ask(&net);
+    let used = usage(&net);
+    let saved = format!(
+        "usage is written down entries=1 requests={}",
+        used[0]["requests"]
+    );
+    until(Duration::from_secs(30), "it is written down", || {
+        net.node("b").log().contains(&saved)
+    });
+    net.take("b").kill9();
+    restart(&mut net);
+    assert_eq!(usage(&net), used, "after it was killed");
+    let table = net.node("b").ask(&["usage", "llm"]);
+    assert!(table.contains("SINCE") && table.contains("ago"), "{table}");
+
+    net.node("b").ask(&["unexpose", "llm"]);
+    assert_eq!(usage(&net), used, "nobody forgets what was used");
+    let error = net.node("b").host().hivevpn(&["usage", "--reset", "chat"]);
+    assert!(error.failed_with(1).contains("but of llm"));
+    let reset = net.node("b").json(&["usage", "llm", "--reset", "--json"]);
+    assert_eq!(reset, used);
+    assert_eq!(usage(&net), json!([]));
+    net.take("b").kill9();
+    restart(&mut net);
+    assert_eq!(usage(&net), json!([]), "it stays forgotten");
 }

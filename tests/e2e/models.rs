@@ -166,6 +166,30 @@ fn tool_calls_pass_untouched() {
 }
 
 #[test]
+fn a_form_finds_the_model_that_it_names() {
+    let python = python();
+    let net = Network::start(Lab::new().public("a").public("b").build(), ["a", "b"]);
+    net.wait("direct", ["a", "b"], SOON);
+    let (a, b) = (net.node("a"), net.node("b"));
+    let program = format!("{PROGRAMS}/ear.py");
+    let mut server = b
+        .host()
+        .spawn(&[&python, "-B", &program, "127.0.0.1", "8000", "ear"]);
+    server.says("listening", SOON);
+    b.ask(&["expose", "8000", "--as", "hearing", "--kind", "openai"]);
+    let url = endpoint(&listed(a, 1));
+    succeeds(sdk(&python, a, &[&url, "hear", "ear", "b"]));
+    until(SOON, "all of it is counted under its model", || {
+        let usage = b.json(&["usage", "--json"]);
+        let rows = usage.as_array().unwrap();
+        let counted = |field: &str| rows[0][field].as_u64();
+        rows.len() == 1
+            && rows[0]["model"] == "ear"
+            && (counted("requests"), counted("completion_tokens")) == (Some(8), Some(16))
+    });
+}
+
+#[test]
 fn many_streams_at_once_all_come_to_their_end() {
     let python = python();
     let net = three();

@@ -21,7 +21,7 @@ impl Hand {
 
 async fn stand_by(hand: &Hand, limits: Limits, key: Option<ApiKey>) -> Stand {
     let hand = hand.clone();
-    Stand::with(|name, target, snapshots| {
+    Stand::with(|name, target, snapshots, ledger| {
         Front(Arc::new(Inner {
             name,
             kind: Kind::OpenAi,
@@ -29,6 +29,7 @@ async fn stand_by(hand: &Hand, limits: Limits, key: Option<ApiKey>) -> Stand {
             limits,
             lanes: Lanes::to(target),
             meter: Arc::new(Meter::new(Box::new(move || *hand.0.lock().unwrap()))),
+            ledger,
             key,
             slots: AtomicU32::new(0),
             unreachable: Notify::new(),
@@ -80,14 +81,13 @@ async fn refusal(stand: &Stand, from: &str, asked: &str) -> String {
     client.rest().await
 }
 
-fn used(front: &Front, member: &str, model: &str) -> Usage {
-    let usage = front.usage();
+fn used(stand: &Stand, member: &str, model: &str) -> Row {
+    let usage = stand.ledger.usage(None);
     let found = usage
         .iter()
-        .find(|used| used.member.to_string() == member && used.model == model);
-    found
-        .unwrap_or_else(|| panic!("{member} {model} in {usage:?}"))
-        .clone()
+        .find(|(key, row)| row.member == member && key.model == model);
+    let (_, row) = found.unwrap_or_else(|| panic!("{member} {model} in {usage:?}"));
+    row.clone()
 }
 
 #[tokio::test]
@@ -107,13 +107,36 @@ async fn tokens_are_counted_by_member_and_model() {
     )
     .await;
 
-    let tiny = used(&stand.front, "a", "tiny");
+    let tiny = used(&stand, "a", "tiny");
     assert_eq!((tiny.requests, tiny.errors), (2, 0));
     assert_eq!((tiny.prompt_tokens, tiny.completion_tokens), (24, 68));
     assert_eq!(tiny.estimated_tokens, 0);
-    assert_eq!(tiny.peer, Some(stand.snapshots.borrow().members[1].peer_id));
-    let big = used(&stand.front, "b", "big");
+    let usage = stand.ledger.usage(None);
+    let (key, _) = usage.iter().find(|(_, row)| row.member == "a").unwrap();
+    let a = stand.snapshots.borrow().members[1].peer_id;
+    assert_eq!((key.service.as_str(), key.peer), ("llm", Some(a)));
+    let big = used(&stand, "b", "big");
     assert_eq!((big.requests, big.errors, big.completion_tokens), (1, 1, 0));
+}
+
+#[tokio::test]
+async fn a_form_is_counted_under_its_model() {
+    let stand = stand_by(&Hand::new(), Limits::default(), None).await;
+    let part = |head: &str, content: &str| {
+        format!("--b\r\nContent-Disposition: form-data; {head}\r\n\r\n{content}\r\n")
+    };
+    let file = part("name=\"file\"; filename=\"a.wav\"", "RIFF");
+    let body = format!("{file}{}--b--{{\"\"}}", part("name=\"model\"", "ear"));
+    let asked = format!(
+        "POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+         Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let said = "{\"text\":\"bee\",\"usage\":{\"input_tokens\":14,\"output_tokens\":2}}";
+    exchange(&stand, A, &asked, &json(said)).await;
+    let ear = used(&stand, "a", "ear");
+    assert_eq!((ear.requests, ear.errors), (1, 0));
+    assert_eq!((ear.prompt_tokens, ear.completion_tokens), (14, 2));
 }
 
 #[tokio::test]
@@ -139,7 +162,7 @@ async fn a_stream_is_counted_by_what_it_says_or_else_by_its_pieces() {
     )
     .await;
 
-    let told = used(&stand.front, "a", "told");
+    let told = used(&stand, "a", "told");
     assert_eq!(
         (
             told.prompt_tokens,
@@ -148,7 +171,7 @@ async fn a_stream_is_counted_by_what_it_says_or_else_by_its_pieces() {
         ),
         (7, 5, 0)
     );
-    let untold = used(&stand.front, "a", "untold");
+    let untold = used(&stand, "a", "untold");
     assert_eq!(
         (
             untold.prompt_tokens,
@@ -300,7 +323,7 @@ async fn how_long_the_first_byte_takes_is_known() {
         client.rest().await;
     }
     assert_eq!(stand.front.load().p50_ms, 300);
-    assert_eq!(used(&stand.front, "a", "m").first_byte_ms, Some(300));
+    assert_eq!(used(&stand, "a", "m").first_bytes.median(), Some(300));
 }
 
 /// The backend hangs up because its client did: nobody failed.
@@ -326,7 +349,7 @@ async fn a_stream_that_its_client_leaves_is_no_error() {
         assert_eq!(backend.rest().await, "");
         drop(backend);
         client.rest().await;
-        let used = used(&stand.front, "a", &format!("m{pieces}"));
+        let used = used(&stand, "a", &format!("m{pieces}"));
         assert_eq!((used.requests, used.errors), (1, 0), "{used:?}");
         assert_eq!(
             (used.completion_tokens, used.estimated_tokens),
@@ -342,10 +365,10 @@ async fn made_up_models_fill_no_memory() {
         let failed = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
         exchange(&stand, A, &ask(&format!("m{number}")), failed).await;
     }
-    let usage = stand.front.usage();
+    let usage = stand.ledger.usage(None);
     assert_eq!(usage.len(), 65);
-    assert_eq!(used(&stand.front, "a", "(others)").errors, 16);
-    assert_eq!(usage.iter().map(|used| used.requests).sum::<u64>(), 80);
+    assert_eq!(used(&stand, "a", "(others)").errors, 16);
+    assert_eq!(usage.iter().map(|(_, row)| row.requests).sum::<u64>(), 80);
 }
 
 #[tokio::test]

@@ -392,6 +392,7 @@ async fn a_backend_that_is_down_is_named() {
     ] {
         let Stand {
             front,
+            ledger,
             snapshots: _snapshots,
             backend,
         } = Stand::new(kind, Limits::default()).await;
@@ -399,6 +400,7 @@ async fn a_backend_that_is_down_is_named() {
         drop(backend);
         let stand = Stand {
             front,
+            ledger,
             snapshots: _snapshots,
             backend: TcpListener::bind("127.0.0.1:0").await.unwrap(),
         };
@@ -462,6 +464,7 @@ async fn time_to_first_byte() {
     let target = stand.backend.local_addr().unwrap();
     let Stand {
         front,
+        ledger,
         snapshots,
         backend,
     } = stand;
@@ -483,6 +486,7 @@ async fn time_to_first_byte() {
     });
     let stand = Stand {
         front,
+        ledger,
         snapshots,
         backend: TcpListener::bind("127.0.0.1:0").await.unwrap(),
     };

@@ -10,17 +10,18 @@ fn found(body: &str) -> Result<String, u16> {
 }
 
 fn found_in(body: &str, is_whole: bool) -> Result<String, u16> {
-    let found = Found::find(body.as_bytes());
+    let found = Found::find(body.as_bytes(), None);
     let model = found.model(is_whole);
     model.map_or_else(|why| Err(why.status.as_u16()), |(model, _)| Ok(model))
 }
 
 fn question(body: &str) -> Question {
-    let (model, place) = Found::find(body.as_bytes()).model(true).unwrap();
+    let (model, place) = Found::find(body.as_bytes(), None).model(true).unwrap();
     Question {
         model,
         is_stream: false,
         place,
+        is_json: true,
         kept: body.to_owned().into(),
         rest: None,
         is_spent: false,
@@ -73,7 +74,7 @@ fn of_a_body_that_was_not_read_whole_the_beginning_will_do() {
 
 #[test]
 fn only_true_asks_for_a_stream() {
-    let is_stream = |body: &str| Found::find(body.as_bytes()).is_stream;
+    let is_stream = |body: &str| Found::find(body.as_bytes(), None).is_stream;
     assert!(is_stream(r#"{"stream": true ,"model":"x"}"#));
     assert!(!is_stream(r#"{"stream":false,"model":"x"}"#));
     assert!(!is_stream(r#"{"stream":"true","model":"x"}"#));
@@ -94,6 +95,59 @@ fn a_model_is_replaced_and_nothing_else() {
         question.kept,
         r#"{"seed":1e400 , "model" : "a\"b","x":"é"}"#
     );
+}
+
+fn form() -> Form {
+    let mut headers = HeaderMap::new();
+    let content = "multipart/form-data; boundary=XyZ".parse().unwrap();
+    headers.insert(hyper::header::CONTENT_TYPE, content);
+    Form::of(&headers).unwrap().unwrap()
+}
+
+const FILE: &str =
+    "--XyZ\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\n\u{0}model\r\n";
+const MODEL: &str = "--XyZ\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\near@gpu\r\n";
+
+#[test]
+fn the_model_of_a_form_is_replaced_and_nothing_else() {
+    for (before, behind) in [(FILE, ""), ("", FILE)] {
+        let body = format!("{before}{MODEL}{behind}--XyZ--\r\n");
+        let (model, place) = Found::find(body.as_bytes(), Some(form()))
+            .model(true)
+            .unwrap();
+        let mut question = Question {
+            model,
+            place,
+            is_json: false,
+            ..question(r#"{"model":""}"#)
+        };
+        question.kept = body.clone().into();
+        assert_eq!(question.model, "ear@gpu");
+        question.set_model("ear");
+        assert_eq!(question.kept, body.replace("ear@gpu", "ear"));
+    }
+}
+
+#[test]
+fn a_form_without_a_model_or_an_end_is_refused() {
+    let found = |body: &str, is_whole| {
+        let found = Found::find(body.as_bytes(), Some(form()));
+        found
+            .model(is_whole)
+            .map_err(|why| (why.status.as_u16(), why.code))
+    };
+    let end = "--XyZ--";
+    assert_eq!(
+        found(&format!("{FILE}{end}"), true).unwrap_err(),
+        (400, "missing_model")
+    );
+    assert_eq!(
+        found(&format!("{FILE}{MODEL}"), true).unwrap_err(),
+        (400, "invalid_body")
+    );
+    assert_eq!(found(FILE, false).unwrap_err(), (413, "missing_model"));
+    let begun = format!("{MODEL}{FILE}");
+    assert_eq!(found(&begun, false).unwrap().0, "ear@gpu");
 }
 
 proptest! {
@@ -123,7 +177,7 @@ proptest! {
 
     #[test]
     fn no_body_is_misread(body: Vec<u8>) {
-        let found = Found::find(&body);
+        let found = Found::find(&body, None);
         if let Some((_, place)) = found.model {
             prop_assert!(place.end <= body.len());
         }

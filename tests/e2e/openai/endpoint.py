@@ -3,6 +3,7 @@
 Usage: endpoint.py BASE_URL STEP [ARGUMENT...]
     all MODEL...        every model answers in every way
     tools MODEL         a model calls tools
+    hear MODEL NODE     a model transcribes, however its form is ordered
     many MODEL COUNT    so many streams at once
     broken MODEL        a stream whose server goes away; prints `streaming from NODE` and waits for the error
     ttft MODEL COUNT BASE_URL...    median and 99th percentile of the time to the first token, in milliseconds, by base URL
@@ -11,13 +12,15 @@ Prints `OK` last and exits with 0 when all was as it must be.
 """
 
 import asyncio
+import hashlib
 import itertools
 import json
 import statistics
 import sys
 import time
+import urllib.request
 
-from openai import APIError, AsyncOpenAI, NotFoundError, OpenAI
+from openai import APIError, AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
 
 import client as sdk
 from make_model import END
@@ -80,6 +83,44 @@ def tools(base_url: str, model: str) -> None:
     sdk.check_equal("what arrived", json.loads("".join(pieces)), asked | {"stream": True})
 
 
+def hear(base_url: str, model: str, node: str) -> None:
+    client = connect(base_url)
+    # Everything that might be taken for the end of a part, and more than is read at once.
+    noise = b"\r\n--\r\n" + bytes(range(256)) * 4096 + b"\r\n"
+    for sound in b"RIFF", noise:
+        for asked in model, f"{model}@{node}":
+            file = ("a.wav", sound)
+            transcribed = client.audio.transcriptions.create(model=asked, file=file, language="en")
+            heard = json.loads(transcribed.text)
+            sdk.check_equal("the model that was asked for", heard["model"], model)
+            sdk.check_equal("what was heard", heard["sha256"], hashlib.sha256(sound).hexdigest())
+            sdk.check_equal("fields", sorted(heard["fields"]), ["file", "language", "model"])
+            # As OpenAI's own examples for curl have it.
+            heard = json.loads(file_first(f"{base_url}/audio/translations", asked, sound)["text"])
+            sdk.check_equal("the order", heard["fields"], ["file", "model"])
+            sdk.check_equal("the model that was asked for", heard["model"], model)
+            sdk.check_equal("what was heard", heard["sha256"], hashlib.sha256(sound).hexdigest())
+    try:
+        client.audio.transcriptions.create(model=model + "x", file=("a.wav", noise))
+        raise AssertionError("a model that nobody has answers")
+    except NotFoundError as error:
+        sdk.check_equal("code", error.code, "model_not_found")
+    try:
+        client.files.create(file=("a.jsonl", b"{}"), purpose="batch")
+        raise AssertionError("what names no model is answered")
+    except BadRequestError as error:
+        sdk.check_equal("code", error.code, "missing_model")
+
+
+def file_first(url: str, model: str, sound: bytes) -> dict:
+    part = "--limit\r\nContent-Disposition: form-data; name="
+    body = f'{part}"file"; filename="a.wav"\r\nContent-Type: audio/wav\r\n\r\n'.encode() + sound
+    body += f'\r\n{part}"model"\r\n\r\n{model}\r\n--limit--\r\n'.encode()
+    kind = {"Content-Type": "multipart/form-data; boundary=limit"}
+    with urllib.request.urlopen(urllib.request.Request(url, body, kind), timeout=60) as answer:
+        return json.load(answer)
+
+
 def many(base_url: str, model: str, count: str) -> None:
     async def all_at_once() -> None:
         async with AsyncOpenAI(base_url=base_url, api_key="unused", timeout=100, max_retries=0) as client:
@@ -140,7 +181,7 @@ def ttft(_: str, model: str, count: str, *base_urls: str) -> None:
         print(f"{url}: median {percentiles[49]:.2f} ms, p99 {percentiles[98]:.2f} ms")
 
 
-STEPS = {"all": every_model, "tools": tools, "many": many, "broken": broken, "ttft": ttft}
+STEPS = {"all": every_model, "tools": tools, "hear": hear, "many": many, "broken": broken, "ttft": ttft}
 
 
 def main() -> None:
