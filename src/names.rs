@@ -4,7 +4,7 @@
 //! the node knows anyway: no name is ever asked over the network. It knows the names of its network and nothing more, so
 //! nothing can leak from it. How programs come to ask it:
 //!
-//! - where systemd-resolved runs, that asks us for names of this network and its addresses ([`resolved`]);
+//! - where systemd-resolved runs, now or later, that asks us for names of this network and its addresses ([`resolved`]);
 //! - if the user wants it, we stand in front of the servers in `/etc/resolv.conf` and pass on what is not ours
 //!   ([`resolv_conf`], [`forward`]);
 //! - else by asking for it: `dig @<our overlay address> gpu.home.hive.internal`.
@@ -23,7 +23,7 @@ use hivevpn_platform::process;
 use tokio::{
     sync::{oneshot, watch},
     task::{JoinHandle, JoinSet},
-    time::timeout,
+    time::{Instant, sleep_until, timeout},
 };
 
 use crate::{control::names::Names, services::Snapshot};
@@ -45,6 +45,12 @@ pub use zone::endpoint_of;
 const RETRY: Duration = Duration::from_millis(200);
 /// But it is after so many times.
 const RETRIES: u32 = 10;
+/// How often to look whether systemd-resolved was started.
+const LOOK: Duration = Duration::from_secs(5);
+/// When to tell it again what it has not taken: it may not know the interface yet. Then after twice as long, and so on.
+const AGAIN: Duration = Duration::from_secs(1);
+/// But not more seldom: somebody may have given us the right to tell it.
+const LATEST_AGAIN: Duration = Duration::from_secs(60);
 /// For undoing everything.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
@@ -229,7 +235,20 @@ struct Resolver {
 struct Stand {
     /// Ends with it.
     _serving: JoinSet<()>,
+    servers: Vec<IpAddr>,
+    /// Why it does not answer on all of our addresses.
+    unbound: Option<String>,
     way: Way,
+    watch: Watch,
+}
+
+/// What systemd-resolved was told, and when to look after it.
+struct Watch {
+    /// Its run at that time.
+    run: Option<resolved::Run>,
+    /// How long to wait before it is told again what it has not taken.
+    again: Option<Duration>,
+    at: Instant,
 }
 
 /// What there is to undo.
@@ -259,9 +278,16 @@ impl Resolver {
                     };
                 }
             }
+            let look = stand.as_ref().and_then(Stand::looks_at);
             tokio::select! {
                 changed = self.snapshots.changed() => if changed.is_err() { break },
                 _ = &mut ended => break,
+                () = until(look) => if let (Some(stand), Some(place)) = (&mut stand, &place) {
+                    tokio::select! {
+                        () = self.look_after_resolved(place, stand) => {}
+                        _ = &mut ended => break,
+                    }
+                },
             }
         }
         if let Some(stand) = stand {
@@ -294,63 +320,108 @@ impl Resolver {
         for (_, sockets) in bound {
             serving.spawn(server.clone().serve(sockets));
         }
-        let (way, why) = match self.lead_here(place, &servers, &forwarding).await {
-            Ok(way) => (way, None),
-            Err(error) => {
-                tracing::warn!(
-                    "programs do not find the names of {}: {error:#}",
-                    place.domain
-                );
-                (Way::Nothing, Some(format!("{error:#}")))
-            }
-        };
-        let through = way.through();
-        tracing::info!(domain = %place.domain, ?servers, through = through.name(), "names");
-        self.reaching.send_replace(Reached {
-            servers,
-            through,
-            trouble: why.or(trouble),
-        });
-        Some(Stand {
+        let mut stand = Stand {
             _serving: serving,
-            way,
-        })
+            servers,
+            unbound: trouble,
+            way: Way::Nothing,
+            watch: Watch::over(resolved::running(), None),
+        };
+        let why = self.lead_here(place, &mut stand, &forwarding).await.err();
+        self.say(place, &stand, why);
+        Some(stand)
     }
 
     /// Has programs ask us, one way or the other.
     async fn lead_here(
         &self,
         place: &Place,
+        stand: &mut Stand,
+        forwarding: &watch::Sender<Option<Upstream>>,
+    ) -> Result<()> {
+        let told = self.tell_resolved(place, stand).await;
+        if !self.start.config.resolv_conf || told.as_ref().is_ok_and(|()| stand.is_told()) {
+            return told;
+        }
+        if let Err(error) = told {
+            tracing::debug!("{error:#}");
+        }
+        stand.way = self.stand_in_front(place, &stand.servers, forwarding)?;
+        Ok(())
+    }
+
+    /// Has systemd-resolved ask us, if it runs, and for our network.
+    async fn tell_resolved(&self, place: &Place, stand: &mut Stand) -> Result<()> {
+        let run = resolved::running();
+        let again = stand
+            .watch
+            .again
+            .map_or(AGAIN, |again| LATEST_AGAIN.min(2 * again));
+        stand.watch = Watch::over(run, None);
+        if run.is_none() || !resolved::is_ours(&stand.servers) {
+            stand.way = Way::Nothing;
+            return Ok(());
+        }
+        let settings = resolved::Settings {
+            interface: &place.interface,
+            servers: &stand.servers,
+            domain: &place.domain,
+            reverse: &place.reverse,
+            search: self.start.config.search,
+        };
+        match resolved::Link::take(&settings).await {
+            Ok(link) => {
+                stand.way = Way::Resolved(link);
+                Ok(())
+            }
+            Err(error) => {
+                stand.way = Way::Nothing;
+                stand.watch = Watch::over(run, Some(again));
+                Err(error.context(
+                    "systemd-resolved does not take our names: only root may tell it, or whom a rule of polkit lets \
+                     (config/hivevpn.rules)",
+                ))
+            }
+        }
+    }
+
+    /// Tells systemd-resolved what it does not know, because it was started since or has not taken it.
+    async fn look_after_resolved(&self, place: &Place, stand: &mut Stand) {
+        if stand.watch.again.is_none() && stand.watch.run == resolved::running() {
+            stand.watch.at = Instant::now() + LOOK;
+            return;
+        }
+        let why = self.tell_resolved(place, stand).await.err();
+        self.say(place, stand, why);
+    }
+
+    /// Lets others know how programs get here, and why they do not.
+    fn say(&self, place: &Place, stand: &Stand, why: Option<anyhow::Error>) {
+        let why = why.map(|error| format!("{error:#}"));
+        let through = stand.way.through();
+        let reached = Reached {
+            servers: stand.servers.clone(),
+            through,
+            trouble: why.clone().or_else(|| stand.unbound.clone()),
+        };
+        let is_news = *self.reaching.borrow() != reached;
+        if !is_news {
+            return;
+        }
+        if let Some(why) = why {
+            tracing::warn!("programs do not find the names of {}: {why}", place.domain);
+        }
+        tracing::info!(domain = %place.domain, servers = ?stand.servers, through = through.name(), "names");
+        self.reaching.send_replace(reached);
+    }
+
+    /// Puts us in front of the servers in `/etc/resolv.conf`.
+    fn stand_in_front(
+        &self,
+        place: &Place,
         servers: &[IpAddr],
         forwarding: &watch::Sender<Option<Upstream>>,
     ) -> Result<Way> {
-        let Config {
-            search,
-            resolv_conf,
-            resolver: _,
-        } = self.start.config;
-        if resolved::serves(servers) {
-            let settings = resolved::Settings {
-                interface: &place.interface,
-                servers,
-                domain: &place.domain,
-                reverse: &place.reverse,
-                search,
-            };
-            let link = resolved::Link::take(&settings).await;
-            let link = link.context(
-                "systemd-resolved does not take our names: only root may tell it, or whom a rule of polkit lets \
-                 (config/hivevpn.rules)",
-            );
-            match link {
-                Ok(link) => return Ok(Way::Resolved(link)),
-                Err(error) if !resolv_conf => return Err(error),
-                Err(error) => tracing::debug!("{error:#}"),
-            }
-        }
-        if !resolv_conf {
-            return Ok(Way::Nothing);
-        }
         let file = self.start.resolv_conf.clone();
         let file = file.map_or_else(|| ResolvConf::open(resolv_conf::PATH.as_ref()), Ok)?;
         let server = *servers.first().context("somebody answers")?;
@@ -359,7 +430,7 @@ impl Resolver {
         let standing = Standing {
             domain: place.domain.clone(),
             server,
-            search,
+            search: self.start.config.search,
             process: (pid, started),
         };
         let behind = file.stand_in_front(standing)?;
@@ -379,7 +450,27 @@ impl Way {
     }
 }
 
+impl Watch {
+    fn over(run: Option<resolved::Run>, again: Option<Duration>) -> Self {
+        Self {
+            run,
+            again,
+            at: Instant::now() + again.unwrap_or(LOOK),
+        }
+    }
+}
+
 impl Stand {
+    /// Whether systemd-resolved asks us.
+    fn is_told(&self) -> bool {
+        self.way.through() == Through::Resolved
+    }
+
+    /// When to look after systemd-resolved, unless we do without.
+    fn looks_at(&self) -> Option<Instant> {
+        (self.way.through() != Through::ResolvConf).then_some(self.watch.at)
+    }
+
     /// Programs ask others first, then nobody is there to be asked.
     async fn undo(self) {
         match self.way {
@@ -407,6 +498,13 @@ pub fn repair() -> Result<Option<&'static str>> {
              there before is in it as comments",
         ),
     })
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn bind(address: IpAddr) -> io::Result<Sockets> {

@@ -1,12 +1,14 @@
 //! systemd-resolved, where it runs: it asks us for our names, and whom it asked before for all others.
 //!
 //! What we set belongs to our interface and is gone with it, however this process ends. Root may set it; others need a
-//! rule of polkit (config/hivevpn.rules).
+//! rule of polkit (config/hivevpn.rules). It may be started after us, and it may be started again and have forgotten what
+//! we set ([`running`]).
 
 use std::{
     fs,
     io::Read,
     net::IpAddr,
+    os::unix::fs::MetadataExt,
     path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -42,14 +44,19 @@ pub struct Settings<'a> {
     pub search: bool,
 }
 
-/// Whether it runs, and for the network that we are in: a container or a namespace may see somebody else's.
-pub fn serves(addresses: &[IpAddr]) -> bool {
-    Path::new(SOCKET).exists() && is_in_network_of_init(addresses)
+/// One run of it, from a start to an end: its socket's inode, and when that was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run(u64, i64, i64);
+
+/// Its last start, if there was any.
+pub fn running() -> Option<Run> {
+    let socket = fs::metadata(SOCKET).ok()?;
+    Some(Run(socket.ino(), socket.ctime(), socket.ctime_nsec()))
 }
 
-/// Whether the first process has these addresses, too. Where that is hidden from us, we are in a service that it has
-/// started.
-fn is_in_network_of_init(addresses: &[IpAddr]) -> bool {
+/// Whether it can be for the network that we are in, which has these addresses: a container or a namespace may see
+/// somebody else's. It is for the first process's. Where that is hidden from us, we are in a service that it has started.
+pub fn is_ours(addresses: &[IpAddr]) -> bool {
     let read = |file| fs::read_to_string(Path::new("/proc/1/net").join(file));
     let (Ok(v4), Ok(v6)) = (read("fib_trie"), read("if_inet6")) else {
         return true;
@@ -177,7 +184,7 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn an_address_that_the_machine_does_not_have_is_in_another_network() {
-        assert!(!is_in_network_of_init(&["192.0.2.77".parse().unwrap()]));
-        assert!(is_in_network_of_init(&["127.0.0.1".parse().unwrap()]));
+        assert!(!is_ours(&["192.0.2.77".parse().unwrap()]));
+        assert!(is_ours(&["127.0.0.1".parse().unwrap()]));
     }
 }

@@ -1,5 +1,8 @@
 //! P9: nodes have names, and a machine's own name resolution is what it was when they have gone.
 
+mod machine;
+mod resolved;
+
 use std::fs::Permissions;
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;

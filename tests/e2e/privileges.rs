@@ -60,12 +60,17 @@ fn has_two_capabilities(pid: impl std::fmt::Display) {
 
 /// Whether this process is root of a user namespace that has no other users to become.
 pub fn is_alone() -> bool {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
-    let is_whole = map.split_whitespace().nth(2) == Some("4294967295");
-    if !is_whole {
+    let is_alone = !has_other_users();
+    if is_alone {
         println!("skipped: there are no other users in this user namespace");
     }
-    !is_whole
+    is_alone
+}
+
+/// Whether there are users to become.
+pub fn has_other_users() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+    map.split_whitespace().nth(2) == Some("4294967295")
 }
 
 /// A shell line that shows what follows a user database with the service's group, and perhaps its user.
