@@ -27,6 +27,7 @@ mod doctor;
 mod expose;
 mod fairness;
 mod first_run;
+mod hostile_storer;
 mod http_identity;
 mod identity;
 mod join;

@@ -135,7 +135,7 @@ impl Node {
             self.tunnels.remove(peer);
             self.outputs.extend(self.connections.unwant(peer));
             self.resync.remove(peer);
-            self.registry.part_with(peer);
+            self.registry.part_with(peer, now.instant);
             self.outputs.push_back(Output::Departed(*peer));
         }
         for peer in &departed.disturbed {

@@ -115,9 +115,9 @@ impl Registry {
     }
 
     /// Somebody is no member any more.
-    pub fn part_with(&mut self, peer: &PeerId) {
+    pub fn part_with(&mut self, peer: &PeerId, now: Instant) {
         self.loads.forget(peer);
-        self.fetches.remove(peer);
+        self.end_fetch(peer, now);
         self.resync.remove(peer);
         self.changed();
     }
@@ -385,6 +385,7 @@ impl Node {
         }
         self.write_due(unix, now);
         self.tend_loads(now.instant);
+        self.registry.give_up_fetches(now.instant);
         self.compare_due_registries(now);
         self.plan_registry(now);
     }
@@ -404,6 +405,7 @@ impl Node {
         self.registry.next = wall
             .chain(compare)
             .chain(registry.loads.next())
+            .chain(registry.next_fetch_timeout())
             .chain(registry.next_window)
             .fold(now.instant + HORIZON, Instant::min);
     }

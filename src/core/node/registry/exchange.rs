@@ -18,6 +18,7 @@ use crate::{
     output::{Output, RequestId},
     registry::{
         Key,
+        replica::Version,
         sync::{OwnerVersions, Records, RegistryMessage, Versions, want},
     },
 };
@@ -28,6 +29,8 @@ const MAX_LACKING: usize = 32 * 1024;
 const MAX_STEPS: u32 = 1024;
 /// A fetch that nothing is heard of for so long is given up.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
+/// News of one fetch's entries that others have told of meanwhile, and that are remembered.
+const MAX_TOLD: usize = 256;
 /// Wanted entries that cost as much to look up as a signature to check.
 const WANTED_OF_WORK: u32 = 32;
 
@@ -46,8 +49,18 @@ pub(super) struct Fetch {
     catches_up: bool,
     /// Something was refused that may be taken later.
     is_incomplete: bool,
+    /// What others have told of that we are fetching here.
+    told: Vec<Told>,
     steps: u32,
     moved_at: Instant,
+}
+
+/// News that were not asked for, because another was bringing them.
+#[derive(Debug)]
+struct Told {
+    by: PeerId,
+    entry: (SignerKey, Key),
+    version: Version,
 }
 
 impl Fetch {
@@ -59,6 +72,7 @@ impl Fetch {
             page: None,
             catches_up: false,
             is_incomplete: false,
+            told: Vec::new(),
             steps: 0,
             moved_at: now,
         }
@@ -81,9 +95,41 @@ impl Registry {
 
 impl Registry {
     /// Whoever does not answer any more brings nothing.
-    fn give_up_fetches(&mut self, now: Instant) {
-        self.fetches
-            .retain(|_, fetch| now < fetch.moved_at + FETCH_TIMEOUT);
+    pub fn give_up_fetches(&mut self, now: Instant) {
+        let given_up = |fetch: &mut Fetch| now >= fetch.moved_at + FETCH_TIMEOUT;
+        let over = self.fetches.extract_if(.., |_, fetch| given_up(fetch));
+        let told: Vec<_> = over.flat_map(|(_, fetch)| fetch.told).collect();
+        self.turn_to_others(told, now);
+    }
+
+    /// When that is due.
+    pub fn next_fetch_timeout(&self) -> Option<Instant> {
+        let fetches = self.fetches.values();
+        fetches.map(|fetch| fetch.moved_at + FETCH_TIMEOUT).min()
+    }
+
+    /// A member has brought all that it will.
+    pub fn end_fetch(&mut self, peer: &PeerId, now: Instant) {
+        if let Some(fetch) = self.fetches.remove(peer) {
+            self.turn_to_others(fetch.told, now);
+        }
+    }
+
+    /// The fetch that is to bring this.
+    fn fetch_of(&mut self, entry: &(SignerKey, Key)) -> Option<(&PeerId, &mut Fetch)> {
+        let mut fetches = self.fetches.iter_mut();
+        fetches.find(|(_, fetch)| fetch.lacking.contains(entry) || fetch.asked.contains(entry))
+    }
+
+    /// Replicas are compared with those who told of something that was not brought.
+    fn turn_to_others(&mut self, told: Vec<Told>, now: Instant) {
+        for Told { by, entry, version } in told {
+            let (owner, key) = &entry;
+            let known = self.replica.get(key, owner);
+            if known.is_none_or(|known| known.version() < version) {
+                self.compare_later(by, now);
+            }
+        }
     }
 }
 
@@ -325,14 +371,23 @@ impl Node {
     /// Fetches what of this news we lack, and nobody else is bringing.
     fn fetch_news(&mut self, peer: PeerId, versions: &[OwnerVersions], now: Now) {
         self.registry.give_up_fetches(now.instant);
-        let lacking = self.lacking(versions);
-        let fetches = self.registry.fetches.values();
-        let is_coming = |entry: &(SignerKey, Key)| {
-            fetches
-                .clone()
-                .any(|fetch| fetch.lacking.contains(entry) || fetch.asked.contains(entry))
-        };
-        let lacking: BTreeSet<_> = lacking.into_iter().filter(|e| !is_coming(e)).collect();
+        let mut lacking = self.lacking(versions);
+        for of_owner in versions {
+            for (key, version) in of_owner.iter() {
+                let entry = (of_owner.owner, key.clone());
+                if !lacking.contains(&entry) {
+                    continue;
+                }
+                let Some((bringer, fetch)) = self.registry.fetch_of(&entry) else {
+                    continue;
+                };
+                lacking.remove(&entry);
+                if *bringer != peer && fetch.told.len() < MAX_TOLD {
+                    let by = peer;
+                    fetch.told.push(Told { by, entry, version });
+                }
+            }
+        }
         if lacking.is_empty() {
             return;
         }
@@ -377,7 +432,7 @@ impl Node {
             return self.ask_for_page(peer, Some(after));
         }
         let is_incomplete = fetch.is_incomplete || is_too_long;
-        self.registry.fetches.remove(&peer);
+        self.registry.end_fetch(&peer, now.instant);
         match is_incomplete {
             true => self.registry.compare_later(peer, now.instant),
             false => drop(self.registry.resync.remove(&peer)),
@@ -400,7 +455,7 @@ impl Node {
                 self.on_records(peer, &records, looked_at, now);
             }
             Ok(RegistryMessage::Later) => self.handle_registry_failed(peer, now),
-            Ok(RegistryMessage::Nothing) => drop(self.registry.fetches.remove(&peer)),
+            Ok(RegistryMessage::Nothing) => self.registry.end_fetch(&peer, now.instant),
             Ok(
                 RegistryMessage::Announce(_)
                 | RegistryMessage::Have(_)
@@ -411,7 +466,7 @@ impl Node {
             ) => tracing::debug!(%peer, "a question for an answer"),
             Err(reason) => {
                 self.rejections.count(&reason);
-                self.registry.fetches.remove(&peer);
+                self.registry.end_fetch(&peer, now.instant);
                 tracing::debug!(%peer, %reason, "an answer about the registry is not taken");
             }
         }
@@ -420,7 +475,7 @@ impl Node {
 
     /// A message about the registry was lost, or the other has no time: replicas are compared again later.
     pub fn handle_registry_failed(&mut self, peer: PeerId, now: Now) {
-        self.registry.fetches.remove(&peer);
+        self.registry.end_fetch(&peer, now.instant);
         self.registry.compare_later(peer, now.instant);
         self.plan_registry(now);
     }
@@ -457,6 +512,10 @@ impl Node {
         for entry in fetch.asked.drain(..).take(looked_at) {
             fetch.lacking.remove(&entry);
         }
+        let Fetch { told, lacking, .. } = fetch;
+        let is_over = |told: &mut Told| !lacking.contains(&told.entry);
+        let told: Vec<_> = told.extract_if(.., is_over).collect();
+        self.registry.turn_to_others(told, now.instant);
         if !catches_up {
             self.pass_entries_on(news, Some(peer));
         }

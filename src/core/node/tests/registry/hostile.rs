@@ -154,6 +154,49 @@ fn a_good_entry_in_a_wrong_place_is_not_kept() {
     assert_eq!(again, Ok(DhtVerdict::Known));
 }
 
+/// A chain: c hears of what b writes through the founder alone. And d, whom c knows as well, has promised it before.
+#[test]
+fn what_a_member_promises_and_does_not_bring_is_fetched_from_who_has_it() {
+    let soon = 3 * SECOND;
+    let (nothing, none) = (
+        RegistryMessage::Nothing,
+        RegistryMessage::Records(Records::default(), 1),
+    );
+    let answers = [
+        (None, soon),
+        (Some(nothing), soon),
+        (Some(none), soon),
+        (Some(RegistryMessage::Taken), 62 * SECOND),
+    ];
+    for (answer, within) in answers {
+        let mut world = World::new();
+        let [b, c, d] = [2, 3, 4].map(|number| world.join(number));
+        for (one, other) in [(0, b), (0, c), (c, d)] {
+            world.connect(one, other);
+        }
+        world.pass(5 * SECOND); // nobody has anything to compare any more
+        let (now, evil) = (world.now(), world.hosts[d].node.peer_id());
+        let writer = &mut world.hosts[b].node;
+        writer.put_entry(&key("a"), b"1".into(), HOUR, now).unwrap();
+        let place = (writer.signer.key(), key("a"));
+        let versions = writer.registry.replica.versions_at(&[place]);
+        let promise = RegistryMessage::Have(versions).encode();
+        let reader = &mut world.hosts[c].node;
+        reader.handle_registry_request(RequestId(1), evil, &promise, now);
+        while reader.poll_output().is_some() {} // what it asks d is under way
+        world.settle();
+        assert!(read(&world, c).is_empty(), "it waits for d");
+
+        let reader = &mut world.hosts[c].node;
+        match &answer {
+            Some(answer) => reader.handle_registry_answer(evil, &answer.encode(), now),
+            None => reader.handle_registry_failed(evil, now),
+        }
+        world.pass(within);
+        assert_eq!(read(&world, c), ["1"], "after {answer:?}");
+    }
+}
+
 #[test]
 fn a_member_that_floods_is_not_listened_to_and_the_others_are() {
     let (mut world, b, c) = three();
