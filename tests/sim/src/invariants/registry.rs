@@ -10,9 +10,9 @@ use crate::{
     world::World,
 };
 
-/// From the moment at which members can reach each other again until all show the same: two rounds of anti-entropy, one in
-/// five minutes each, and some. Mostly it is seconds.
-pub const SAME_ENTRIES: Duration = seconds(660);
+/// From the moment at which members can reach each other again until all show the same: one round of anti-entropy, which is
+/// five minutes, and some. Mostly it is seconds.
+pub const SAME_ENTRIES: Duration = seconds(330);
 /// Questions that one write may cost for each host: the owner tells everybody, and each tells a few others, who may ask for
 /// what they lack.
 const QUESTIONS_OF_WRITE: u64 = 12;
