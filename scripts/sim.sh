@@ -3,8 +3,9 @@
 #
 #   scripts/sim.sh [count] [first seed]     10 000 scenarios from seed 0, on all cores
 #   scripts/sim.sh 1 4711                   replays one seed; with SIM_TRACE=1 it tells the whole story
+#   scripts/sim.sh entries ...              the same of the registry: writers in misfortune, from seeds of their own
 #
 # Prints each seed that broke an invariant, and fails if there was one.
 set -euo pipefail
 cd "$(dirname "$0")/../tests/sim"
-cargo run --release --quiet --locked -- "${1:-10000}" "${2:-0}"
+cargo run --release --quiet --locked -- "${@:-10000}"

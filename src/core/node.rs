@@ -341,6 +341,8 @@ impl Node {
         self.connections.begin_anew(now.instant);
         self.tunnels.suspect_all(now.instant);
         self.next_bootstrap = now.instant;
+        self.time.now(now.unix);
+        self.plan_registry(now);
     }
 
     /// Lets everything act on the time that passed.
@@ -356,6 +358,8 @@ impl Node {
         if now.instant >= self.next_expiry {
             self.next_expiry = now.instant + EXPIRY_PERIOD;
             self.expire(now);
+            // The wall clock may have been set since.
+            self.plan_registry(now);
         }
         if now.instant >= self.next_anti_entropy {
             self.next_anti_entropy = now.instant + ANTI_ENTROPY_PERIOD;

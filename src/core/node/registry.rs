@@ -390,8 +390,9 @@ impl Node {
         self.plan_registry(now);
     }
 
-    /// Computes anew when something is due.
-    fn plan_registry(&mut self, now: Now) {
+    /// Computes anew when something is due. What is due by the wall clock is another moment for timers when that has been set,
+    /// or has gone on while the machine slept.
+    pub(super) fn plan_registry(&mut self, now: Now) {
         let unix = self.time.floor();
         let is_member = self.is_member();
         let registry = &self.registry;

@@ -1,6 +1,6 @@
 //! How hosts become members: the first founds the network, every other redeems an invite at it, by the real messages.
 
-use std::{net::Ipv4Addr, time::Duration, time::Instant};
+use std::{net::Ipv4Addr, time::Duration};
 
 use hivevpn_core::{
     membership::{
@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     clock::Moment,
-    host::{Drained, Host, JOIN, Order},
+    host::{Drained, Host, HostClock, JOIN, Order, disk::Disk},
     underlay::HostId,
 };
 
@@ -46,7 +46,7 @@ fn name(host: HostId) -> Name {
 }
 
 /// Founds the network at host 0.
-pub fn found(seed: u64, epoch: Instant, now: Moment) -> Host {
+pub fn found(seed: u64, clock: HostClock, now: Moment) -> Host {
     let founding = Founding {
         name: Name::parse("home").expect("letters"),
         ipv4_prefix: genesis::DEFAULT_IPV4_PREFIX,
@@ -61,7 +61,24 @@ pub fn found(seed: u64, epoch: Instant, now: Moment) -> Host {
         .expect("a sound founding");
     let mut start = start(0, seed, founded.network, founded.credential, Vec::new());
     start.delegation = Some(founded.delegation);
-    Host::start(start, epoch, now)
+    Host::start(start, clock, now)
+}
+
+/// What a host starts from that has been there before. Fresh randomness comes with every start.
+pub fn again(host: HostId, seed: u64, disk: &Disk) -> Start {
+    let seed = seed.wrapping_add(disk.starts << 32);
+    let records = disk.records.values().cloned().collect();
+    let (network, credential) = (disk.network.clone(), disk.credential.clone());
+    let mut start = start(host, seed, network, credential, records);
+    start.secret_seed[31] = disk.starts as u8;
+    start.random[31] = disk.starts as u8;
+    start.delegation = disk.delegation.clone();
+    start.notices = disk.notices.values().cloned().collect();
+    start.entries = disk.entries.values().cloned().collect();
+    start.descriptor_seq = disk.descriptor_seq;
+    start.time_floor = disk.time_floor;
+    start.registry_client = disk.is_client;
+    start
 }
 
 fn start(

@@ -23,9 +23,15 @@ use libp2p_identity::PeerId;
 
 use crate::{
     clock::Moment,
-    founding::UNIX,
+    founding::{self, UNIX},
     swarm::{Address, ConnectionNumber, Way},
+    underlay::HostId,
 };
+
+pub mod disk;
+mod registry;
+
+use disk::Disk;
 
 /// The number of every request to join: it is answered before there is another.
 pub const JOIN: u64 = 0;
@@ -58,6 +64,12 @@ pub enum Order {
     Publish([u8; 32], Vec<u8>),
     /// Look a record up in the DHT.
     Lookup([u8; 32]),
+    /// Ask a connected member about the registry.
+    Registry(PeerId, Vec<u8>),
+    /// Put an entry of the registry into the DHT.
+    PublishEntry([u8; 32], Vec<u8>),
+    /// Look one up.
+    LookupEntry([u8; 32]),
 }
 
 /// Where a sealed datagram goes.
@@ -100,48 +112,84 @@ impl PeerPath {
     }
 }
 
+/// The clocks of one host.
+#[derive(Debug, Clone, Copy)]
+pub struct HostClock {
+    /// When the world began.
+    pub epoch: Instant,
+    /// How long the host has slept.
+    pub suspended_for: Duration,
+    /// Seconds by which its wall clock is ahead.
+    pub ahead: i64,
+}
+
+impl HostClock {
+    /// Both, as a node is told them.
+    pub fn at(&self, now: Moment) -> Now {
+        let unix = UnixTime(UNIX.0 + now.as_secs());
+        Now {
+            instant: self.epoch + now.saturating_sub(self.suspended_for),
+            unix: UnixTime(unix.0.saturating_add_signed(self.ahead)),
+        }
+    }
+}
+
 /// One host.
 pub struct Host {
     node: Node,
-    epoch: Instant,
-    suspended_for: Duration,
+    clock: HostClock,
+    disk: Disk,
     told_drops: String,
 }
 
 impl Host {
     /// Starts a node.
-    pub fn start(start: Start, epoch: Instant, now: Moment) -> Self {
-        let node = Node::new(start, moment(epoch, now, Duration::ZERO));
+    pub fn start(start: Start, clock: HostClock, now: Moment) -> Self {
+        let disk = Disk::of(&start);
+        let node = Node::new(start, clock.at(now));
         Self {
             node: node.expect("the founder has just signed its certificate"),
-            epoch,
-            suspended_for: Duration::ZERO,
+            clock,
+            disk,
             told_drops: String::new(),
         }
+    }
+
+    /// Starts anew with what the disk has; what the node had to say is lost.
+    pub fn restart(&mut self, host: HostId, world: u64, now: Moment) {
+        let start = founding::again(host, world, &self.disk);
+        self.disk.starts += 1;
+        let node = Node::new(start, self.now(now));
+        self.node = node.expect("the certificate on the disk has not run out");
+    }
+
+    /// What the disk has of the registry is lost.
+    pub fn lose_entries(&mut self) {
+        self.disk.entries.clear();
     }
 
     // ---- time --------------------------------------------------------------------------------------------
 
     /// The host slept for so long.
     pub fn slept(&mut self, span: Duration) {
-        self.suspended_for += span;
+        self.clock.suspended_for += span;
     }
 
     /// The host's own monotonic clock.
     pub fn local(&self, now: Moment) -> Moment {
-        now.saturating_sub(self.suspended_for)
+        now.saturating_sub(self.clock.suspended_for)
     }
 
     fn now(&self, now: Moment) -> Now {
-        moment(self.epoch, now, self.suspended_for)
+        self.clock.at(now)
     }
 
     /// When the node wants to be woken.
     pub fn next_wake(&self) -> Moment {
         self.node
             .poll_timeout()
-            .saturating_duration_since(self.epoch)
-            + self.suspended_for
+            .saturating_duration_since(self.clock.epoch)
+            + self.clock.suspended_for
     }
 
     /// Wakes the node.
@@ -328,6 +376,7 @@ impl Host {
             drained.moved.push((peer, moved.path.map(|view| view.path)));
         }
         while let Some(output) = self.node.poll_output() {
+            self.disk.keep(&output);
             drained.orders.extend(order(output));
         }
         for (path, datagram) in self.node.outbox().datagrams() {
@@ -399,13 +448,6 @@ impl Host {
     }
 }
 
-fn moment(epoch: Instant, now: Moment, suspended_for: Duration) -> Now {
-    Now {
-        instant: epoch + now.saturating_sub(suspended_for),
-        unix: UnixTime(UNIX.0 + now.as_secs()),
-    }
-}
-
 fn link(way: Way) -> Link {
     match way {
         Way::Quic(endpoint) => Link::Quic(endpoint.into()),
@@ -459,6 +501,9 @@ fn order(output: Output) -> Option<Order> {
         Output::Relays(relays) => Order::Relays(relays.into_iter().map(|(peer, _)| peer).collect()),
         Output::Publish { key, record } => Order::Publish(key, record),
         Output::Lookup { key } => Order::Lookup(key),
+        Output::Registry { peer, body } => Order::Registry(peer, body),
+        Output::PublishEntry { slot, sealed } => Order::PublishEntry(slot, sealed),
+        Output::LookupEntry { slot } => Order::LookupEntry(slot),
         Output::SaveRecord { .. }
         | Output::ForgetRecord(_)
         | Output::SaveNotice { .. }
@@ -471,11 +516,8 @@ fn order(output: Output) -> Option<Order> {
         | Output::SaveTimeFloor(_)
         | Output::SaveCredential(_)
         | Output::SetIpv4(_)
-        | Output::Registry { .. }
         | Output::SaveEntry { .. }
-        | Output::ForgetEntry { .. }
-        | Output::PublishEntry { .. }
-        | Output::LookupEntry { .. } => return None,
+        | Output::ForgetEntry { .. } => return None,
     })
 }
 

@@ -11,6 +11,8 @@ use crate::{
     world::World,
 };
 
+pub mod registry;
+
 /// From the start of both ends until a packet has gone there and back.
 pub const FIRST_PACKET: Duration = seconds(15);
 /// From the start of both ends until the best path is in use.

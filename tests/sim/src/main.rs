@@ -1,5 +1,5 @@
-//! Lives through many random scenarios: `hivevpn-sim [count] [first seed]`. Prints every seed that broke an invariant, with
-//! how to replay it, and fails if there was one.
+//! Lives through many random scenarios: `hivevpn-sim [entries] [count] [first seed]`, with `entries` those of the registry.
+//! Prints every seed that broke an invariant, with how to replay it, and fails if there was one.
 
 use std::{
     panic,
@@ -9,16 +9,22 @@ use std::{
     time::Instant,
 };
 
-use hivevpn_sim::scenario;
+use hivevpn_sim::scenario::{self, Outcome, entries};
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = std::env::args().skip(1).peekable();
+    let is_registry = arguments.next_if(|word| word == "entries").is_some();
+    let live_through: fn(u64) -> Outcome = if is_registry {
+        entries::run
+    } else {
+        scenario::run
+    };
     let mut number = |default: u64| {
         let text = arguments.next();
         text.map_or(Some(default), |text| text.parse().ok())
     };
     let (Some(count), Some(first)) = (number(10_000), number(0)) else {
-        eprintln!("usage: hivevpn-sim [count] [first seed]");
+        eprintln!("usage: hivevpn-sim [entries] [count] [first seed]");
         return ExitCode::from(2);
     };
     let begin = Instant::now();
@@ -29,7 +35,7 @@ fn main() -> ExitCode {
             if seed >= first + count {
                 return;
             }
-            match panic::catch_unwind(|| scenario::run(seed)) {
+            match panic::catch_unwind(|| live_through(seed)) {
                 Ok(outcome) => {
                     lines.fetch_add(outcome.lines, Ordering::Relaxed);
                     if !outcome.broken.is_empty() {
@@ -39,7 +45,8 @@ fn main() -> ExitCode {
                 }
                 Err(_) => {
                     failures.fetch_add(1, Ordering::Relaxed);
-                    println!("seed {seed}: panicked\n  replay: scripts/sim.sh 1 {seed}");
+                    let which = if is_registry { "entries " } else { "" };
+                    println!("seed {seed}: panicked\n  replay: scripts/sim.sh {which}1 {seed}");
                 }
             }
         }

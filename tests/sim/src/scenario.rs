@@ -14,6 +14,8 @@ use crate::{
     world::World,
 };
 
+pub mod entries;
+
 /// What happens to a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Misfortune {
@@ -40,6 +42,8 @@ pub struct Outcome {
     pub lines: u64,
     /// What did not hold.
     pub broken: Vec<Broken>,
+    /// How to live through it again.
+    pub replay: String,
 }
 
 impl fmt::Display for Outcome {
@@ -48,7 +52,7 @@ impl fmt::Display for Outcome {
         for broken in &self.broken {
             writeln!(f, "  {broken}")?;
         }
-        write!(f, "  replay: scripts/sim.sh 1 {}", self.seed)
+        write!(f, "  replay: {}", self.replay)
     }
 }
 
@@ -75,11 +79,16 @@ pub fn run(seed: u64) -> Outcome {
     invariants::delivery(&mut world, invariants::RECOVERY * 2);
     invariants::bounded(&mut world);
     invariants::conservation_of_packets(&mut world);
+    shape(seed, &world, format!("scripts/sim.sh 1 {seed}"))
+}
+
+fn shape(seed: u64, world: &World, replay: String) -> Outcome {
     Outcome {
         seed,
         hash: world.trace().hash(),
         lines: world.trace().lines(),
         broken: world.broken().to_vec(),
+        replay,
     }
 }
 

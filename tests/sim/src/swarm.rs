@@ -22,11 +22,13 @@ use crate::{
 
 pub mod circuits;
 pub mod dialling;
+pub mod questions;
 pub mod quic;
 mod reach;
 pub mod streams;
 
 use dialling::{Attempt, Dial};
+use questions::{Asked, Request};
 use streams::{Message, Stream};
 
 /// Names a connection, at both ends alike.
@@ -116,6 +118,8 @@ pub(crate) struct Member {
     /// Control messages sent, and their bytes.
     pub messages: u64,
     pub message_bytes: u64,
+    /// What it has asked about the registry.
+    asked: Asked,
     /// Times that something was dialled.
     pub dials: u64,
     /// Frames that a full carrier did not take, or that were in it when it closed.
@@ -133,14 +137,6 @@ pub struct Swarm {
     requests: BTreeMap<u64, Request>,
     dht: BTreeMap<[u8; 32], Vec<u8>>,
     last_number: u64,
-}
-
-/// A question that waits for its answer.
-#[derive(Debug)]
-struct Request {
-    from: HostId,
-    to: HostId,
-    connection: ConnectionNumber,
 }
 
 impl Swarm {
@@ -181,6 +177,35 @@ impl Swarm {
         (member.messages, member.message_bytes, member.dials)
     }
 
+    /// What a host has asked about the registry.
+    pub fn asked_by(&self, host: HostId) -> Asked {
+        self.members[host].asked
+    }
+
+    /// Whether a host has any open connection.
+    pub(crate) fn is_connected(&self, here: HostId) -> bool {
+        self.ends_of(here).next().is_some()
+    }
+
+    /// The open ends of a host's connections.
+    pub(crate) fn ends_of(
+        &self,
+        here: HostId,
+    ) -> impl Iterator<Item = (ConnectionNumber, usize)> + '_ {
+        let connections = self.connections.iter();
+        let ends = connections.map(move |(number, known)| (*number, known, known.end_of(here)));
+        ends.filter(move |(_, known, end)| known.hosts[*end] == here && known.ends[*end].is_open)
+            .map(|(number, _, end)| (number, end))
+    }
+
+    /// A host has started again: what it knew and was about to do is forgotten, what it had sent is counted.
+    pub(crate) fn begin_anew(&mut self, here: HostId) {
+        self.requests.retain(|_, request| request.from != here);
+        self.dials.retain(|_, dial| dial.host() != here);
+        self.attempts.retain(|_, attempt| attempt.host != here);
+        self.members[here].begin_anew();
+    }
+
     /// Frames that carriers took and lost, or did not take, over all hosts.
     pub fn frames_lost(&self) -> u64 {
         self.members.iter().map(|member| member.frames_lost).sum()
@@ -205,6 +230,17 @@ impl Member {
         let is_alone =
             |one: &SocketAddrV4| seen().filter(|other| other.ip() == one.ip()).count() == 1;
         seen().filter(is_alone).collect()
+    }
+
+    fn begin_anew(&mut self) {
+        *self = Self {
+            messages: self.messages,
+            message_bytes: self.message_bytes,
+            asked: self.asked,
+            dials: self.dials,
+            frames_lost: self.frames_lost,
+            ..Self::default()
+        };
     }
 
     /// We are elsewhere now: how others saw us is of no use.
@@ -321,22 +357,6 @@ impl World {
         }
     }
 
-    fn forget_requests(&mut self, number: ConnectionNumber, here: HostId) {
-        let now = self.now();
-        let lost: Vec<_> = self
-            .swarm
-            .requests
-            .iter()
-            .filter(|(_, request)| request.connection == number && request.from == here)
-            .map(|(token, request)| (*token, request.to))
-            .collect();
-        for (token, to) in lost {
-            self.swarm.requests.remove(&token);
-            let peer = self.peer_id(to);
-            self.host(here).sync_failed(peer, now);
-        }
-    }
-
     fn forget_observations(&mut self, number: ConnectionNumber, here: HostId) {
         let member = &mut self.swarm.members[here];
         member.observed.retain(|_, by| {
@@ -438,14 +458,8 @@ impl World {
                 }
             }
             Message::Observed(endpoint) => self.is_seen_at(here, endpoint, number),
-            Message::Question(token, body) => {
-                self.host(here).sync_request(token, peer, &body, now);
-            }
-            Message::Answer(token, body) => {
-                if self.swarm.requests.remove(&token).is_some() {
-                    self.host(here).sync_answer(peer, &body, now);
-                }
-            }
+            Message::Question(topic, token, body) => self.asked(here, peer, topic, token, &body),
+            Message::Answer(_, token, body) => self.answered(here, peer, token, &body),
             Message::Frame(datagram) => {
                 if state.has_carrier {
                     let length = datagram.len();
@@ -492,6 +506,7 @@ impl World {
             return;
         }
         state.is_authenticated = true;
+        self.swarm.members[here].asked.greetings += 1;
         let is_circuit = matches!(connection.carriage, Carriage::Circuit { .. });
         self.host(here).authenticated(number, now);
         if end == 0 {
@@ -502,43 +517,6 @@ impl World {
         }
         if !is_circuit {
             self.reserve_with(here, there, number);
-        }
-    }
-
-    pub(crate) fn ask_member(&mut self, from: HostId, peer: PeerId, body: Vec<u8>) {
-        let (now, to) = (self.now(), self.host_of(&peer));
-        let Some(connection) = self.swarm.proven(from, to) else {
-            return self.host(from).sync_failed(peer, now);
-        };
-        let token = self.swarm.fresh_number();
-        let request = Request {
-            from,
-            to,
-            connection,
-        };
-        self.swarm.requests.insert(token, request);
-        self.after(REQUEST_TIMEOUT, Event::RequestTimeout(token));
-        let end = self.swarm.connections[&connection].end_of(from);
-        self.tell(connection, end, Message::Question(token, body));
-    }
-
-    pub(crate) fn answer(&mut self, here: HostId, token: u64, body: Vec<u8>) {
-        let Some(request) = self.swarm.requests.get(&token) else {
-            return;
-        };
-        let number = request.connection;
-        if let Some(connection) = self.swarm.connections.get(&number) {
-            let end = connection.end_of(here);
-            self.tell(number, end, Message::Answer(token, body));
-        }
-    }
-
-    pub(crate) fn request_timed_out(&mut self, token: u64) {
-        let now = self.now();
-        if let Some(request) = self.swarm.requests.remove(&token) {
-            let peer = self.peer_id(request.to);
-            self.host(request.from).sync_failed(peer, now);
-            self.drain(request.from);
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
     net::SocketAddrV4,
     time::{Duration, Instant},
 };
@@ -19,13 +19,14 @@ use crate::{
     complaints::Complaints,
     echo::{Echo, Reaction},
     founding,
-    host::{Drained, Exit, Host, Order},
+    host::{Drained, Exit, Host, HostClock, Order},
     invariants::{self, Broken},
-    swarm::{ConnectionNumber, Member, Swarm, streams::Message},
+    swarm::{ConnectionNumber, Member, Swarm, questions::Topic, streams::Message},
     trace::Trace,
     underlay::{Flight, GatewayKind, HostId, Line, Payload, SiteId, Underlay},
 };
 
+mod registry;
 mod story;
 
 /// Who is refused for now asks again after this long.
@@ -63,6 +64,9 @@ pub(crate) enum Event {
     RequestTimeout(u64),
     Found(HostId, Vec<u8>),
     Discover(HostId),
+    /// See [`registry`].
+    FoundEntry(HostId, [u8; 32], Vec<u8>),
+    Restart(HostId, bool),
 }
 
 struct Appointment {
@@ -119,6 +123,11 @@ pub struct World {
     pub(crate) second: (u64, u64),
     complaints: Complaints,
     broken: Vec<Broken>,
+    /// How many seconds wall clocks are ahead that are not right.
+    ahead: BTreeMap<HostId, i64>,
+    /// Who keeps nothing of the registry for others.
+    clients: BTreeSet<HostId>,
+    registry: Option<registry::Registry>,
 }
 
 impl World {
@@ -146,6 +155,9 @@ impl World {
             second: (0, 0),
             complaints: Complaints::default(),
             broken: Vec::new(),
+            ahead: BTreeMap::new(),
+            clients: BTreeSet::new(),
+            registry: None,
         }
     }
 
@@ -172,8 +184,13 @@ impl World {
 
     fn start(&mut self, here: HostId) {
         let now = self.now();
+        let clock = HostClock {
+            epoch: self.epoch,
+            suspended_for: Duration::ZERO,
+            ahead: self.ahead.get(&here).copied().unwrap_or(0),
+        };
         let host = if here == 0 {
-            Some(founding::found(self.seed, self.epoch, now))
+            Some(founding::found(self.seed, clock, now))
         } else {
             let (start, drained) = match self.hosts[0].as_mut() {
                 Some(founder) if self.underlay.is_awake(0) => {
@@ -183,7 +200,10 @@ impl World {
             };
             self.carry_out(0, drained);
             self.drain(0);
-            start.map(|start| Host::start(start, self.epoch, now))
+            start.map(|mut start| {
+                start.registry_client = self.clients.contains(&here);
+                Host::start(start, clock, now)
+            })
         };
         let Some(host) = host else {
             return self.after(JOIN_AGAIN, Event::Start(here));
@@ -288,6 +308,8 @@ impl World {
                 self.drain(host);
             }
             Event::Discover(host) => self.discover(host),
+            Event::FoundEntry(host, slot, sealed) => self.entry_found(host, slot, &sealed),
+            Event::Restart(host, loses_entries) => self.start_again(host, loses_entries),
         }
     }
 
@@ -430,6 +452,7 @@ impl World {
             }
             self.carry_out(here, drained);
         }
+        self.look_at_registry(here);
         self.set_alarm(here);
         if self.trace.is_read()
             && let Some(news) = self.hosts[here].as_mut().and_then(Host::new_drops)
@@ -450,6 +473,7 @@ impl World {
     }
 
     fn carry_out(&mut self, here: HostId, drained: Drained) {
+        self.write_down(here, &drained.orders);
         for (peer, path) in drained.moved {
             let there = self.host_of(&peer);
             self.note(format_args!("{here} reaches {there} by {path:?}"));
@@ -500,7 +524,7 @@ impl World {
             }
             Order::Judge(number, admits) => self.judge(here, number, admits),
             Order::Introduce(record) => self.swarm.members[here].introduce(record),
-            Order::Sync(peer, body) => self.ask_member(here, peer, body),
+            Order::Sync(peer, body) => self.ask_member(here, peer, Topic::Members, body),
             Order::Respond(request, body) => self.answer(here, request, body),
             Order::Relays(relays) => {
                 self.swarm.members[here].set_relays(relays);
@@ -508,6 +532,9 @@ impl World {
             }
             Order::Publish(key, record) => self.publish(key, record),
             Order::Lookup(key) => self.look_up(here, key),
+            Order::Registry(..) | Order::PublishEntry(..) | Order::LookupEntry(_) => {
+                self.obey_registry(here, order);
+            }
         }
     }
 

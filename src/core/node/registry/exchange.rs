@@ -45,6 +45,8 @@ pub(super) struct Fetch {
     next_page: Option<SignerKey>,
     /// Where the page under way began.
     page: Option<SignerKey>,
+    /// All that the other has is looked through, not some news alone.
+    compares: bool,
     /// We have so little that what we lack is no news to the others.
     catches_up: bool,
     /// Something was refused that may be taken later.
@@ -64,12 +66,13 @@ struct Told {
 }
 
 impl Fetch {
-    fn new(now: Instant) -> Self {
+    fn new(compares: bool, now: Instant) -> Self {
         Self {
             lacking: BTreeSet::new(),
             asked: Vec::new(),
             next_page: None,
             page: None,
+            compares,
             catches_up: false,
             is_incomplete: false,
             told: Vec::new(),
@@ -148,7 +151,7 @@ impl Node {
             }));
     }
 
-    /// Tells a member of all that is ours. Whoever serves nobody is not asked for it.
+    /// Tells a member of all that is ours, in as many messages as it takes. Whoever serves nobody is not asked for it.
     fn announce_all_own_to(&mut self, peer: PeerId) {
         if !self.is_member() {
             return;
@@ -157,9 +160,14 @@ impl Node {
         let unix = self.time.floor();
         let own = self.registry.replica.of_owner(&us);
         let own = own.filter(|held| held.entry.is_live(unix));
-        let (records, _) = Records::pick(own.map(|held| held.sealed.as_slice()));
-        if records.iter().next().is_some() {
-            self.ask(peer, &RegistryMessage::Announce(records));
+        let own: Vec<_> = own.map(|held| held.sealed.as_slice()).collect();
+        let mut rest = own.as_slice();
+        while !rest.is_empty() {
+            // At least one of any length fits.
+            let (records, _) = Records::pick(rest.iter().copied());
+            rest = &rest[records.len()..];
+            let body = RegistryMessage::Announce(records).encode();
+            self.outputs.push_back(Output::Registry { peer, body });
         }
     }
 
@@ -186,19 +194,19 @@ impl Node {
     /// A member is newly connected.
     pub(in crate::node) fn greet_for_registry(&mut self, peer: PeerId, now: Instant) {
         self.compare_registry_with(peer, now);
-        if self.registry.is_client {
-            self.announce_all_own_to(peer);
-        }
         self.tell_loads_to(peer);
     }
 
-    /// Asks a member whether it has the same. A node that serves nobody makes nobody fetch from it.
+    /// Asks a member whether it has the same. A node that serves nobody makes nobody fetch from it: it says what is its own.
     fn compare_registry_with(&mut self, peer: PeerId, now: Instant) {
         if !self.is_member() {
             return;
         }
         let message = match self.registry.is_client {
-            true => return self.begin_fetch(peer, now),
+            true => {
+                self.announce_all_own_to(peer);
+                return self.begin_fetch(peer, now);
+            }
             false => RegistryMessage::Summary(self.registry_summary()),
         };
         self.ask(peer, &message);
@@ -273,7 +281,10 @@ impl Node {
         };
         match message {
             RegistryMessage::Announce(records) => {
-                let (news, _) = self.take_records(&records, peer, now);
+                let (news, is_complete) = self.take_records(&records, peer, now);
+                if !is_complete {
+                    self.registry.compare_later(peer, now.instant);
+                }
                 self.pass_entries_on(news, Some(peer));
                 RegistryMessage::Taken
             }
@@ -351,13 +362,15 @@ impl Node {
 
     // ---- fetching ----------------------------------------------------------------------------------------
 
-    /// Begins to fetch everything that a member has and we lack, unless we are at it.
+    /// Begins to fetch everything that a member has and we lack, unless we are at it. If we are fetching some news of it, the
+    /// rest comes later.
     fn begin_fetch(&mut self, peer: PeerId, now: Instant) {
         self.registry.give_up_fetches(now);
-        if self.registry.fetches.contains_key(&peer) {
+        if let Some(fetch) = self.registry.fetches.get_mut(&peer) {
+            fetch.is_incomplete |= !fetch.compares;
             return;
         }
-        self.registry.fetches.insert(peer, Fetch::new(now));
+        self.registry.fetches.insert(peer, Fetch::new(true, now));
         self.ask_for_page(peer, None);
     }
 
@@ -396,7 +409,7 @@ impl Node {
             fetch.lacking.extend(lacking.into_iter().take(room));
             return;
         }
-        let mut fetch = Fetch::new(now.instant);
+        let mut fetch = Fetch::new(false, now.instant);
         fetch.lacking = lacking;
         self.registry.fetches.insert(peer, fetch);
         self.fetch_on(peer, now);
@@ -499,8 +512,9 @@ impl Node {
 
     fn on_records(&mut self, peer: PeerId, records: &Records, looked_at: u32, now: Now) {
         let (news, is_complete) = self.take_records(records, peer, now);
-        let Some(fetch) = self.registry.fetches.get_mut(&peer) else {
-            // What lies under a key that we have asked for.
+        let fetch = self.registry.fetches.get_mut(&peer);
+        let Some(fetch) = fetch.filter(|fetch| !fetch.asked.is_empty()) else {
+            // What lies under a key that we have asked for, or the end of a fetch that was given up.
             return self.pass_entries_on(news, Some(peer));
         };
         fetch.is_incomplete |= !is_complete;
@@ -545,8 +559,11 @@ impl Node {
                 Err(reason) => {
                     tracing::debug!(peer = %from, %reason, "an entry is not taken");
                     self.rejections.count(&reason);
-                    let may_be_taken_later =
-                        matches!(reason, Rejection::UnknownOwner | Rejection::TooMuch);
+                    // Of what came with it, something may have made room.
+                    let may_be_taken_later = matches!(
+                        reason,
+                        Rejection::UnknownOwner | Rejection::TooMuch | Rejection::OwnerFull
+                    );
                     is_complete &= !may_be_taken_later;
                     if is_fetched && !self.works_for_fetch(from, 1, now) {
                         return (news, false);

@@ -1,5 +1,6 @@
 //! What members keep under keys and offer to each other.
 
+mod fetching;
 mod hostile;
 mod many;
 mod restarts;

@@ -60,6 +60,12 @@ pub(crate) struct Attempt {
     accepted: Option<ConnectionNumber>,
 }
 
+impl Dial {
+    pub(super) fn host(&self) -> HostId {
+        self.host
+    }
+}
+
 impl World {
     pub(crate) fn dial(
         &mut self,

@@ -57,11 +57,7 @@ impl World {
     }
 
     pub(crate) fn look_up(&mut self, here: HostId, key: [u8; 32]) {
-        let is_connected = self
-            .swarm
-            .connections
-            .values()
-            .any(|c| c.hosts.contains(&here) && c.ends[c.end_of(here)].is_open);
+        let is_connected = self.swarm.is_connected(here);
         if let Some(record) = self.swarm.dht.get(&key).filter(|_| is_connected) {
             let found = Event::Found(here, record.clone());
             self.after(Duration::from_millis(300), found);

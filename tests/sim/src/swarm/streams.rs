@@ -7,6 +7,7 @@ use std::{collections::BTreeSet, collections::VecDeque, net::SocketAddrV4, time:
 
 use super::{
     Carriage, ConnectionNumber,
+    questions::Topic,
     quic::{QuicDatagram, QuicKind},
 };
 use crate::{
@@ -31,10 +32,10 @@ pub(crate) enum Message {
     Carrier,
     /// "This is where I see you."
     Observed(SocketAddrV4),
-    /// A sync message.
-    Question(u64, Vec<u8>),
+    /// Something that wants an answer.
+    Question(Topic, u64, Vec<u8>),
     /// Its answer.
-    Answer(u64, Vec<u8>),
+    Answer(Topic, u64, Vec<u8>),
     /// A WireGuard datagram on the carrier.
     Frame(Vec<u8>),
     /// "May I be reached through you?"
@@ -64,8 +65,8 @@ impl Message {
     fn len(&self) -> usize {
         let body = match self {
             Self::Credential(body)
-            | Self::Question(_, body)
-            | Self::Answer(_, body)
+            | Self::Question(_, _, body)
+            | Self::Answer(_, _, body)
             | Self::Frame(body) => body.len(),
             Self::Circuit(_, message) => message.len(),
             Self::Admitted
@@ -107,7 +108,10 @@ impl Message {
     }
 
     fn is_sync(&self) -> bool {
-        matches!(self, Self::Question(..) | Self::Answer(..))
+        matches!(
+            self,
+            Self::Question(Topic::Members, ..) | Self::Answer(Topic::Members, ..)
+        )
     }
 }
 

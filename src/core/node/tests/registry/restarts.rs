@@ -145,3 +145,45 @@ fn entries_of_an_expelled_owner_are_there_again_after_restart_and_restoration() 
     world.pass(2 * SECOND);
     assert_eq!(world.values(c, "a"), ["1"]);
 }
+
+/// The clock that timers go by stands still while the machine sleeps; the one that entries go by does not.
+#[test]
+fn what_is_due_after_a_sleep_is_done_at_once() {
+    let mut world = World::new();
+    let b = world.join(2);
+    world.connect(0, b);
+    world.publish(b, "llm", 80, HOUR);
+    world.put(b, "a", "1", HOUR);
+    let awake = world.now();
+    let woken = Now {
+        instant: awake.instant,
+        unix: awake.unix.plus(2 * HOUR),
+    };
+    for at in [0, b] {
+        let node = &mut world.hosts[at].node;
+        let changes = node.registry_changes();
+        node.handle_network_change(woken);
+        assert!(node.poll_timeout() <= woken.instant);
+        node.handle_timeout(woken);
+        assert_ne!(node.registry_changes(), changes, "what is over is told");
+    }
+    world.settle();
+    assert_eq!(world.services(b), ["llm:80"]);
+    assert_eq!(world.services(0), ["llm:80"]);
+}
+
+#[test]
+fn a_clock_that_is_set_is_noticed_within_a_minute() {
+    let mut world = World::new();
+    world.publish(0, "llm", 80, HOUR);
+    let before = world.now();
+    let set = Now {
+        instant: before.instant + Duration::from_secs(60),
+        unix: before.unix.plus(2 * HOUR),
+    };
+    let node = &mut world.hosts[0].node;
+    assert!(node.poll_timeout() <= set.instant);
+    node.handle_timeout(set);
+    node.handle_timeout(set);
+    assert_eq!(world.services(0), ["llm:80"]);
+}
