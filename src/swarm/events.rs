@@ -119,10 +119,19 @@ impl Swarm {
     }
 
     fn on_ping(&mut self, event: ping::Event) {
-        if let Some(known) = self.connections.get_mut(&numbers::ours(event.connection))
-            && let Ok(rtt) = event.result
-        {
-            known.rtt = Some(rtt);
+        match event.result {
+            Ok(rtt) => {
+                if let Some(known) = self.connections.get_mut(&numbers::ours(event.connection)) {
+                    known.rtt = Some(rtt);
+                }
+            }
+            Err(ping::Failure::Unsupported) => {}
+            // The second in a row. QUIC would notice by itself; TCP repeats what it has sent for a quarter of an hour, and
+            // a reservation on it is held to be one for as long.
+            Err(ping::Failure::Timeout | ping::Failure::Other { .. }) => {
+                tracing::debug!(peer = %event.peer, "a connection that answers no ping is closed");
+                self.inner.close_connection(event.connection);
+            }
         }
     }
 
