@@ -1,4 +1,4 @@
-//! C2: membership gives no right on a node. Whoever knows an administrator's password, or is listed by the node itself, may
+//! Membership gives no right on a node. Whoever knows an administrator's password, or is listed by the node itself, may
 //! act on it from another one, as far as the roles go, and everybody sees in its audit log that they did.
 
 use std::fs;

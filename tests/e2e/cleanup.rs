@@ -1,4 +1,4 @@
-//! X2: a node that is gone leaves the machine as it found it.
+//! A node that is gone leaves the machine as it found it.
 
 use nix::sys::signal::Signal;
 

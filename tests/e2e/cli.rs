@@ -1,4 +1,4 @@
-//! X6 and bad input: what scripts read, and what people read when something is wrong.
+//! Bad input: what scripts read, and what people read when something is wrong.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! N4 and N6: members that know only one member find all others, and need that one no longer; they see who is there, and
+//! Members that know only one member find all others, and need that one no longer; they see who is there, and
 //! what each is called.
 
 use std::time::Duration;
@@ -37,7 +37,6 @@ fn sees(node: &Node, peer: &str) -> bool {
     node.peer(peer).is_some_and(|peer| peer["online"] == true)
 }
 
-/// N4 on T6.
 #[test]
 fn everybody_sees_who_comes_who_goes_and_who_changes_its_name() {
     let names = ["r", "s", "a", "b", "c", "d"];

@@ -1,4 +1,4 @@
-//! X5: `hivevpn doctor` finds what is wrong, says what would mend it, and leaves everything as it was.
+//! `hivevpn doctor` finds what is wrong, says what would mend it, and leaves everything as it was.
 
 use std::process::Command;
 use std::time::Duration;

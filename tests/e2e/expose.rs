@@ -1,4 +1,4 @@
-//! P1, P4, P5, P6: what listens on a node's loopback is used by others, and by programs that know loopback alone.
+//! What listens on a node's loopback is used by others, and by programs that know loopback alone.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};

@@ -1,4 +1,4 @@
-//! X1: two commands on two machines.
+//! Two commands on two machines.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! S3: a member that keeps others' entries and is hostile. Its certificate is good, its answers are not: forged, stale,
+//! A member that keeps others' entries and is hostile. Its certificate is good, its answers are not: forged, stale,
 //! oversize, from another place, late, or none. Whoever reads gets what the owner has written last, or nothing.
 
 use std::net::TcpListener;

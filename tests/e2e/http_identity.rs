@@ -1,4 +1,4 @@
-//! G3 and M0: what is exposed on loopback is used at its node's address, and learns who uses it.
+//! What is exposed on loopback is used at its node's address, and learns who uses it.
 
 use std::time::Duration;
 

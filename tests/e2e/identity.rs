@@ -1,4 +1,4 @@
-//! N3: addresses belong to keys. They stay with a node wherever it moves, and nobody else can use them.
+//! Addresses belong to keys. They stay with a node wherever it moves, and nobody else can use them.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! N1: a network begins on one machine, and one string brings in another.
+//! A network begins on one machine, and one string brings in another.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -1,4 +1,4 @@
-//! M0b: one address for every model of the network.
+//! One address for every model of the network.
 //!
 //! The servers are llama.cpp behind NATs of their own, on loopback, and exposed; the client is the official SDK on a third
 //! machine, which knows one URL. What must hold of the answers is written where the SDK is used: `openai/endpoint.py`.

@@ -1,4 +1,4 @@
-//! N5, R6, R7: addresses change, cables are pulled, routers forget, firewalls drop in silence, machines sleep; traffic goes
+//! Addresses change, cables are pulled, routers forget, firewalls drop in silence, machines sleep; traffic goes
 //! on.
 //!
 //! Echoes every 100 ms tell how long a path was gone. A TCP stream tells that no program notices; it may rest for longer than
@@ -45,7 +45,6 @@ fn path(node: &Node, peer: &str) -> String {
     shown["path"].as_str().expect("it is a text").to_owned()
 }
 
-/// N5.
 #[test]
 fn a_stream_flows_on_when_an_end_gets_another_address() {
     let lab = Lab::new()
@@ -68,7 +67,7 @@ fn a_stream_flows_on_when_an_end_gets_another_address() {
     net.wait("direct", ["a", "b"], SETTLED);
 }
 
-/// R6. The firewall drops the datagrams between the two and tells nobody; all else passes.
+/// The firewall drops the datagrams between the two and tells nobody; all else passes.
 #[test]
 fn traffic_goes_on_when_the_direct_path_dies_silently_and_returns_with_it() {
     let lab = Lab::new()
@@ -98,7 +97,7 @@ fn traffic_goes_on_when_the_direct_path_dies_silently_and_returns_with_it() {
     program.echoes();
 }
 
-/// R7. The cable goes into another switch, behind another router: another address, and nothing that was mapped before.
+/// The cable goes into another switch, behind another router: another address, and nothing that was mapped before.
 #[test]
 fn traffic_goes_on_behind_another_router() {
     let lab = Lab::new()
@@ -120,7 +119,7 @@ fn traffic_goes_on_behind_another_router() {
     net.wait("direct", ["a", "b"], SETTLED);
 }
 
-/// R7. The router comes back with an empty memory: symmetric ones give every flow another port.
+/// The router comes back with an empty memory: symmetric ones give every flow another port.
 #[test]
 fn traffic_goes_on_when_a_router_was_restarted() {
     let lab = Lab::new()
@@ -152,7 +151,7 @@ fn traffic_goes_on_when_a_router_was_restarted() {
     }
 }
 
-/// R7. One peer is reached directly, the other by the relay.
+/// One peer is reached directly, the other by the relay.
 fn traffic_goes_on_after_sleep(sleep: Duration) {
     let lab = Lab::new()
         .public("r")
@@ -178,7 +177,7 @@ fn traffic_goes_on_after_a_short_sleep() {
     traffic_goes_on_after_sleep(Duration::from_secs(40));
 }
 
-/// R7's full measure: longer than sessions, mappings and connections live.
+/// Longer than sessions, mappings and connections live.
 #[test]
 #[ignore = "takes eleven minutes: cargo test --test e2e -- --ignored long_sleep"]
 fn traffic_goes_on_after_a_long_sleep() {

@@ -1,4 +1,4 @@
-//! P9: nodes have names, and a machine's own name resolution is what it was when they have gone.
+//! Nodes have names, and a machine's own name resolution is what it was when they have gone.
 
 mod machine;
 mod resolved;

@@ -1,4 +1,4 @@
-//! N9: one machine in several networks, which it does not connect.
+//! One machine in several networks, which it does not connect.
 
 use std::time::Duration;
 

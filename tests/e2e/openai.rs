@@ -1,4 +1,4 @@
-//! M0: the official OpenAI SDK talks to a model on a peer, knowing nothing but the peer's overlay address.
+//! The official OpenAI SDK talks to a model on a peer, knowing nothing but the peer's overlay address.
 //!
 //! Nothing here is a stand-in. The server is llama.cpp with its own OpenAI-compatible API, the client is the
 //! `openai` package; both come prebuilt from the Python package index (`openai/setup.sh`). Only the model is

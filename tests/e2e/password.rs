@@ -1,4 +1,4 @@
-//! N1b: whoever knows the network's name and password joins, nobody else does, and the password stays where it was typed.
+//! Whoever knows the network's name and password joins, nobody else does, and the password stays where it was typed.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;

@@ -1,4 +1,4 @@
-//! R1, R3, R4 and the awkward underlays: which way the datagrams go, and that programs never notice.
+//! Awkward underlays: which way the datagrams go, and that programs never notice.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ fn is_relayed_by(node: &Node, peer: &str, relay: &str) {
     );
 }
 
-/// R1 on T2. The relay carries WireGuard datagrams; a capture on it that finds the plaintext, which the
+/// The relay carries WireGuard datagrams; a capture on it that finds the plaintext, which the
 /// same capture finds in the clear (see the laboratory's own tests), would show that it can read along.
 #[test]
 fn symmetric_nats_keep_the_relay_which_sees_only_ciphertext() {
@@ -116,7 +116,7 @@ fn a_symmetric_and_a_full_cone_router_find_a_way() {
     net.wait_ping("b", "a", Duration::from_secs(10));
 }
 
-/// R4 on T3: everything that N2 wants, with TCP alone.
+/// Both kinds of packets and programs of every sort, with TCP alone.
 #[test]
 fn without_udp_streams_carry_everything() {
     let net = pair(Nat::NoUdp, Nat::NoUdp);
@@ -133,7 +133,6 @@ fn without_udp_streams_carry_everything() {
     }
 }
 
-/// R4's full measure.
 #[test]
 fn without_udp_a_gigabyte_arrives() {
     let net = Network::start(
@@ -145,7 +144,6 @@ fn without_udp_a_gigabyte_arrives() {
     transfer(a.host(), r.host(), r.ipv4().into(), 1 << 30);
 }
 
-/// R5 on T4.
 #[test]
 fn on_an_isolated_lan_nodes_find_each_other_by_multicast() {
     let mut net = Network::start(
@@ -174,7 +172,7 @@ fn on_an_isolated_lan_nodes_find_each_other_by_multicast() {
     }
 }
 
-/// R5 on T5, with no firewall, one and two between them.
+/// With no firewall, one and two between them.
 #[test]
 fn an_ipv6_only_underlay_carries_everything() {
     let lab = Lab::new()

@@ -1,4 +1,4 @@
-//! P2: who may reach what, as programs see it that know nothing of a policy.
+//! Who may reach what, as programs see it that know nothing of a policy.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};

@@ -1,4 +1,4 @@
-//! N5: a home router that forwards ports when it is asked to.
+//! A home router that forwards ports when it is asked to.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;

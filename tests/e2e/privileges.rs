@@ -1,4 +1,4 @@
-//! C2: a running node can change networks and nothing else, and other users of its machine can do nothing with it.
+//! A running node can change networks and nothing else, and other users of its machine can do nothing with it.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

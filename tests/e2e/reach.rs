@@ -1,4 +1,4 @@
-//! N2 and N10: plain IP between two nodes, over IPv4 and IPv6 alike.
+//! Plain IP between two nodes, over IPv4 and IPv6 alike.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::lab::{Host, Lab};
 use crate::node::{Network, Node};
 use crate::traffic::{transfer, udp_echo, wait_for_listener};
 
-/// What N2 calls reachable. Other topologies send `bulk` bytes through it.
+/// Reachable by everything that speaks IP. Other topologies send `bulk` bytes through it.
 pub fn reaches(from: &Node, to: &Node, address: IpAddr, bulk: usize) {
     let (from, to) = (from.host(), to.host());
     assert!(from.pings(address), "{address} answers a ping");

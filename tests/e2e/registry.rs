@@ -1,4 +1,4 @@
-//! S2 to S8: values that members keep under keys, and the DHT beneath them.
+//! Values that members keep under keys, and the DHT beneath them.
 
 use std::time::Duration;
 

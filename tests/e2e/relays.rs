@@ -1,4 +1,4 @@
-//! R2: any public member relays, and no relay is the only one.
+//! Any public member relays, and no relay is the only one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};

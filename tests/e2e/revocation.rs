@@ -1,4 +1,4 @@
-//! N8: an expelled node is out at once, everywhere and for good, until it is restored.
+//! An expelled node is out at once, everywhere and for good, until it is restored.
 
 use std::time::Duration;
 

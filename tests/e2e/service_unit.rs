@@ -1,4 +1,4 @@
-//! C7: the service's unit is valid and leaves the daemon little to misuse.
+//! The service's unit is valid and leaves the daemon little to misuse.
 
 use std::process::Command;
 

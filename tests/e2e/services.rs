@@ -1,4 +1,4 @@
-//! P5, P6 and ssh: programs that know nothing of an overlay, at a peer's address.
+//! Programs that know nothing of an overlay, at a peer's address.
 
 use std::net::IpAddr;
 use std::time::Duration;

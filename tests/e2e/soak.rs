@@ -1,4 +1,4 @@
-//! X3: a network that nothing spares. Nodes are killed, relays too, addresses flap, routers restart, firewalls change
+//! A network that nothing spares. Nodes are killed, relays too, addresses flap, routers restart, firewalls change
 //! their mind, machines sleep; whenever there is quiet, everybody reaches everybody again.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,4 @@
-//! R8: every candidate that was tried, what came of it, and why this path is used.
+//! Every candidate that was tried, what came of it, and why this path is used.
 
 use std::time::Duration;
 

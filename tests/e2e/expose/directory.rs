@@ -1,4 +1,4 @@
-//! S1: what one node exposes, the others find.
+//! What one node exposes, the others find.
 
 use std::net::TcpStream;
 use std::time::Duration;

@@ -94,9 +94,7 @@ impl Registry {
         resync.due = Some(due);
         self.next = self.next.min(due);
     }
-}
 
-impl Registry {
     /// Whoever does not answer any more brings nothing.
     pub fn give_up_fetches(&mut self, now: Instant) {
         let given_up = |fetch: &mut Fetch| now >= fetch.moved_at + FETCH_TIMEOUT;
