@@ -10,9 +10,12 @@ use std::time::Duration;
 
 use super::cable::Cable;
 use super::{Capture, Outcome, Process, namespace};
+use crate::deadline::until;
 
 /// Longer than any program of a test takes to its end.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long the kernel may take to settle a new address.
+const SETTLED: Duration = Duration::from_secs(5);
 
 /// A machine on the underlay.
 #[derive(Clone)]
@@ -168,6 +171,10 @@ impl Host {
 
     /// Interfaces, addresses, routes and rules, to be compared before and after.
     pub fn network_state(&self) -> String {
+        // The kernel makes an IPv6 address's routes a moment after the address.
+        until(SETTLED, "addresses are settled", || {
+            self.sh("ip -6 addr show tentative").ok().is_empty()
+        });
         self.sh("ip -o link | sed 's/^[0-9]*: //; s/qdisc.*//'; ip -o -4 addr | awk '{print $2,$4}'; \
                  ip -o -6 addr | awk '{print $2,$4}'; ip route show table all; ip -6 route show table all | sed 's/expires.*//'; \
                  ip rule; ip -6 rule; nft list ruleset; cat /etc/resolv.conf")
