@@ -14,7 +14,7 @@ fn socket(host: &Host, port: u16) -> UdpSocket {
     host.here(move || {
         let socket = UdpSocket::bind(("0.0.0.0", port)).unwrap();
         socket
-            .set_read_timeout(Some(Duration::from_millis(300)))
+            .set_read_timeout(Some(Duration::from_secs(1)))
             .unwrap();
         socket
     })
