@@ -26,20 +26,15 @@ tests() { # <cargo test arguments...>: keeps cargo's closing lines for the end
   { grep '^test result:' "$output" | grep -v ' 0 passed; 0 failed'; } >>"$scratch/results" || true
 }
 
-beside() { # <step> <step...>: the others have what the first leaves of the machine
-  local main=$1 spare pid pids=() outcome=0
-  shift
-  set -m # each a process group, to end all of it
-  for spare; do
-    { chrt --idle --pid 0 "$BASHPID"; "$spare"; } >"$scratch/$spare" 2>&1 &
-    pids+=($!)
-  done
+side_by_side() { # <step> <step>: each of them leaves a core idle for minutes
+  local beside outcome=0
+  set -m # a process group, to end all of it
+  "$1" >"$scratch/beside" 2>&1 &
+  beside=$!
   set +m
-  "$main" || { kill -- "${pids[@]/#/-}"; return 1; }
-  for pid in "${pids[@]}"; do
-    wait "$pid" || outcome=1
-  done
-  for spare; do cat "$scratch/$spare"; done
+  "$2" || { kill -- "-$beside" 2>/dev/null; return 1; }
+  wait "$beside" || outcome=1
+  cat "$scratch/beside"
   return "$outcome"
 }
 
@@ -89,13 +84,6 @@ corpora() { # what fuzzers have kept, replayed; scripts/fuzz.sh looks for more
   )
 }
 
-# They have the machine for themselves: what they say is about time.
-measuring=(bench:: fairness:: nat_matrix:: strangers::)
-
-end_to_end() { # two at a time: the tests wait more than they work
-  tests --workspace --test '*' -- --test-threads 2 "${measuring[@]/#/--skip=}"
-}
-
 step 'format' cargo fmt --all --check
 step 'lints' cargo clippy --workspace --all-targets --quiet -- -D warnings
 step 'lints without post-quantum keys' cargo clippy -p hivevpn-core --all-targets --no-default-features --quiet -- -D warnings
@@ -105,12 +93,13 @@ step 'dependencies' dependencies
 # Always the whole workspace: with other packages come other features, and everything is built again.
 step 'unit and property tests' tests --workspace --lib --bins
 step 'examples in the documentation' tests --workspace --doc
-if [ "${1:-}" = fast ]; then
-  step 'simulation and corpora of the fuzzers' beside simulation corpora
-else
-  step 'end-to-end tests, beside them simulation and corpora of the fuzzers' beside end_to_end simulation corpora
-  step 'end-to-end tests that measure' tests --workspace --test e2e -- --test-threads 1 "${measuring[@]}"
-fi
+step 'simulation and corpora of the fuzzers' side_by_side simulation corpora
+[ "${1:-}" = fast ] || {
+  # Two at a time: the tests wait more than they work. Those about time have the machine for themselves.
+  measuring=(bench:: fairness:: nat_matrix:: strangers::)
+  step 'end-to-end tests' tests --workspace --test '*' -- --test-threads 2 "${measuring[@]/#/--skip=}"
+  step 'end-to-end tests about time' tests --workspace --test e2e -- --test-threads 1 "${measuring[@]}"
+}
 
 printf '\nall checks passed in %d s\n' "$SECONDS"
 cat "$scratch/results"
