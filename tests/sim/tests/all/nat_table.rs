@@ -1,7 +1,7 @@
 //! Every kind of gateway with every other: how long the first packet takes, which path the pair ends up with, and when.
 //!
 //! The table is a file beside this one, so that a change to the core shows here what it does to every pair.
-//! `UPDATE=1 cargo test --test nat_table` writes it anew.
+//! `UPDATE=1 cargo test nat_table` writes it anew.
 
 use std::{fmt::Write, fs, path::Path, time::Duration};
 
@@ -113,7 +113,7 @@ fn every_pair_of_gateways_finds_its_best_path_in_time() {
     let known = fs::read_to_string(&file).unwrap();
     assert!(
         known == table,
-        "the table has changed; if for the better: UPDATE=1 cargo test --test nat_table\n{table}"
+        "the table has changed; if for the better: UPDATE=1 cargo test nat_table\n{table}"
     );
 }
 
