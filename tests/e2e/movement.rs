@@ -1,5 +1,4 @@
-//! Addresses change, cables are pulled, routers forget, firewalls drop in silence, machines sleep; traffic goes
-//! on.
+//! Addresses change, cables are pulled, routers forget, firewalls drop in silence, machines sleep; traffic goes on.
 //!
 //! Echoes every 100 ms tell how long a path was gone. A TCP stream tells that no program notices; it may rest for longer than
 //! its path, because it does not ask all the time.
