@@ -11,13 +11,14 @@ use std::{
 
 use hivevpn_sim::scenario::{self, Outcome, entries};
 
+/// How a kind of scenario is lived through, and how again.
+type Kind = (fn(u64) -> Outcome, fn(u64) -> String);
+
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1).peekable();
-    let is_registry = arguments.next_if(|word| word == "entries").is_some();
-    let live_through: fn(u64) -> Outcome = if is_registry {
-        entries::run
-    } else {
-        scenario::run
+    let (live_through, replay): Kind = match arguments.next_if(|word| word == "entries") {
+        Some(_) => (entries::run, entries::replay),
+        None => (scenario::run, scenario::replay),
     };
     let mut number = |default: u64| {
         let text = arguments.next();
@@ -45,8 +46,7 @@ fn main() -> ExitCode {
                 }
                 Err(_) => {
                     failures.fetch_add(1, Ordering::Relaxed);
-                    let which = if is_registry { "entries " } else { "" };
-                    println!("seed {seed}: panicked\n  replay: scripts/sim.sh {which}1 {seed}");
+                    println!("seed {seed}: panicked\n  replay: {}", replay(seed));
                 }
             }
         }

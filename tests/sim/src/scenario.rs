@@ -79,7 +79,12 @@ pub fn run(seed: u64) -> Outcome {
     invariants::delivery(&mut world, invariants::RECOVERY * 2);
     invariants::bounded(&mut world);
     invariants::conservation_of_packets(&mut world);
-    shape(seed, &world, format!("scripts/sim.sh 1 {seed}"))
+    shape(seed, &world, replay(seed))
+}
+
+/// How to live through this seed again.
+pub fn replay(seed: u64) -> String {
+    format!("scripts/sim.sh 1 {seed}")
 }
 
 fn shape(seed: u64, world: &World, replay: String) -> Outcome {

@@ -69,7 +69,12 @@ pub fn run(seed: u64) -> Outcome {
     same_entries(&mut world, AT_ONCE);
     bounded(&mut world);
     invariants::bounded(&mut world);
-    shape(seed, &world, format!("scripts/sim.sh entries 1 {seed}"))
+    shape(seed, &world, replay(seed))
+}
+
+/// How to live through this seed again.
+pub fn replay(seed: u64) -> String {
+    format!("scripts/sim.sh entries 1 {seed}")
 }
 
 fn draw(world: &World, rng: &mut fastrand::Rng) -> Trouble {
